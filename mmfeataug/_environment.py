@@ -1,0 +1,54 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""One clear message about packages that are missing, doubled or too old, instead of a strange one later."""
+
+import re
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+
+MIN_TORCH = (2, 0)
+# Import name -> the two distributions that provide it. They overwrite each other's files.
+FAMILIES = {
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv'),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+}
+
+
+def check_environment(version: Callable[[str], str] = metadata.version) -> None:
+    """Look at what is installed, without importing any of it.
+
+    Args:
+        version: Returns the installed version of a distribution or raises ``PackageNotFoundError``.
+
+    Raises:
+        ImportError: If PyTorch is missing or too old, or mmengine is missing.
+    """
+
+    def find(name: str) -> str | None:
+        try:
+            return version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    torch = find('torch')
+    found = tuple(int(n) for n in re.findall(r'\d+', torch or '')[:2])
+    if found < MIN_TORCH:
+        raise ImportError(
+            f'mmfeataug needs PyTorch {".".join(map(str, MIN_TORCH))} or newer, found {torch or "none"}: '
+            'pip install torch==2.13.0'
+        )
+    if not any(find(name) for name in (*FAMILIES['mmengine'], 'mmengine-lite')):
+        raise ImportError(
+            'mmfeataug needs mmengine: pip install "mmfeataug[onedl]" for the continued packages, or '
+            '"mmfeataug[openmmlab]" for the original ones'
+        )
+    for package, (continued, original) in FAMILIES.items():
+        if find(continued) and find(original):
+            warnings.warn(
+                f'{continued} and {original} are both installed and overwrite each other: both provide {package!r}. '
+                f'Keep one: pip uninstall {continued} {original}, then install the one you want',
+                stacklevel=3,
+            )

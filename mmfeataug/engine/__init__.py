@@ -1,0 +1,8 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Taps, replays and gradients. Knows modules and tensors, no framework."""
+
+from .augmentation import FeatureAugmentation, Tail, View
+from .augmented_loss import AugmentedLoss
+from .tap import Tap, TapError
+
+__all__ = ['AugmentedLoss', 'FeatureAugmentation', 'Tail', 'Tap', 'TapError', 'View']

@@ -1,0 +1,103 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Gradients taken inside the forward pass, handed to autograd as if it had computed them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class GradientSum:
+    """Sum of parameter gradients over passes, added in place: one copy, however many passes.
+
+    A parameter that no pass reached keeps None, as in plain training: a zero would let weight decay and momentum move
+    it.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        self.gradients: list[Tensor | None] = [None] * len(self.parameters)
+
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add one gradient per parameter; takes over tensors where there was none yet."""
+        ours, theirs = [], []
+        for i, gradient in enumerate(gradients):
+            if gradient is None:
+                continue
+            if self.gradients[i] is None:
+                self.gradients[i] = gradient
+            else:
+                ours.append(self.gradients[i])
+                theirs.append(gradient)
+        if ours:
+            torch._foreach_add_(ours, theirs)
+
+    def scale(self, factor: float) -> None:
+        """Multiply the sum in place."""
+        reached = [g for g in self.gradients if g is not None]
+        if reached and factor != 1:
+            torch._foreach_mul_(reached, factor)
+
+    def attach_to(self, value: Tensor) -> Tensor:
+        """``value``, with this sum as its gradient toward the parameters. The sum is given away.
+
+        Args:
+            value: A loss term of any shape whose elements the framework averages.
+        """
+        pairs = [p for p in zip(self.parameters, self.gradients, strict=True) if p[1] is not None]
+        self.gradients = []
+        if not pairs:
+            return value
+        parameters, gradients = zip(*pairs, strict=True)
+        return _Precomputed.apply(value, list(gradients), *parameters)
+
+
+class _Precomputed(torch.autograd.Function):
+    """Identity on ``value``; its backward returns gradients that are known already.
+
+    DDP, GradScaler and accumulation see an ordinary graph whose leaves are exactly the parameters with a gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, value: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError(
+                'the loss of an augmented step was differentiated twice; its gradients are computed in the '
+                "forward pass and can be used once: use engine='graph' or call backward() once"
+            )
+        gradients, ctx.gradients = ctx.gradients, None
+        # In place and without asking for the value: no second copy, no synchronisation. Exact where it is 1.
+        factor = grad_output.sum()
+        torch._foreach_mul_(gradients, factor.to(gradients[0].device))
+        return None, None, *gradients
+
+
+def all_finite(gradients: Sequence[Tensor | None]) -> bool:
+    """Whether every element of every gradient is finite; one synchronisation."""
+    norms = torch._foreach_norm([g for g in gradients if g is not None], float('inf'))
+    return not norms or bool(torch.stack([n.float() for n in norms]).isfinite().all())
+
+
+class LossScale:
+    """A power of two that keeps fp16 gradients of features above underflow, adapted as GradScaler does.
+
+    It acts inside the forward pass, where the framework's own scaler is out of reach, and is divided out again.
+    """
+
+    def __init__(self, start: float = 2.0**16, patience: int = 2000) -> None:
+        self.value = start
+        self._patience = patience
+        self._good = 0
+
+    def update(self, finite: bool) -> None:
+        """Halve after an overflow, double after a long time without."""
+        self._good = self._good + 1 if finite else 0
+        if not finite:
+            self.value = max(self.value / 2, 1.0)
+        elif self._good % self._patience == 0:
+            self.value *= 2

@@ -1,0 +1,164 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What an extra pass must not disturb: random streams, batch-norm statistics, state kept by losses."""
+
+import random
+from collections import deque
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+BN_POLICIES = ('shared', 'frozen', 'eval')
+
+
+class RandomState:
+    """The random streams of PyTorch (CPU and every CUDA device in use), NumPy and Python at the time of creation.
+
+    mmdet's samplers draw from PyTorch and from NumPy, so a replay with other streams would compare losses of other
+    RoIs.
+    """
+
+    def __init__(self) -> None:
+        self._torch = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        self._numpy = np.random.get_state()
+        self._python = random.getstate()
+
+    def restore(self) -> None:
+        """Set all streams back to the state at creation; may be called any number of times."""
+        torch.set_rng_state(self._torch)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state_all(self._cuda)
+        np.random.set_state(self._numpy)
+        random.setstate(self._python)
+
+
+class BatchNormGuard:
+    """Set how batch norms in training mode behave, and put them back on exit.
+
+    - ``shared``: as they are; running statistics are updated.
+    - ``frozen``: normalise with the batch's statistics, leave the running ones untouched.
+    - ``eval``: normalise with the running statistics, which stay untouched.
+
+    Layers that the model itself keeps in eval mode (``norm_eval=True``) are left alone.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._layers = [
+            m
+            for m in model.modules()
+            if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
+        ]
+
+    def apply(self, policy: str) -> None:
+        """Switch to a policy; allowed any number of times between entry and exit."""
+        for layer in self._layers:
+            layer.training = policy != 'eval'
+            layer.track_running_stats = policy != 'frozen'
+
+    def __enter__(self) -> 'BatchNormGuard':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.apply('shared')
+
+
+class LossState:
+    """Buffers and plain attributes that a call of ``loss()`` changes, apart from batch norms.
+
+    Dynamic R-CNN keeps an IoU history, others moving averages or queues. Which modules do is found out once, by
+    :meth:`watch` before and :meth:`settle` after the first clean pass; from then on only those are saved and restored.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = [m for m in model.modules() if not isinstance(m, _BatchNorm)]
+        self._places: list[list[dict[str, Any]]] = [_namespaces(m) for m in modules]
+
+    def save(self) -> list[list[dict[str, Any]]]:
+        """Copies of every plain value in every watched place."""
+        return [[_copy_plain(space) for space in group] for group in self._places]
+
+    def settle(self, before: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+        """Keep watching only the modules that changed since ``before``; return their part of ``before``."""
+        now = self.save()
+        changed = [
+            i for i, pair in enumerate(zip(before, now, strict=True)) if not _equal(*pair)
+        ]
+        self._places = [self._places[i] for i in changed]
+        return [before[i] for i in changed]
+
+    def restore(self, saved: list[list[dict[str, Any]]]) -> None:
+        """Put the values of :meth:`save` back, in place where the container or tensor allows it."""
+        for group, copies in zip(self._places, saved, strict=True):
+            for space, copied in zip(group, copies, strict=True):
+                for key in [k for k, v in space.items() if _is_state(k, v) and k not in copied]:
+                    del space[key]
+                for key, value in copied.items():
+                    space[key] = _write_back(space.get(key), value)
+
+
+_SCALARS = (bool, int, float, str, type(None))
+_CONTAINERS = (list, dict, set, deque)
+_NO_STATE = (nn.Module, torch.Tensor, type, FunctionType, MethodType, ModuleType, *_CONTAINERS)
+
+
+def _namespaces(module: nn.Module) -> list[dict[str, Any]]:
+    """The module's own attributes, its buffers, and the attributes of helpers it holds (assigners, samplers)."""
+    spaces = [module.__dict__, module._buffers]
+    for value in list(module.__dict__.values()):
+        for helper in value if isinstance(value, (list, tuple)) else [value]:
+            if hasattr(helper, '__dict__') and not isinstance(helper, _NO_STATE):
+                spaces.append(vars(helper))
+    return spaces
+
+
+def _is_state(key: str, value: Any) -> bool:
+    # What nn.Module keeps for itself (_parameters, hooks, ...) is structure, not state.
+    if key.startswith('_') and isinstance(value, dict):
+        return False
+    if isinstance(value, torch.Tensor):
+        return not isinstance(value, nn.Parameter)
+    return isinstance(value, _SCALARS + _CONTAINERS)
+
+
+def _copy_plain(space: dict[str, Any]) -> dict[str, Any]:
+    copies = {}
+    for key, value in space.items():
+        if not _is_state(key, value):
+            continue
+        if isinstance(value, torch.Tensor):
+            copies[key] = value.detach().clone()
+        else:
+            copies[key] = value.copy() if isinstance(value, _CONTAINERS) else value
+    return copies
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.shape == b.shape and bool(torch.equal(a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple, deque)) and isinstance(b, (list, tuple, deque)):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    if isinstance(a, _SCALARS) and isinstance(b, _SCALARS):
+        return a == b
+    return a is b
+
+
+def _write_back(current: Any, saved: Any) -> Any:
+    if isinstance(saved, torch.Tensor):
+        if isinstance(current, torch.Tensor) and current.shape == saved.shape:
+            with torch.no_grad():
+                current.copy_(saved)
+            return current
+        return saved.clone()
+    if isinstance(saved, _CONTAINERS):
+        if type(current) is not type(saved):
+            return saved.copy()
+        current.clear()
+        current.extend(saved) if isinstance(saved, (list, deque)) else current.update(saved)
+        return current
+    return saved

@@ -1,0 +1,71 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Mean and standard deviation of features, and what is done with them."""
+
+import torch
+from torch import Tensor
+
+AXES = ('channel', 'spatial', 'batch')
+
+
+def channel_dim(x: Tensor) -> int:
+    """Where the channels are: last for tokens ``(N, L, C)``, otherwise 1 as in ``(N, C, H, W)`` and ``(R, C)``."""
+    return 2 if x.dim() == 3 else min(1, x.dim() - 1)
+
+
+def statistic_dims(x: Tensor, axes: str) -> tuple[int, ...]:
+    """Dimensions that a statistic is taken over.
+
+    Args:
+        x: ``(N, C, H, W)``, tokens ``(N, L, C)`` or vectors ``(R, C)``.
+        axes: ``'channel'``: over channels, at each position. ``'spatial'``: over positions, for each sample and
+            channel. ``'batch'``: over samples and positions, for each channel, as batch norm does.
+
+    Raises:
+        ValueError: If ``axes`` is unknown, or names fewer than two values to take a deviation of.
+    """
+    if axes not in AXES:
+        raise ValueError(f'axes={axes!r}: choose one of {", ".join(AXES)}')
+    channel = channel_dim(x)
+    positions = tuple(d for d in range(1, x.dim()) if d != channel)
+    dims = {'channel': (channel,), 'spatial': positions, 'batch': (0, *positions)}[axes]
+    count = 1
+    for d in dims:
+        count *= x.shape[d]
+    if not dims or count < 2:
+        others = [a for a in AXES if a != axes]
+        raise ValueError(
+            f'axes={axes!r} needs at least two values to take a deviation of, a feature of shape '
+            f'{tuple(x.shape)} has {count if dims else 0}; use axes={others[0]!r} or axes={others[1]!r}, '
+            'or another tap'
+        )
+    return dims
+
+
+def mean_std(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and ``sqrt(unbiased variance + eps)`` over ``dims``, which are kept with size 1."""
+    var, mean = torch.var_mean(x, dims, keepdim=True)
+    return mean, (var + eps).sqrt()
+
+
+def reinject_statistics(
+    clean: Tensor, adversarial: Tensor, axes: str = 'channel', eps: float = 1e-5
+) -> Tensor:
+    """The clean feature with the adversarial one's mean and deviation: ``(f - mu) / sd * sd_adv + mu_adv``.
+
+    Args:
+        clean: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``.
+        adversarial: Same shape.
+        axes: What the statistics are taken over, see :func:`statistic_dims`.
+        eps: Added to the variance. Where the clean feature is nearly constant, small deviations grow by up to
+            ``sd_adv / sqrt(eps)``.
+
+    Raises:
+        ValueError: See :func:`statistic_dims`.
+
+    Source: adversarial feature normalisation of A-FAN, https://arxiv.org/abs/2103.12171, figure 2; the axes as in its
+    release are ``'channel'``.
+    """
+    dims = statistic_dims(clean, axes)
+    mean, std = mean_std(clean, dims, eps)
+    adv_mean, adv_std = mean_std(adversarial, dims, eps)
+    return (clean - mean) / std * adv_std + adv_mean

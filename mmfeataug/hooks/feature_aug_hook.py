@@ -1,0 +1,141 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The driver of feature augmentation in a training run."""
+
+from collections.abc import Sequence
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmfeataug.api import attach
+from mmfeataug.engine import AugmentedLoss
+from mmfeataug.models.wrappers import collect
+from mmfeataug.registry import HOOKS
+
+_REFUSED_WRAPPERS = ('FullyShardedDataParallel', 'DeepSpeedEngine', 'ColossalAI')
+
+
+@HOOKS.register_module()
+class FeatureAugHook(Hook):
+    """Trains the model on views of its features, as the augmentations make them.
+
+    The stock ``loss()`` is replaced for the time of training only; checkpoints, validation and inference are stock.
+    Logged are the clean losses under their stock names, the views' losses as ``<method>.loss_<n>``, and norms of the
+    perturbation (``<method>.linf``, ``.l2``, ``.shift``, ``.dropped``) and the share of iterations with views
+    (``feature_aug.active``).
+
+    Args:
+        augmentations: Configs with ``at`` counted from the model. None drives those that ``AugmentedBackbone`` and
+            ``AugmentedNeck`` declare; declared ones are always driven too.
+        clean_weight: Factor of the clean losses while views are active.
+        engine: ``'precomputed'`` or ``'graph'``; see :func:`mmfeataug.attach`.
+        strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
+        begin: First iteration (or epoch) with views, counted from 0.
+        end: First iteration (or epoch) without; None is the end of training.
+        interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
+        warmup: Iterations (or epochs) over which the weights of the views grow linearly from 0.
+        by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts iterations always.
+
+    Examples:
+        >>> custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5, augmentations=[
+        ...     dict(type='mmfeataug.AFAN', at='backbone.layer2', weight=0.5)])]
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        augmentations: Sequence[dict] | None = None,
+        clean_weight: float = 1.0,
+        engine: str = 'precomputed',
+        strict: bool = False,
+        begin: int = 0,
+        end: int | None = None,
+        interval: int = 1,
+        warmup: int = 0,
+        by_epoch: bool = False,
+    ) -> None:
+        for name, value, least in (('begin', begin, 0), ('interval', interval, 1), ('warmup', warmup, 0)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f'{name}={value!r}: give a whole number of at least {least}')
+        if end is not None and end <= begin:
+            raise ValueError(f'end={end!r} must come after begin={begin!r}; None is the end of training')
+        self.augmentations = list(augmentations or ())
+        self.clean_weight, self.engine, self.strict = clean_weight, engine, strict
+        self.begin, self.end, self.interval, self.warmup = begin, end, interval, warmup
+        self.by_epoch = by_epoch
+        self._handle: AugmentedLoss | None = None
+        self._announced = False
+        self._steps = self._active_steps = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Attach to the model. After EMA and resume, so that no copy of the model carries the handle.
+
+        Raises:
+            ValueError: If there is nothing to drive, or the run is sharded or checkpoints activations.
+        """
+        _refuse_run(runner)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        augmentations = [*self.augmentations, *collect(model)]
+        if not augmentations:
+            raise ValueError(
+                'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some with '
+                'mmfeataug.AugmentedBackbone or mmfeataug.AugmentedNeck'
+            )
+        self._handle = attach(
+            model,
+            augmentations,
+            clean_weight=self.clean_weight,
+            engine=self.engine,
+            strict=self.strict,
+            seed=runner.seed or 0,
+        )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Set what the schedule says for this iteration."""
+        handle = self._handle
+        progress = runner.epoch + batch_idx / len(runner.train_dataloader) if self.by_epoch else runner.iter
+        since = progress - self.begin
+        handle.iteration = runner.iter
+        handle.enabled = (
+            since >= 0 and (self.end is None or progress < self.end) and self._turn(runner) % self.interval == 0
+        )
+        handle.ramp = min(1.0, since / self.warmup) if self.warmup else 1.0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Log the share of iterations with views; say once which places were chosen."""
+        handle = self._handle
+        self._steps += 1
+        self._active_steps += handle.active
+        runner.message_hub.update_scalar('train/feature_aug.active', self._active_steps / self._steps)
+        if handle.active and not self._announced:
+            self._announced = True
+            runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))
+
+    def after_train(self, runner: Runner) -> None:
+        """Give the model its stock loss back."""
+        if self._handle is not None:
+            self._handle.detach()
+            self._handle = None
+
+    def _turn(self, runner: Runner) -> int:
+        if not self.by_epoch:
+            return runner.iter - self.begin
+        return runner.iter - self.begin * len(runner.train_dataloader)
+
+
+def _refuse_run(runner: Runner) -> None:
+    wrapper = type(runner.model).__name__
+    strategy = type(getattr(runner, 'strategy', None)).__name__
+    for name in _REFUSED_WRAPPERS:
+        if name in wrapper or name.removesuffix('Engine') in strategy:
+            raise ValueError(
+                f'model_wrapper {wrapper}: sharded models allow no backward pass inside the forward pass; '
+                "use MMDistributedDataParallel (launcher='pytorch')"
+            )
+    if runner.cfg.get('activation_checkpointing'):
+        raise ValueError(
+            'activation_checkpointing is set: reentrant checkpointing refuses gradients toward features; remove it'
+        )

@@ -1,0 +1,167 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""A-FAN: adversarial feature augmentation and normalisation."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mmfeataug.engine import FeatureAugmentation, Tail, View
+from mmfeataug.functional import (
+    channel_dim,
+    interpolate,
+    project_linf,
+    reinject_statistics,
+    signed_step,
+    statistic_dims,
+)
+from mmfeataug.functional.statistics import AXES
+from mmfeataug.registry import AUGMENTATIONS
+
+
+@AUGMENTATIONS.register_module()
+class AFAN(FeatureAugmentation):
+    r"""Adversarial features at several strengths, and their statistics in clean features.
+
+    One attack moves the clean feature :math:`f` by ``steps`` signed steps of size ``gamma`` to :math:`f^{adv}`. Each
+    strength :math:`t` gives a view :math:`f_t = f + t (f^{adv} - f)`, and where ``reinject`` says so the view is the
+    clean feature with the statistics of :math:`f_t`:
+
+    .. math:: \sigma(f_t) \frac{f - \mu(f)}{\sigma(f)} + \mu(f_t)
+
+    The first step takes its gradient from the clean pass and costs nothing; each further one evaluates the network
+    behind the tap once more. Paper: https://arxiv.org/abs/2103.12171 (figure 2).
+
+    Args:
+        at: Where; see :class:`FeatureAugmentation`.
+        gamma: Size of a step, in units of the feature (the paper's settings are written ``1 / 255``) or of its
+            standard deviation, see ``unit``.
+        strengths: Points on the way to the adversarial feature, one view each.
+        reinject: Whether a view is the re-injection of its statistics: one flag, or one a strength.
+        axes: What these statistics are taken over: ``'channel'`` (the authors' release), ``'spatial'``, ``'batch'``.
+        steps: Number of steps.
+        eps: Radius of the l-inf ball around the clean feature that steps stay in, in ``unit``; None: no bound.
+        random_start: Start from a uniform draw in the ball of radius ``eps`` (``gamma`` if None). Costs one more
+            evaluation of the tail, because the clean gradient no longer is the one at the start.
+        noise: Amplitude of uniform noise that is added to each view, in ``unit``.
+        weight: Factor of each view's loss: one number, or one a strength.
+        unit: ``'absolute'``, or ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard deviations of the clean
+            feature, per channel over the batch, so that one value serves any layer and model.
+        side, bn, live_prefix: See :class:`FeatureAugmentation`.
+
+    Raises:
+        ValueError: For settings that contradict each other; ``axes='channel'`` on a feature of one channel.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str,
+        gamma: float = 1 / 255,
+        strengths: Sequence[float] = (1.0,),
+        reinject: bool | Sequence[bool] = False,
+        axes: str = 'channel',
+        steps: int = 1,
+        eps: float | None = None,
+        random_start: bool = False,
+        noise: float = 0.0,
+        weight: float | Sequence[float] = 0.5,
+        unit: str = 'absolute',
+        side: str = 'output',
+        bn: str = 'shared',
+        live_prefix: bool = False,
+    ) -> None:
+        super().__init__(at=at, side=side, bn=bn, live_prefix=live_prefix)
+        self.strengths = tuple(_non_negative('strengths', s, at) for s in strengths)
+        if not self.strengths:
+            raise ValueError(f'strengths=() at {at!r}: give at least one strength')
+        self.gamma = _non_negative('gamma', gamma, at)
+        self.eps = None if eps is None else _non_negative('eps', eps, at)
+        self.noise = _non_negative('noise', noise, at)
+        self.reinject = self._per_view('reinject', reinject, bool)
+        self.weight = tuple(
+            _non_negative('weight', w, at) for w in self._per_view('weight', weight, (int, float))
+        )
+        if axes not in AXES:
+            raise ValueError(f'axes={axes!r} at {at!r}: choose one of {", ".join(AXES)}')
+        if unit not in ('absolute', 'std'):
+            raise ValueError(f"unit={unit!r} at {at!r}: choose 'absolute' or 'std'")
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
+        self.axes, self.steps, self.random_start, self.unit = axes, steps, random_start, unit
+
+    @property
+    def active(self) -> bool:
+        """False if every weight is 0, or if nothing moves any view."""
+        moved = self.noise > 0 or (any(self.strengths) and (self.gamma > 0 or (self.random_start and self.eps)))
+        return any(self.weight) and bool(moved)
+
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """One view a strength; see :meth:`FeatureAugmentation.views`."""
+        if any(self.reinject):
+            for f in features:
+                statistic_dims(f, self.axes)
+        units = [self._unit(f) for f in features]
+        adversarial = self._attack(features, gradients, units, tail)
+        for strength, reinject, weight in zip(self.strengths, self.reinject, self.weight, strict=True):
+            view = []
+            for f, adv, unit in zip(features, adversarial, units, strict=True):
+                (point,) = interpolate(f, adv, [strength])
+                if reinject:
+                    point = reinject_statistics(f, point, self.axes)
+                if self.noise:
+                    point = point + self._uniform(f, tail.generator) * (self.noise * unit)
+                view.append(point)
+            yield View(view, weight)
+
+    def _attack(
+        self, features: list[Tensor], gradients: list[Tensor], units: list[float | Tensor], tail: Tail
+    ) -> list[Tensor]:
+        points = features
+        if self.random_start:
+            radius = self.gamma if self.eps is None else self.eps
+            points = [
+                f + self._uniform(f, tail.generator) * (radius * unit)
+                for f, unit in zip(features, units, strict=True)
+            ]
+        for step in range(self.steps):
+            if step or self.random_start:
+                _, gradients = tail(points)
+            points = [
+                signed_step(p, g, self.gamma * unit)
+                for p, g, unit in zip(points, gradients, units, strict=True)
+            ]
+            if self.eps is not None:
+                points = [
+                    project_linf(p, f, self.eps * unit)
+                    for p, f, unit in zip(points, features, units, strict=True)
+                ]
+        return points
+
+    def _unit(self, feature: Tensor) -> float | Tensor:
+        if self.unit == 'absolute':
+            return 1.0
+        channel = channel_dim(feature)
+        others = tuple(d for d in range(feature.dim()) if d != channel)
+        return feature.std(others, correction=0, keepdim=True)
+
+    @staticmethod
+    def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.empty_like(like).uniform_(-1, 1, generator=generator)
+
+    def _per_view(self, name: str, value, kind) -> tuple:
+        values = (value,) * len(self.strengths) if isinstance(value, kind) else tuple(value)
+        if len(values) != len(self.strengths):
+            raise ValueError(
+                f'{name}={value!r} at {self.at!r} has {len(values)} entries for {len(self.strengths)} strengths; '
+                'give one value, or one a strength'
+            )
+        return values
+
+
+def _non_negative(name: str, value: float, at: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'{name}={value!r} at {at!r}: give a number')
+    if not 0 <= value < float('inf'):
+        raise ValueError(f'{name}={value!r} at {at!r}: give a finite number that is not negative')
+    return float(value)
