@@ -1,0 +1,106 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""COCO: instances of 2017 with the 80 official categories."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .render import Picture
+from .scenes import SPLITS
+
+FOLDER = 'coco'
+
+_NAMES = dict(
+    person='person',
+    vehicle='bicycle,car,motorcycle,airplane,bus,train,truck,boat',
+    outdoor='traffic light,fire hydrant,stop sign,parking meter,bench',
+    animal='bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe',
+    accessory='backpack,umbrella,handbag,tie,suitcase',
+    sports='frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,'
+    'surfboard,tennis racket',
+    kitchen='bottle,wine glass,cup,fork,knife,spoon,bowl',
+    food='banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake',
+    furniture='chair,couch,potted plant,bed,dining table,toilet',
+    electronic='tv,laptop,mouse,remote,keyboard,cell phone',
+    appliance='microwave,oven,toaster,sink,refrigerator',
+    indoor='book,clock,vase,scissors,teddy bear,hair drier,toothbrush',
+)
+_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+
+def categories() -> list[dict]:
+    """The official list: ids 1 to 90 with ten gaps."""
+    pairs = [(group, name) for group, names in _NAMES.items() for name in names.split(',')]
+    ids = [k for k in range(1, 91) if k not in _UNUSED_IDS]
+    return [dict(supercategory=group, id=k, name=name) for k, (group, name) in zip(ids, pairs, strict=True)]
+
+
+def write(root: Path, pictures: Iterable[Picture]) -> None:
+    """Write ``root/{train,val}2017`` and ``root/annotations/instances_{train,val}2017.json``.
+
+    Args:
+        root: The ``coco`` folder.
+        pictures: Painted scenes of both splits.
+    """
+    ids = {category['name']: category['id'] for category in categories()}
+    images: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    annotations: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    for picture in pictures:
+        scene = picture.scene
+        file_name = f'{scene.number:012d}.jpg'
+        folder = root / f'{scene.split}2017'
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / file_name), picture.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        width, height = scene.size
+        images[scene.split].append(
+            dict(id=scene.number, file_name=file_name, width=width, height=height, license=1)
+        )
+        for thing in picture.things():
+            x0, y0, x1, y1 = thing.box
+            annotations[scene.split].append(
+                dict(
+                    id=len(annotations[scene.split]) + 1,
+                    image_id=scene.number,
+                    category_id=ids[thing.name],
+                    iscrowd=0,
+                    bbox=[x0, y0, x1 - x0, y1 - y0],
+                    area=int(thing.mask.sum()),
+                    segmentation=polygons(thing.mask),
+                )
+            )
+    (root / 'annotations').mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        content = dict(
+            info=dict(description='mmfeataug demo scenes', version='1.0', year=2017),
+            licenses=[dict(id=1, name='Apache-2.0', url='')],
+            images=images[split],
+            annotations=annotations[split],
+            categories=categories(),
+        )
+        path = root / 'annotations' / f'instances_{split}2017.json'
+        path.write_text(json.dumps(content))
+
+
+def polygons(mask: np.ndarray) -> list[list[float]]:
+    """The outlines of a mask along pixel edges, so that pycocotools fills exactly the mask again.
+
+    Args:
+        mask: bool of shape (height, width).
+
+    Returns:
+        One flat list ``x, y, x, y, ...`` in pixels for each connected part. COCO's polygons know no
+        holes: a part with a hole is cut in two there.
+    """
+    # Each pixel becomes a 2 x 2 block, so that a contour, which runs through pixel centres, tells
+    # near edges from far ones.
+    blocks = np.kron(mask.astype(np.uint8), np.ones((2, 2), np.uint8))
+    contours, hierarchy = cv2.findContours(blocks, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    for contour, links in zip(contours, hierarchy[0] if contours else (), strict=True):
+        if links[3] >= 0:
+            cut = int(contour[:, 0, 0].mean() + 1) // 2
+            columns = np.arange(mask.shape[1])
+            return polygons(mask & (columns < cut)) + polygons(mask & (columns >= cut))
+    return [((contour[:, 0] + 1) // 2).ravel().tolist() for contour in contours]
