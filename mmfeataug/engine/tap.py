@@ -64,7 +64,7 @@ class Tap:
             live_prefix: Keep the recorded prefix in the autograd graph, so that skips around the tap train it.
         """
         recording = Recording(self, live_prefix)
-        with _patched(self._replacements(recording._record_call, recording._record_tap)):
+        with patched(self._replacements(recording._record_call, recording._record_tap)):
             yield recording
         self._settle(recording)
 
@@ -82,7 +82,7 @@ class Tap:
         """
         replay = Replay(recording, features, on_fire)
         around = replay._recall if memoize else replay._rerun
-        with _patched(self._replacements(around, replay._replace)):
+        with patched(self._replacements(around, replay._replace)):
             yield replay
 
     def _replacements(self, around: Callable, at_tap: Callable) -> Iterator[tuple[nn.Module, str, Callable]]:
@@ -296,7 +296,7 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
 
 
 @contextmanager
-def _patched(replacements: Iterable[tuple[nn.Module, str, Callable]]) -> Iterator[None]:
+def patched(replacements: Iterable[tuple[nn.Module, str, Callable]]) -> Iterator[None]:
     """Put ``make(module, name, original)`` in place of methods, on the instances, for the time of the context."""
     undo = []
     try:

@@ -1,0 +1,86 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""How much of a training step lies behind a point: what one view there costs."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from .tap import patched
+
+
+@dataclass
+class TailShare:
+    """A place for a tap.
+
+    Attributes:
+        shapes: Of the float tensors that the module yields, in call order.
+        share: Part of the step (loss and backward) behind it, 0 to 1, median over repeats.
+    """
+
+    shapes: list[tuple[int, ...]]
+    share: float
+
+
+def tail_shares(
+    model: nn.Module, compute_loss: Callable[[], Tensor], paths: Iterable[str] | None = None, repeats: int = 5
+) -> dict[str, TailShare]:
+    """Time stamps at modules in forward and backward of stock steps.
+
+    Args:
+        model: In training mode; its gradients are cleared.
+        compute_loss: Runs the stock forward pass and returns the total loss.
+        paths: Dotted paths to look at; None looks at every module that is called.
+        repeats: Steps measured, after one that is not.
+
+    Returns:
+        The modules that were called, in call order. Modules without a gradient (a frozen stem) count as if the whole
+        backward pass lay behind them.
+    """
+    modules = dict(model.named_modules())
+    names = {modules[p]: p for p in (modules if paths is None else paths) if p}
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    shares: dict[str, list[float]] = {}
+    for turn in range(repeats + 1):
+        forward: dict[str, float] = {}
+        backward: dict[str, float] = {}
+
+        def watch(module: nn.Module, _: str, original: Callable) -> Callable:
+            name = names[module]
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                result = original(*args, **kwargs)
+                forward.setdefault(name, _now(model))  # noqa: B023
+                tensors = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.is_floating_point()]
+                if turn == 0:  # noqa: B023
+                    shapes.setdefault(name, []).extend(tuple(t.shape) for t in tensors)
+                for tensor in tensors:
+                    if tensor.requires_grad:
+                        tensor.register_hook(lambda _: backward.__setitem__(name, _now(model)))  # noqa: B023
+                return result
+
+            return call
+
+        model.zero_grad(set_to_none=True)
+        with patched((m, 'forward', watch) for m in names if type(m).forward is not nn.Module.forward):
+            start = _now(model)
+            compute_loss().backward()
+            end = _now(model)
+        if turn:
+            for name, stamp in forward.items():
+                shares.setdefault(name, []).append((backward.get(name, end) - stamp) / (end - start))
+    model.zero_grad(set_to_none=True)
+    return {
+        name: TailShare(shapes[name], statistics.median(values)) for name, values in shares.items() if shapes[name]
+    }
+
+
+def _now(model: nn.Module) -> float:
+    if next(model.parameters()).is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter()
