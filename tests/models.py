@@ -2,18 +2,18 @@
 """Real detectors and segmentors, small enough for a laptop, and batches for them."""
 
 import copy
+import random
 
 import numpy as np
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
-from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules as register_mmdet
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData, PixelData
 from mmseg.registry import MODELS as MMSEG_MODELS
-from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules as register_mmseg
+
+from mmfeataug.datasets.random_batch import random_batch
 
 BN = dict(type='BN', requires_grad=True)
 
@@ -143,30 +143,32 @@ def build_segmentor(cfg=None, seed=0):
     return model.train()
 
 
-def detection_batch(size=64, images=2, seed=0):
-    """``(inputs, data_samples)`` as the data preprocessor gives them."""
-    rng = np.random.default_rng(seed)
-    samples = []
-    for _ in range(images):
-        corner = rng.uniform(0, size * 0.5, (3, 2))
-        boxes = np.concatenate([corner, corner + rng.uniform(size * 0.2, size * 0.5, (3, 2))], 1)
-        gt = InstanceData(bboxes=torch.tensor(boxes).float(), labels=torch.tensor([0, 1, 2]))
-        sample = DetDataSample(gt_instances=gt, ignored_instances=InstanceData(bboxes=torch.zeros(0, 4)))
-        shape = dict(img_shape=(size, size), ori_shape=(size, size), pad_shape=(size, size))
-        sample.set_metainfo(dict(batch_input_shape=(size, size), scale_factor=(1.0, 1.0), **shape))
-        samples.append(sample)
-    return torch.tensor(rng.normal(size=(images, 3, size, size))).float(), samples
+def random_test_batch(model, size=64, images=2, seed=0):
+    return random_batch(model, (size, size), images, seed)
 
 
-def segmentation_batch(size=64, images=2, num_classes=5, seed=0):
-    """``(inputs, data_samples)`` as the data preprocessor gives them; one stripe is to be ignored."""
-    rng = np.random.default_rng(seed)
-    samples = []
-    for _ in range(images):
-        labels = torch.tensor(rng.integers(0, num_classes, (1, size // 8, size // 8)))
-        labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
-        labels[:, :4] = 255
-        sample = SegDataSample(gt_sem_seg=PixelData(data=labels))
-        sample.set_metainfo(dict(img_shape=(size, size), ori_shape=(size, size), pad_shape=(size, size)))
-        samples.append(sample)
-    return torch.tensor(rng.normal(size=(images, 3, size, size))).float(), samples
+def step(model, batch, seed=3):
+    """Loss dict of one call and the gradients it gives; every random stream starts from ``seed``."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    model.zero_grad(set_to_none=True)
+    losses = model.loss(*batch)
+    model.parse_losses(losses)[0].backward()
+    return losses, gradients(model)
+
+
+def gradients(model):
+    return {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+
+
+def buffers(model):
+    return {n: b.clone() for n, b in model.named_buffers()}
+
+
+def relative_difference(a, b):
+    """Largest difference of two gradient dicts, relative to each tensor's largest element."""
+    assert [n for n in a if (a[n] is None) != (b[n] is None)] == []
+    return max(
+        ((a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=1e-12)).item() for n in a if a[n] is not None
+    )

@@ -117,7 +117,7 @@ def _namespaces(module: nn.Module) -> list[dict[str, Any]]:
 
 def _is_state(key: str, value: Any) -> bool:
     # What nn.Module keeps for itself (_parameters, hooks, ...) is structure, not state.
-    if key.startswith('_') and isinstance(value, dict):
+    if key.startswith('_') and isinstance(value, (dict, set)):
         return False
     if isinstance(value, torch.Tensor):
         return not isinstance(value, nn.Parameter)
@@ -143,7 +143,7 @@ def _equal(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple, deque)) and isinstance(b, (list, tuple, deque)):
         return len(a) == len(b) and all(map(_equal, a, b))
-    if isinstance(a, _SCALARS) and isinstance(b, _SCALARS):
+    if isinstance(a, (*_SCALARS, set)) and isinstance(b, (*_SCALARS, set)):
         return a == b
     return a is b
 

@@ -1,0 +1,21 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# More threads than free cores make small convolutions slower, and tests often share a machine.
+torch.set_num_threads(1)
+logging.getLogger('mmengine').setLevel(logging.ERROR)
+
+REAL_DATA = Path(os.environ.get('MMFEATAUG_DATA', Path(__file__).resolve().parents[2] / 'shared' / 'data'))
+
+
+@pytest.fixture(scope='session')
+def demo_data(tmp_path_factory):
+    """A small generated set in VOC, COCO and Cityscapes layout; maps layout to folder."""
+    from mmfeataug.datasets import make_demo_data
+
+    return make_demo_data(tmp_path_factory.mktemp('data') / 'demo', train=8, val=4, size=(128, 96))

@@ -1,0 +1,195 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Every config that is shipped: it loads, differs from its baseline by the plugin only, and trains."""
+
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from PIL import Image
+
+from mmfeataug.datasets import make_demo_data
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(
+    path.relative_to(ROOT / 'configs').as_posix()
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.parts
+)
+PLUGIN = [name for name in CONFIGS if 'custom_hooks' in (ROOT / 'configs' / name).read_text()]
+REAL_DATA = Path(os.environ.get('MMFEATAUG_DATA', ROOT.parent / 'shared' / 'data'))
+
+
+@pytest.fixture(autouse=True)
+def frameworks():
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmseg')
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory):
+    """Drawn data in every layout that the configs read, as the folder ``data/``."""
+    root = tmp_path_factory.mktemp('configs') / 'data'
+    make_demo_data(root, train=8, val=2, size=(128, 96))
+    year = root / 'VOCdevkit' / 'VOC2012'
+    for split, stems in (('train', 'train'), ('val', 'val')):
+        images, labels = root / 'camvid/img_dir' / split, root / 'camvid/ann_dir' / split
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for stem in (year / f'ImageSets/Segmentation/{stems}.txt').read_text().split():
+            shutil.copy(year / f'JPEGImages/{stem}.jpg', images)
+            label = np.minimum(np.asarray(Image.open(year / f'SegmentationClass/{stem}.png')), 11)
+            Image.fromarray(label).save(labels / f'{stem}.png')
+    shutil.copytree(root / 'VOCdevkit' / 'VOC2007', root / 'bccd')
+    (root / 'demo').symlink_to(root, target_is_directory=True)
+    return root
+
+
+def load(name):
+    return Config.fromfile(ROOT / 'configs' / name)
+
+
+def build_model(cfg):
+    if cfg.default_scope == 'mmdet':
+        from mmdet.utils import register_all_modules
+    else:
+        from mmseg.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
+
+
+def base_of(name, tmp_path):
+    """The config that ``name`` says it adds the plugin to."""
+    path = ROOT / 'configs' / name
+    (base,) = re.findall(r"^_base_ = '(.+)'$", path.read_text(), re.MULTILINE)
+    if '::' not in base:
+        base = str(path.parent / base)
+    copy = tmp_path / 'base.py'
+    copy.write_text(f'_base_ = {base!r}\n')
+    return Config.fromfile(copy)
+
+
+def walk(node, change):
+    """Apply ``change`` to every dict below ``node``, children first."""
+    if isinstance(node, dict):
+        for value in list(node.values()):
+            walk(value, change)
+        change(node)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            walk(value, change)
+
+
+def shrink(cfg, data, work_dir):
+    """Two iterations and one evaluation on small images; the model keeps its layers."""
+
+    def change(node):
+        for key, value in node.items():
+            if isinstance(value, str) and value.startswith('data/'):
+                node[key] = str(data / value[len('data/') :])
+            elif key == 'init_cfg' and 'Pretrained' in str(value):
+                node[key] = None
+        if node.get('type') == 'Resize':
+            node['scale'] = (128, 96)
+        elif node.get('type') == 'RandomResize':
+            two = isinstance(node['scale'], list)
+            node['scale'] = [(128, 96), (160, 112)] if two else (128, 96)
+        elif node.get('type') == 'RandomCrop':
+            node['crop_size'] = (64, 64)
+        elif node.get('type') == 'RandomSampler':
+            node['num'] = min(node['num'], 32)
+        elif node.get('type') == 'SegDataPreProcessor':
+            node['size'] = (64, 64)
+        if 'RBC' in node.get('classes', ()):
+            node['classes'] = ('person', 'car', 'bus')
+        if 'max_per_img' in node:
+            node.update(max_per_img=20)
+        if 'allowed_border' in node:
+            # no anchor of 128 pixels lies within such an image
+            node.update(allowed_border=-1)
+
+    walk(cfg._cfg_dict, change)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[name].update(num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+    cfg.default_hooks.update(checkpoint=None, logger=dict(type='LoggerHook', interval=1))
+    cfg.log_processor = dict(by_epoch=False)
+    cfg.visualizer.vis_backends = []
+    cfg.randomness = dict(seed=0)
+    cfg.work_dir = str(work_dir)
+    # runners of the same second would share a name, and with it the default scope
+    cfg.experiment_name = work_dir.name
+    return cfg
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_builds(name):
+    cfg = load(name)
+    # the two hosts that stock configs point to do not answer
+    assert not re.search(r'openmmlab\.com|onedl\.ai|open-mmlab://', cfg.pretty_text)
+    modules = dict(build_model(cfg).named_modules())
+    for hook in cfg.get('custom_hooks', []):
+        for augmentation in hook.augmentations:
+            assert augmentation['at'] in modules
+
+
+@pytest.mark.parametrize('name', PLUGIN)
+def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
+    baseline = base_of(name, tmp_path)._cfg_dict.to_dict()
+    cfg = load(name)._cfg_dict.to_dict()
+    assert 'custom_hooks' not in baseline
+    assert [hook['type'] for hook in cfg.pop('custom_hooks')] == ['mmfeataug.FeatureAugHook']
+    assert cfg == baseline
+
+
+@pytest.mark.parametrize('name', [name for name in PLUGIN if name.startswith(('afan/', 'demo/'))])
+def test_afan_weights(name):
+    """They sum to 1, but for the rows that mirror the release's detection objective."""
+    (hook,) = load(name).custom_hooks
+    views = sum(a.weight * len(a.strengths) for a in hook.augmentations)
+    mirrored = 'faster-rcnn' in name and name.endswith('_release.py')
+    assert hook.clean_weight + views == pytest.approx(3.8 / 3 if mirrored else 1)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_trains(name, data, tmp_path):
+    cfg = shrink(load(name), data, tmp_path)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2
+    logged = runner.message_hub.log_scalars
+    assert math.isfinite(logged['train/loss'].current())
+    assert any(key.startswith('val/') for key in logged)
+    views = [key for key in logged if key.startswith('train/afan.loss')]
+    assert bool(views) == (name in PLUGIN and 'afan_' in name)
+
+
+@pytest.mark.parametrize(
+    ('name', 'metric'),
+    [
+        ('baseline/faster-rcnn_r18_fpn_12e_bccd.py', 'pascal_voc/AP50'),
+        ('baseline/deeplabv3plus_r18-d16_1xb4-1500_camvid-192x256.py', 'mIoU'),
+    ],
+)
+def test_trains_on_real_data(name, metric, tmp_path):
+    """The labels of the real sets fit the configs: class names, the ignored index, boxes without area."""
+    cfg = load(name)
+    if not (REAL_DATA / cfg.data_root[len('data/') :]).is_dir():
+        pytest.skip(f'no data under {REAL_DATA}: set MMFEATAUG_DATA')
+    classes = cfg.train_dataloader.dataset.metainfo.classes
+    cfg = shrink(cfg, REAL_DATA, tmp_path)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.metainfo.classes = classes
+        loader.dataset.indices = 8
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert math.isfinite(runner.message_hub.get_scalar('train/loss').current())
+    assert f'val/{metric}' in runner.message_hub.log_scalars

@@ -1,0 +1,63 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+import pytest
+import torch
+
+from mmfeataug.functional import mean_std, reinject_statistics, statistic_dims
+
+
+def column(values):
+    return torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
+
+
+class TestReinjectStatistics:
+    @pytest.mark.parametrize('axes', ['channel', 'spatial', 'batch'])
+    def test_same_statistics_change_nothing(self, axes):
+        f = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+        torch.testing.assert_close(reinject_statistics(f, f, axes), f)
+
+    def test_oracle_channel(self):
+        out = reinject_statistics(column([1.0, 2, 4]), column([0.0, 3, 6]))
+        expected = torch.tensor([0.381389, 2.345347, 6.273263], dtype=torch.float64)
+        torch.testing.assert_close(out.flatten(), expected, atol=1e-6, rtol=0)
+
+    def test_oracle_axes(self):
+        clean = torch.tensor([[1.0, 2], [3, 8]], dtype=torch.float64).view(1, 2, 1, 2)
+        adversarial = clean + 0.5 * torch.tensor([[1.0, -1], [-1, 1]], dtype=torch.float64).view(1, 2, 1, 2)
+        channel = reinject_statistics(clean, adversarial, 'channel').flatten()
+        spatial = reinject_statistics(clean, adversarial, 'spatial').flatten()
+        torch.testing.assert_close(channel, torch.tensor([1.5, 1.5, 2.5, 8.5]).double(), atol=1e-5, rtol=0)
+        expected = torch.tensor([1.49776, 1.50224, 2.5, 8.5], dtype=torch.float64)
+        torch.testing.assert_close(spatial, expected, atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize('axes', ['channel', 'spatial', 'batch'])
+    def test_result_has_the_adversarial_statistics(self, axes):
+        clean, adversarial = torch.randn(2, 3, 8, 5, 5, dtype=torch.float64)
+        dims = statistic_dims(clean, axes)
+        mean, std = mean_std(reinject_statistics(clean, adversarial, axes, eps=0.0), dims, eps=0.0)
+        adv_mean, adv_std = mean_std(adversarial, dims, eps=0.0)
+        torch.testing.assert_close(mean, adv_mean)
+        torch.testing.assert_close(std, adv_std)
+
+    def test_tokens_and_vectors(self):
+        tokens = torch.randn(2, 9, 6)
+        image = tokens.transpose(1, 2).reshape(2, 6, 3, 3)
+        other = torch.randn(2, 9, 6)
+        out = reinject_statistics(tokens, other)
+        as_image = reinject_statistics(image, other.transpose(1, 2).reshape(2, 6, 3, 3))
+        torch.testing.assert_close(out, as_image.flatten(2).transpose(1, 2))
+        rows = reinject_statistics(tokens[0], other[0])
+        torch.testing.assert_close(rows, out[0])
+
+
+class TestStatisticDims:
+    def test_one_channel(self):
+        with pytest.raises(ValueError, match=r"axes='channel'.*\(2, 1, 4, 4\).*use axes='spatial'"):
+            statistic_dims(torch.zeros(2, 1, 4, 4), 'channel')
+
+    def test_vectors_have_no_space(self):
+        with pytest.raises(ValueError, match="axes='spatial'"):
+            statistic_dims(torch.zeros(5, 8), 'spatial')
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match='choose one of channel, spatial, batch'):
+            statistic_dims(torch.zeros(2, 3, 4, 4), 'pono')

@@ -1,0 +1,169 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""A-FAN as a function of features and gradients; no network."""
+
+import pytest
+import torch
+
+from mmfeataug.engine import Tail
+from mmfeataug.functional import reinject_statistics
+from mmfeataug.methods import AFAN
+
+
+def make_tail(slope, seed=0):
+    """A loss that is linear in the features, and a count of its evaluations."""
+    calls = []
+
+    def evaluate(features):
+        calls.append([f.clone() for f in features])
+        return sum((f * slope).sum() for f in features), [slope.expand_as(f) for f in features]
+
+    tail = Tail(evaluate, torch.Generator().manual_seed(seed))
+    return tail, calls
+
+
+@pytest.fixture
+def feature():
+    return torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def gradient():
+    return torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(2))
+
+
+def views_of(method, feature, gradient, tail=None):
+    tail = tail or make_tail(gradient)[0]
+    return list(method.views([feature], [gradient], tail))
+
+
+class TestViews:
+    def test_strengths_lie_on_one_segment(self, feature, gradient):
+        views = views_of(AFAN(at='x', gamma=0.1, strengths=(0.25, 0.5, 1.0), weight=0.2), feature, gradient)
+        for view, strength in zip(views, (0.25, 0.5, 1.0), strict=True):
+            torch.testing.assert_close(view.features[0], feature + strength * 0.1 * gradient.sign())
+            assert view.weight == 0.2
+
+    def test_reinjection_mask(self, feature, gradient):
+        method = AFAN(at='x', gamma=0.1, strengths=(0.5, 1.0), reinject=(False, True), weight=(0.1, 0.3))
+        plain, mixed = views_of(method, feature, gradient)
+        torch.testing.assert_close(plain.features[0], feature + 0.05 * gradient.sign())
+        expected = reinject_statistics(feature, feature + 0.1 * gradient.sign())
+        torch.testing.assert_close(mixed.features[0], expected)
+        assert (plain.weight, mixed.weight) == (0.1, 0.3)
+
+    def test_first_step_is_free_and_further_ones_ask_the_tail(self, feature, gradient):
+        for steps, evaluations in ((1, 0), (2, 1), (5, 4)):
+            tail, calls = make_tail(gradient)
+            (view,) = views_of(AFAN(at='x', gamma=0.1, steps=steps), feature, gradient, tail)
+            assert len(calls) == evaluations
+            torch.testing.assert_close(view.features[0], feature + steps * 0.1 * gradient.sign())
+
+    def test_projection(self, feature, gradient):
+        (view,) = views_of(AFAN(at='x', gamma=0.1, steps=5, eps=0.25), feature, gradient)
+        torch.testing.assert_close(view.features[0], feature + 0.25 * gradient.sign())
+
+    def test_random_start_stays_in_the_ball_and_repeats(self, feature, gradient):
+        method = AFAN(at='x', gamma=0.01, eps=0.2, random_start=True)
+        tail, calls = make_tail(gradient)
+        (first,) = views_of(method, feature, gradient, tail)
+        (again,) = views_of(method, feature, gradient)
+        assert len(calls) == 1
+        assert torch.equal(first.features[0], again.features[0])
+        assert 0.1 < (first.features[0] - feature).abs().max() <= 0.2 + 1e-6
+
+    def test_noise_in_feature_units(self, feature, gradient):
+        (view,) = views_of(AFAN(at='x', gamma=0.0, noise=0.3), feature, gradient)
+        delta = (view.features[0] - feature).abs()
+        assert 0.2 < delta.max() <= 0.3 + 1e-6
+
+    def test_unit_std_follows_the_feature_scale(self, feature, gradient):
+        method = AFAN(at='x', gamma=0.1, unit='std')
+        (small,) = views_of(method, feature, gradient)
+        (large,) = views_of(method, feature * 7, gradient)
+        torch.testing.assert_close(large.features[0], small.features[0] * 7)
+        step = (small.features[0] - feature).abs()
+        torch.testing.assert_close(
+            step[0, :, 0, 0], 0.1 * feature.transpose(0, 1).flatten(1).std(1, correction=0), atol=1e-5, rtol=1e-4
+        )
+
+    def test_gamma_zero_gives_the_clean_feature(self, feature, gradient):
+        for view in views_of(AFAN(at='x', gamma=0.0, strengths=(0.5, 1.0)), feature, gradient):
+            assert torch.equal(view.features[0], feature)
+
+    def test_several_features_move_together(self, feature, gradient):
+        method = AFAN(at='x', gamma=0.1)
+        (view,) = method.views([feature, feature * 2], [gradient, -gradient], make_tail(gradient)[0])
+        torch.testing.assert_close(view.features[0], feature + 0.1 * gradient.sign())
+        torch.testing.assert_close(view.features[1], feature * 2 - 0.1 * gradient.sign())
+
+    def test_inputs_are_left_alone(self, feature, gradient):
+        before = feature.clone()
+        views_of(AFAN(at='x', gamma=0.1, steps=2, noise=0.1, reinject=True), feature, gradient)
+        assert torch.equal(feature, before)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ('settings', 'active'),
+        [
+            ({}, True),
+            ({'gamma': 0.0}, False),
+            ({'strengths': (0.0, 0.0)}, False),
+            ({'weight': 0}, False),
+            ({'weight': (0.0,)}, False),
+            ({'gamma': 0.0, 'noise': 0.1}, True),
+            ({'gamma': 0.0, 'random_start': True, 'eps': 0.1}, True),
+        ],
+    )
+    def test_active(self, settings, active):
+        assert AFAN(at='x', **settings).active is active
+
+    @pytest.mark.parametrize(
+        ('settings', 'error', 'message'),
+        [
+            ({'strengths': (0.5, -1.0)}, ValueError, r"strengths=-1\.0 at 'x'.*not negative"),
+            ({'strengths': ()}, ValueError, 'at least one strength'),
+            ({'strengths': ('big',)}, TypeError, r"strengths='big'.*give a number"),
+            ({'strengths': (0.5, 1.0), 'reinject': (True,)}, ValueError, 'reinject=.*1 entries for 2 strengths'),
+            ({'strengths': (0.5, 1.0), 'weight': (1.0, 2.0, 3.0)}, ValueError, '3 entries for 2 strengths'),
+            ({'gamma': -0.1}, ValueError, 'gamma=-0.1'),
+            ({'gamma': float('nan')}, ValueError, 'gamma=nan'),
+            ({'gamma': '1/255'}, TypeError, "gamma='1/255'"),
+            ({'eps': -1.0}, ValueError, 'eps=-1.0'),
+            ({'steps': 0}, ValueError, 'steps=0'),
+            ({'steps': 1.5}, ValueError, 'steps=1.5'),
+            ({'axes': 'pono'}, ValueError, "axes='pono'"),
+            ({'unit': 'px'}, ValueError, "unit='px'"),
+            ({'bn': 'separate'}, ValueError, "bn='separate'"),
+        ],
+    )
+    def test_refusals(self, settings, error, message):
+        with pytest.raises(error, match=message):
+            AFAN(at='x', **settings)
+
+    def test_unknown_setting(self):
+        with pytest.raises(TypeError, match='strenghts'):
+            AFAN(at='x', strenghts=(1.0,))
+
+    def test_place_must_be_a_path(self):
+        with pytest.raises(TypeError, match='at=3'):
+            AFAN(at=3)
+
+    def test_one_channel_with_channel_axes(self, gradient):
+        one = torch.randn(2, 1, 3, 3)
+        with pytest.raises(ValueError, match="axes='channel' needs at least two values"):
+            views_of(AFAN(at='x', reinject=True), one, one)
+
+
+class TestReleaseWeights:
+    """Weights of the configs that mirror the release; oracles 7 and 8 of its formulas."""
+
+    def test_detection(self):
+        losses = torch.tensor([1.0, 1.2, 1.3, 1.4, 1.5, 2.0])
+        for w, total in ((0.3, 1.693333), (0.5, 1.4)):
+            weights = torch.tensor([(1 - w) / 3] * 5 + [w / 3])
+            torch.testing.assert_close((losses * weights).sum(), torch.tensor(total), atol=1e-6, rtol=0)
+
+    def test_segmentation(self):
+        losses, weights = torch.tensor([1.0, 1.2, 1.3, 2.0]), torch.tensor([0.7, 0.1, 0.1, 0.1])
+        torch.testing.assert_close((losses * weights).sum(), torch.tensor(1.15))

@@ -1,0 +1,62 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What the command-line tools share."""
+
+import argparse
+import os
+import os.path as osp
+
+from mmengine.config import Config, DictAction
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that OpenMMLab's own tools have too, under the same names."""
+    parser.add_argument('--work-dir', help='where logs and checkpoints go; work_dirs/<config name> by default')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help="override settings: key=value, key='[a,b]', nested.key=value",
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes it; torchrun sets the environment variable.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config with the options of :func:`add_common_arguments` applied."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    check_data(cfg)
+    return cfg
+
+
+def check_data(cfg: Config) -> None:
+    """Say which folder is missing before models are built.
+
+    Raises:
+        SystemExit: If a data set's root does not exist.
+    """
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+            root = dataset.get('data_root')
+            if root and '://' not in root and not osp.isdir(root):
+                raise SystemExit(
+                    f'{name}: data_root={root!r} is no folder. Put the data there (README of the config says how to '
+                    f'get it), or point to it: --cfg-options {name}.dataset.data_root=PATH'
+                )
+
+
+def _datasets(dataset: dict | None) -> list[dict]:
+    """A data set and those it wraps (RepeatDataset, ConcatDataset)."""
+    if not dataset:
+        return []
+    wrapped = [*dataset.get('datasets', []), *([dataset['dataset']] if 'dataset' in dataset else [])]
+    return [dataset] if not wrapped else [d for inner in wrapped for d in _datasets(inner)]

@@ -1,0 +1,64 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Evaluate a checkpoint: mAP, mIoU or accuracy, as the config's evaluator says."""
+
+import argparse
+
+from common import add_common_arguments, load_config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file; stock ones and ours are alike')
+    parser.add_argument('--out', metavar='PKL', help='dump predictions to this pickle file')
+    parser.add_argument('--show', action='store_true', help='show predictions in windows')
+    parser.add_argument('--show-dir', help='write painted predictions to this folder below the work directory')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each, with --show')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation, if the config has tta_model')
+    parser.add_argument(
+        '--corruption', nargs=2, metavar=('NAME', 'SEVERITY'), help='corrupt images, such as: gaussian_noise 3'
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        hook = cfg.default_hooks.setdefault('visualization', {})
+        if not hook:
+            raise SystemExit('--show: the config has no default_hooks.visualization; add one')
+        hook.draw = True
+        if args.show:
+            hook.show, hook.wait_time = True, args.wait_time
+        if args.show_dir:
+            # mmdet's hook and mmseg's: one draws where it is told, the other where the visualizer saves.
+            if 'Det' in hook.type:
+                hook.test_out_dir = args.show_dir
+            else:
+                cfg.visualizer.save_dir = args.show_dir
+    if args.tta:
+        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+            raise SystemExit(f'--tta: {args.config} has no tta_model and tta_pipeline')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    if args.corruption:
+        name, severity = args.corruption
+        corrupt = dict(type='mmfeataug.Corrupt', corruption=name, severity=int(severity))
+        pipeline = cfg.test_dataloader.dataset.pipeline
+        loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in t.type]
+        pipeline.insert(loads[0] + 1, corrupt)
+    if args.out:
+        evaluator = cfg.test_evaluator
+        cfg.test_evaluator = [*(evaluator if isinstance(evaluator, list) else [evaluator])]
+        cfg.test_evaluator.append(dict(type='DumpResults', out_file_path=args.out))
+    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()
