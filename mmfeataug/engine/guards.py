@@ -14,6 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 BN_POLICIES = ('shared', 'frozen', 'eval')
 
 
+def no_autocast(like: torch.Tensor) -> torch.autocast:
+    """A context in which autocast is off on the device of ``like``; backward passes belong outside of it."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 class RandomState:
     """The random streams of PyTorch (CPU and every CUDA device in use), NumPy and Python at the time of creation.
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -84,6 +83,15 @@ class Tap:
         around = replay._recall if memoize else replay._rerun
         with patched(self._replacements(around, replay._replace)):
             yield replay
+
+    def silent(self) -> TapError:
+        """The error to raise if a pass went by without reaching this tap."""
+        children = [] if self.module is None else [f'{self.at}.{n}' for n, _ in self.module.named_children()]
+        return TapError(
+            f'at={self.at!r}: this module was not called in the training pass; choose one that is, such as '
+            f'{", ".join(children[:4]) or "its parent or a sibling"} '
+            '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
+        )
 
     def _replacements(self, around: Callable, at_tap: Callable) -> Iterator[tuple[nn.Module, str, Callable]]:
         for module in self._prefix:

@@ -1,0 +1,251 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""One augmented iteration: clean pass, views, weights and the returned losses meet here."""
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .augmentation import FeatureAugmentation, Tail, View
+from .gradients import GradientSum, LossScale, all_finite
+from .guards import LossState, RandomState, no_autocast
+from .tail import Losses, Place, TailRunner
+from .tap import Recording, TapError
+
+logger = logging.getLogger('mmfeataug')
+
+
+@dataclass
+class Settings:
+    """What stays the same from step to step, and what a step leaves for the next one."""
+
+    clean_weight: float
+    graph: bool
+    strict: bool
+    seed: int
+    loss_scale: LossScale = field(default_factory=LossScale)
+    loss_state: LossState | None = None
+    settled: bool = False
+
+
+class Step:
+    """One iteration. Everything that holds tensors lives here and goes with it.
+
+    Args:
+        model: In training mode.
+        places: The active ones.
+        settings: Of the handle.
+        ramp: Factor of all view weights.
+        iteration: For the methods' random draws.
+        run_stock: The stock loss as a function of the inputs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        places: list[Place],
+        settings: Settings,
+        ramp: float,
+        iteration: int,
+        run_stock: Callable[[Any], Losses],
+    ) -> None:
+        self.model, self.places, self.settings = model, places, settings
+        self.ramp, self.iteration, self.run_stock = ramp, iteration, run_stock
+        self.scale = settings.loss_scale.value if _autocast_is_fp16() else 1.0
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.collected = GradientSum(self.parameters)
+        self.views: Losses = {}
+        self.diagnostics: dict[str, Tensor] = {}
+
+    def run(self, inputs: Any) -> Losses:
+        """The stock loss dict with the views' losses and diagnostics added."""
+        settings = self.settings
+        if settings.loss_state is None:
+            settings.loss_state = LossState(self.model)
+        state = settings.loss_state.save()
+        losses, recordings = self._clean_pass(inputs)
+        if not settings.settled:
+            state, settings.settled = settings.loss_state.settle(state), True
+        state_after, random_after = settings.loss_state.save(), RandomState()
+        try:
+            slopes = self._differentiate(losses, recordings)
+            clean = {k: _detached(v) for k, v in losses.items()}
+            if not settings.graph:
+                losses = clean
+            for place, recording, slope in zip(self.places, recordings, slopes, strict=True):
+                tail = TailRunner(
+                    self.model, place, recording, self.run_stock, inputs, settings.loss_state, state, self.scale
+                )
+                self._visit(tail, slope, clean)
+        finally:
+            # The next iteration draws and sees what it would after a stock call.
+            settings.loss_state.restore(state_after)
+            random_after.restore()
+        return self._hand_over(losses)
+
+    def _clean_pass(self, inputs: Any) -> tuple[Losses, list[Recording]]:
+        live = any(a.live_prefix for place in self.places for _, a in place.members)
+        with ExitStack() as stack:
+            recordings = [stack.enter_context(place.tap.record(live)) for place in self.places]
+            for recording in recordings:
+                if recording.tap.module is None:
+                    inputs = recording.capture(inputs)
+            losses = self.run_stock(inputs)
+        for recording in recordings:
+            if not recording.fired:
+                raise recording.tap.silent()
+        return losses, recordings
+
+    def _differentiate(self, losses: Losses, recordings: list[Recording]) -> list[list[Tensor]]:
+        """Gradient of the clean loss toward every tap and, in the same sweep, every parameter. Returns those toward the
+        taps, fp32 and unscaled; the clean graph is gone afterwards unless it is to be kept.
+        """
+        graph, weight = self.settings.graph, 1.0 if self.settings.graph else self.settings.clean_weight
+        total = self.model.parse_losses(losses)[0]  # type: ignore[operator]
+        points = [handle for recording in recordings for handle in recording.handles]
+        toward = points if graph else self.parameters + points
+        with no_autocast(total):
+            gradients = torch.autograd.grad(
+                total, toward, torch.full_like(total, self.scale * weight), retain_graph=graph, allow_unused=True
+            )
+        count = len(toward) - len(points)
+        if not graph:
+            self.collected.add(gradients[:count])
+        slopes, rest = [], list(gradients[count:])
+        for recording in recordings:
+            recording.release()
+            mine, rest = rest[: len(recording.handles)], rest[len(recording.handles) :]
+            if all(g is None for g in mine):
+                raise TapError(
+                    f'at={recording.tap.at!r}: the training loss does not depend on what passes this tap; '
+                    'choose a module on the way to the loss'
+                )
+            slopes.append(
+                [
+                    torch.zeros_like(f, dtype=torch.float32) if g is None else g.float() / (self.scale * weight)
+                    for f, g in zip(recording.features, mine, strict=True)
+                ]
+            )
+        return slopes
+
+    def _visit(self, tail: TailRunner, slopes: list[Tensor], clean: Losses) -> None:
+        """All views at one tap."""
+        place, recording = tail.place, tail.recording
+        tail.verify(clean, self.settings.strict)
+        features = [f.float() for f in recording.features]
+        place.shapes = [tuple(f.shape) for f in features]
+        clean_is_finite = bool(tail.total(clean).isfinite())
+        for name, augmentation in place.members:
+            if not augmentation.active:
+                continue
+            generator = self._generator(name, features[0])
+            ask = Tail(lambda x, bn=augmentation.bn: tail.evaluate(x, bn), generator)
+            self.diagnostics[f'{name}.dropped'] = features[0].new_zeros(())
+            try:
+                for i, view in enumerate(augmentation.views(features, slopes, ask)):
+                    if self.ramp * view.weight:
+                        self._add(tail, name, i, augmentation, view, features, clean_is_finite)
+            except TapError:
+                raise
+            except Exception as error:
+                raise RuntimeError(f'{name} failed at the tap {place.tap}: {error}') from error
+
+    def _add(
+        self,
+        tail: TailRunner,
+        name: str,
+        index: int,
+        augmentation: FeatureAugmentation,
+        view: View,
+        clean: list[Tensor],
+        clean_is_finite: bool,
+    ) -> None:
+        key, weight = f'{name}.loss_{index}', self.ramp * view.weight
+        finite = all_finite(view.features)
+        if finite:
+            features, kept = tail.cast(view.features, name)
+            if kept is not None:
+                self.diagnostics[f'{name}.kept_by_cast'] = kept
+            total = tail.total(tail.losses(features, augmentation.bn))
+            # Real data has batches whose loss is infinite and whose gradient is not (boxes without an area).
+            finite = not clean_is_finite or bool(total.isfinite())
+        if finite and not self.settings.graph:
+            gradients = tail.gradient(total, self.parameters, weight)
+            finite = self.scale != 1 or all_finite(gradients)
+            if finite:
+                self.collected.add(gradients)
+                total = total.detach()
+        if not finite:
+            self.views[key] = clean[0].new_zeros(())
+            self.diagnostics[f'{name}.dropped'] += 1
+            logger.warning('iteration %d: view %s is not finite and was dropped', self.iteration, key)
+            return
+        self.views[key] = weight * total
+        for measure, value in _norms(clean, view.features).items():
+            measure = f'{name}.{measure}'
+            self.diagnostics[measure] = torch.maximum(self.diagnostics.get(measure, value), value)
+
+    def _hand_over(self, losses: Losses) -> Losses:
+        weighted = _weighted(losses, self.settings.clean_weight)
+        if not self.settings.graph:
+            if self.scale != 1:
+                self.settings.loss_scale.update(all_finite(self.collected.gradients))
+                self.collected.scale(1 / self.scale)
+            _carry(weighted, self.collected)
+        return {**weighted, **self.views, **self.diagnostics}
+
+    def _generator(self, name: str, like: Tensor) -> torch.Generator:
+        seed = (self.settings.seed * 1_000_003 + self.iteration) * 1009 + sum(name.encode())
+        return torch.Generator(like.device).manual_seed(seed)
+
+
+def _norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Tensor]:
+    """Of the perturbation: l-inf norm, l2 norm (mean over samples), mean absolute shift of the channels' means."""
+    deltas = [v - c for v, c in zip(view, clean, strict=True)]
+    rows = [d.flatten(1) if d.dim() > 1 else d[None] for d in deltas]
+    means = [d.flatten(2).mean((0, 2)) if d.dim() > 3 else d.flatten(0, -2).mean(0) for d in deltas if d.dim() > 1]
+    norms = {
+        'linf': torch.stack([d.abs().max() if d.numel() else d.new_zeros(()) for d in deltas]).max(),
+        'l2': torch.stack([r.norm(dim=1).sum() / max(len(r), 1) for r in rows]).norm(),
+    }
+    if means:
+        norms['shift'] = torch.stack([m.abs().mean() for m in means]).mean()
+    return norms
+
+
+def _autocast_is_fp16() -> bool:
+    return any(
+        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        for device in ('cuda', 'cpu')
+    )
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else [v.detach() for v in value]
+
+
+def _weighted(losses: Losses, weight: float) -> Losses:
+    if weight == 1:
+        return dict(losses)
+    return {
+        key: value
+        if 'loss' not in key
+        else value * weight
+        if isinstance(value, Tensor)
+        else [v * weight for v in value]
+        for key, value in losses.items()
+    }
+
+
+def _carry(losses: Losses, collected: GradientSum) -> None:
+    """Hang the summed gradients on the first loss term; the others are constants by now."""
+    key = next(k for k, v in losses.items() if 'loss' in k and (isinstance(v, Tensor) or v))
+    value = losses[key]
+    if isinstance(value, Tensor):
+        losses[key] = collected.attach_to(value)
+    else:
+        losses[key] = [collected.attach_to(value[0]), *value[1:]]

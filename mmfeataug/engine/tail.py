@@ -1,0 +1,181 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The network behind a tap: how it is run again, and whether that is exact."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .augmentation import FeatureAugmentation
+from .guards import BatchNormGuard, LossState, no_autocast
+from .tap import Recording, Tap, TapError
+
+Losses = dict[str, Any]
+logger = logging.getLogger('mmfeataug')
+
+
+@dataclass
+class Place:
+    """A tap with the augmentations that use it, and what is known about its tail. Lives as long as the handle.
+
+    Attributes:
+        members: Augmentations with the names they are logged under.
+        memoize: Whether replays use recorded results; False runs the whole network for each view.
+        verified: Whether ``memoize`` has been checked.
+        full_precision: Whether views run outside autocast, because its precision would swallow them.
+        shapes: Of the features, for people to read.
+    """
+
+    tap: Tap
+    members: list[tuple[str, FeatureAugmentation]] = field(default_factory=list)
+    memoize: bool = True
+    verified: bool = False
+    full_precision: bool = False
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+
+@dataclass
+class TailRunner:
+    """Runs the tail of one place for one recorded batch.
+
+    Attributes:
+        run_stock: The stock loss as a function of the inputs.
+        loss_state: Restores what losses keep between calls; ``state`` is how it was before the clean pass.
+        scale: Factor of losses while gradients are taken, against fp16 underflow.
+    """
+
+    model: nn.Module
+    place: Place
+    recording: Recording
+    run_stock: Callable[[Any], Losses]
+    inputs: Any
+    loss_state: LossState
+    state: Any
+    scale: float
+
+    def total(self, losses: Losses) -> Tensor:
+        """Total loss as the framework defines it."""
+        return self.model.parse_losses(losses)[0]  # type: ignore[operator]
+
+    def losses(self, features: list[Tensor], bn: str, grad: bool = True, memoize: bool | None = None) -> Losses:
+        """The stock losses from the tap on, with the random draws of the clean pass. What runs before the tap gets no
+        gradient.
+        """
+        recording, place = self.recording, self.place
+        self.loss_state.restore(self.state)
+        recording.random_at_start.restore()
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(grad and recording.live_prefix))
+            if place.full_precision:
+                stack.enter_context(no_autocast(features[0]))
+            elif torch.is_autocast_enabled(features[0].device.type):
+                # Casts of weights cached by an earlier pass belong to its graph, which is gone.
+                torch.clear_autocast_cache()
+            norms = stack.enter_context(BatchNormGuard(self.model))
+            norms.apply('frozen')
+
+            def fire() -> None:
+                torch.set_grad_enabled(grad)
+                norms.apply(bn)
+
+            memoize = place.memoize if memoize is None else memoize
+            replay = stack.enter_context(place.tap.replay(recording, features, fire, memoize))
+            losses = self.run_stock(self.inputs if place.tap.module is not None else replay.substitute())
+            if replay.occurrence != len(recording.structures):
+                raise TapError(f'tap at {place.tap} was reached less often than in the clean pass')
+            return losses
+
+    def evaluate(self, features: Sequence[Tensor], bn: str) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradient toward the features, for attacks."""
+        leaves = [f.detach().requires_grad_() for f in features]
+        cast = [leaf.to(c.dtype) for leaf, c in zip(leaves, self.recording.features, strict=True)]
+        # An attack looks at the network, it does not teach its statistics.
+        total = self.total(self.losses(cast, 'eval' if bn == 'eval' else 'frozen'))
+        gradients = self.gradient(total, leaves, 1.0)
+        return total.detach(), [
+            torch.zeros_like(leaf) if g is None else g / self.scale for leaf, g in zip(leaves, gradients, strict=True)
+        ]
+
+    def gradient(self, total: Tensor, toward: Sequence[Tensor], weight: float) -> tuple[Tensor | None, ...]:
+        """Gradient of ``scale * weight * total``; None for what it does not reach."""
+        if not total.requires_grad:
+            return (None,) * len(toward)
+        with no_autocast(total):
+            return torch.autograd.grad(
+                total, toward, torch.full_like(total, weight * self.scale), allow_unused=True
+            )
+
+    def cast(self, view: list[Tensor], name: str) -> tuple[list[Tensor], Tensor | None]:
+        """The view in the precision of the clean pass, and the share of moved elements that this keeps; or the view
+        itself where less than half would be kept.
+        """
+        clean, place = self.recording.features, self.place
+        if place.full_precision or all(f.dtype == torch.float32 for f in clean):
+            return view, None
+        cast = [v.to(c.dtype) for v, c in zip(view, clean, strict=True)]
+        moved = torch.stack([(v != c.float()).sum() for v, c in zip(view, clean, strict=True)]).sum()
+        kept = torch.stack([(v != c).sum() for v, c in zip(cast, clean, strict=True)]).sum()
+        share = (kept / moved.clamp(min=1)).float()
+        if share >= 0.5 or moved == 0:
+            return cast, share
+        place.full_precision = True
+        warnings.warn(
+            f'{name} at {place.tap}: {clean[0].dtype} keeps only {share:.0%} of the perturbed elements; '
+            'its views run in float32',
+            stacklevel=2,
+        )
+        return view, share
+
+    def verify(self, clean: Losses, strict: bool) -> None:
+        """Replay once with the unchanged features, and settle whether this tap may use what was recorded.
+
+        Raises:
+            TapError: If it may not and ``strict`` is set.
+        """
+        place, recording = self.place, self.recording
+        if place.verified:
+            return
+        place.verified = True
+        reason = f'it is called from inside {recording.foreign}' if recording.foreign else None
+        if reason is None:
+            version = recording.version()
+            try:
+                exact = self._repeats(clean, memoize=True)
+            except Exception as error:
+                exact, reason = False, f'{type(error).__name__}: {error}'
+            if recording.version() != version and not place.tap.copy_records:
+                # Something writes into recorded results. Run this batch in full, record copies from the next one on.
+                place.tap.copy_records, place.memoize, place.verified = True, False, False
+                return
+            # A model that does not repeat itself is not the tap's fault.
+            if exact or (reason is None and not self._repeats(clean, memoize=False)):
+                place.memoize = True
+                return
+        message = (
+            f'tap at {place.tap}: a replay of recorded results is not exact '
+            f'({reason or "the loss differs from the clean one"})'
+        )
+        if strict:
+            raise TapError(f'{message}; choose another tap or strict=False')
+        warnings.warn(
+            f'{message}; each view runs the whole network instead, at the cost of one more forward pass',
+            stacklevel=2,
+        )
+        place.memoize = False
+
+    def _repeats(self, clean: Losses, memoize: bool) -> bool:
+        losses = self.losses(self.recording.features, 'frozen', grad=False, memoize=memoize)
+        return losses.keys() == clean.keys() and all(
+            torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+            for key in losses
+            for a, b in zip(_tensors(losses[key]), _tensors(clean[key]), strict=True)
+        )
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else list(value)
