@@ -38,7 +38,7 @@ def attach(
         >>> with mmfeataug.attach(model, [dict(type='AFAN', at='backbone.layer2', weight=0.5)], clean_weight=0.5):
         ...     losses = model.loss(inputs, data_samples)
     """
-    if isinstance(augmentations, dict) or not isinstance(augmentations, Sequence):
+    if isinstance(augmentations, (dict, str)) or not isinstance(augmentations, Sequence):
         raise TypeError(f'augmentations must be a list of configs or objects, got {type(augmentations).__name__}')
     # With our scope, so that the framework's default scope (mmdet, mmseg) has no say in the look-up.
     built = [

@@ -1,0 +1,179 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Contract 8: what cannot work is refused, with the setting and the remedy."""
+
+import pytest
+import torch
+from torch import nn
+
+import mmfeataug
+from mmfeataug.engine import TapError
+from tests.contract.cases import afan
+from tests.models import build_detector, build_segmentor, faster_rcnn_cfg, random_test_batch, step
+
+
+@pytest.fixture(scope='module')
+def detector():
+    return build_detector()
+
+
+@pytest.fixture(scope='module')
+def segmentor():
+    return build_segmentor()
+
+
+class Labels(nn.Module):
+    def forward(self, x):
+        return (x > 0).long()
+
+
+class TestPaths:
+    def test_unknown_path_names_the_nearest(self, detector):
+        with pytest.raises(TapError, match=r"at='backbone.layr2'.*Nearest: backbone.layer2"):
+            mmfeataug.attach(detector, [afan('backbone.layr2')])
+        assert 'loss' not in vars(detector)
+
+    def test_unknown_child_names_the_children(self, detector):
+        with pytest.raises(TapError, match=r"below 'backbone'.*backbone.conv1"):
+            mmfeataug.attach(detector, [afan('backbone.stage_two')])
+
+    def test_side(self, detector):
+        with pytest.raises(TapError, match="side='out'"):
+            mmfeataug.attach(detector, [afan('backbone', side='out')])
+
+    @pytest.mark.parametrize('at', ['roi_head.bbox_head.shared_fcs', 'roi_head'])
+    def test_module_that_is_not_called(self, detector, at):
+        batch = random_test_batch(detector)
+        with (
+            mmfeataug.attach(detector, [afan(at)]),
+            pytest.raises(TapError, match=rf"at='{at}'.*was not called.*{at}\."),
+        ):
+            step(detector, batch)
+
+    @pytest.mark.parametrize(
+        ('beside', 'message'),
+        [(Labels, 'yields no floating-point tensor'), (nn.Identity, 'the training loss does not depend on')],
+    )
+    def test_module_without_a_use(self, beside, message):
+        model = build_segmentor()
+        model.beside = beside()
+        model.backbone.register_forward_pre_hook(lambda _, args: (model.beside(args[0]), None)[1])
+        with mmfeataug.attach(model, [afan('beside')]), pytest.raises(TapError, match=message):
+            step(model, random_test_batch(model))
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ('settings', 'message'),
+        [
+            (dict(clean_weight=0.0), 'clean_weight=0.0 must be positive'),
+            (dict(clean_weight=-1.0), 'clean_weight=-1.0'),
+            (dict(engine='fast'), "engine='fast': choose one of precomputed, graph"),
+        ],
+    )
+    def test_values(self, detector, settings, message):
+        with pytest.raises(ValueError, match=message):
+            mmfeataug.attach(detector, [afan('backbone.layer2')], **settings)
+
+    @pytest.mark.parametrize('augmentations', [dict(type='AFAN', at='x'), 'AFAN', 3])
+    def test_augmentations_must_be_a_list(self, detector, augmentations):
+        with pytest.raises(TypeError, match='augmentations must be a list'):
+            mmfeataug.attach(detector, augmentations)
+
+    def test_unknown_method(self, detector):
+        with pytest.raises(KeyError, match='AFAM'):
+            mmfeataug.attach(detector, [dict(type='AFAM', at='backbone.layer2')])
+
+    def test_one_channel_names_the_tap(self, detector):
+        batch = random_test_batch(detector)
+        with (
+            mmfeataug.attach(detector, [afan('rpn_head.rpn_cls', reinject=True, axes='spatial')]),
+            pytest.raises(RuntimeError, match=r"rpn_head.rpn_cls.*axes='spatial' needs at least two values"),
+        ):
+            step(detector, batch)
+
+
+class TestModels:
+    def test_checkpointing(self):
+        cfg = faster_rcnn_cfg()
+        cfg['backbone']['with_cp'] = True
+        with pytest.raises(ValueError, match=r'with_cp=True in backbone.*set with_cp=False'):
+            mmfeataug.attach(build_detector(cfg), [afan('backbone.layer2')])
+
+    def test_fsdp(self, segmentor):
+        class FullyShardedDataParallel(nn.Module):
+            """By this name it is known; the real one needs a process group."""
+
+        segmentor.shard = FullyShardedDataParallel()
+        try:
+            with pytest.raises(ValueError, match='sharded by FSDP.*MMDistributedDataParallel'):
+                mmfeataug.attach(segmentor, [afan('backbone.layer2')])
+        finally:
+            del segmentor.shard
+
+    def test_part_of_a_model(self, detector):
+        with pytest.raises(TypeError, match=r'ResNet has no loss\(\)'):
+            mmfeataug.attach(detector.backbone, [afan('layer2')])
+
+
+class TestFallback:
+    """Taps where recorded results are not enough."""
+
+    def model(self, kind):
+        class Toy(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem, self.mid, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+                self.outer = Outer(self.mid)
+
+            def loss(self, x, data_samples=None):
+                stem = self.stem(x)
+                if kind == 'inline':
+                    # Changes the recorded output of the stem in place, each time it is returned.
+                    out = self.head(self.mid(stem.clone()) + stem.mul_(2))
+                else:
+                    out = self.head(self.outer(stem) + stem)
+                return {'loss': out.square().mean()}
+
+            def parse_losses(self, losses):
+                return sum(v.mean() for k, v in losses.items() if 'loss' in k), losses
+
+        class Outer(nn.Module):
+            """Calls a module that it does not contain."""
+
+            def __init__(self, inner):
+                super().__init__()
+                self.inner = [inner]
+
+            def forward(self, x):
+                return self.inner[0](x) * 2
+
+        torch.manual_seed(0)
+        return Toy().train()
+
+    @pytest.mark.parametrize('kind', ['inline', 'outer'])
+    def test_it_is_exact(self, kind):
+        x = torch.randn(3, 4)
+        gradients = {}
+        for memoize in (True, False):
+            model = self.model(kind)
+            with mmfeataug.attach(model, [afan('mid', gamma=0.1)]) as handle:
+                if not memoize:
+                    handle._places[0].memoize, handle._places[0].verified = False, True
+                    gradients[memoize] = [step(model, (x,))[1] for _ in range(3)]
+                elif kind == 'outer':
+                    with pytest.warns(UserWarning, match='mid.*called from inside Outer.*one more forward pass'):
+                        gradients[memoize] = [step(model, (x,))[1] for _ in range(3)]
+                else:
+                    gradients[memoize] = [step(model, (x,))[1] for _ in range(3)]
+                    # Copies of the records mend it from the second batch on.
+                    assert handle._places[0].memoize
+        for fast, full in zip(gradients[True], gradients[False], strict=True):
+            assert all(torch.allclose(fast[n], full[n], rtol=1e-6, atol=1e-8) for n in fast)
+
+    def test_strict_makes_it_an_error(self):
+        model = self.model('outer')
+        with (
+            mmfeataug.attach(model, [afan('mid')], strict=True),
+            pytest.raises(TapError, match='strict=False'),
+        ):
+            step(model, (torch.randn(3, 4),))
