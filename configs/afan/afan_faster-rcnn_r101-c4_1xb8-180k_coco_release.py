@@ -1,0 +1,26 @@
+# Row S1 of the release. The weights add up to 1.267, as the release's do.
+_base_ = '../baseline/faster-rcnn_r101-c4_1xb8-180k_coco.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        clean_weight=0.7 / 3,
+        augmentations=[
+            dict(
+                type='mmfeataug.AFAN',
+                at='backbone.layer2',
+                gamma=0.1 / 255,
+                strengths=(0.25, 0.5, 0.75, 1.0),
+                reinject=(False, False, True, True),
+                weight=0.7 / 3,
+            ),
+            dict(
+                type='mmfeataug.AFAN',
+                at='roi_head.bbox_head.avg_pool',
+                gamma=0.1 / 255,
+                strengths=(1.0,),
+                reinject=(False,),
+                weight=0.3 / 3,
+            ),
+        ],
+    )
+]

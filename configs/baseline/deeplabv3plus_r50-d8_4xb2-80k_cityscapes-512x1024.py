@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/models/deeplabv3plus_r50-d8.py',
+    '../_base_/datasets/cityscapes_segmentation.py',
+    '../_base_/schedules/seg_80k.py',
+    '../_base_/seg_default_runtime.py',
+]
+model = dict(data_preprocessor=dict(size=(512, 1024)))

@@ -1,0 +1,259 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The hook in real Runner loops, on a small segmentor."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from mmfeataug.hooks import FeatureAugHook
+from tests.contract.test_1_stock_outside import assert_same
+from tests.models import build_segmentor, deeplab_cfg, random_test_batch
+
+AUGMENTATION = dict(type='mmfeataug.AFAN', at='backbone.layer3', gamma=0.02, random_start=True, weight=0.5)
+
+
+class Samples(Dataset):
+    def __init__(self, count=8):
+        inputs, samples = random_test_batch(build_segmentor(), size=32, images=count)
+        self.data = [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        return copy.deepcopy(self.data[i])
+
+
+@HOOKS.register_module()
+class Spy(Hook):
+    """Remembers what was active, and the losses."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, stop_after=None):
+        self.active, self.logs, self.ramp, self.stop_after = [], [], [], stop_after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        handle = runner.model.loss
+        self.active.append(handle.active)
+        self.ramp.append(handle.ramp)
+        self.logs.append({k: float(v) for k, v in outputs.items()})
+        if self.stop_after is not None and runner.iter + 1 == self.stop_after:
+            runner.save_checkpoint(runner.work_dir, 'killed.pth', meta=dict(epoch=runner.epoch, iter=runner.iter + 1))
+            raise KeyboardInterrupt
+
+
+def make_runner(work_dir, hook=None, epochs=2, by_iter=False, spy=None, model=None, **kwargs):
+    train_cfg = dict(by_epoch=True, max_epochs=epochs)
+    if by_iter:
+        train_cfg = dict(type='IterBasedTrainLoop', max_iters=by_iter)
+    optim_wrapper = dict(
+        type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4)
+    )
+    optim_wrapper.update(kwargs.pop('optim_wrapper', {}))
+    cfg = deeplab_cfg()
+    cfg['data_preprocessor']['size'] = (32, 32)
+    runner = Runner(
+        model=model or build_segmentor(ConfigDict(cfg)),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=Samples(),
+            batch_size=2,
+            sampler=dict(type='DefaultSampler' if not by_iter else 'InfiniteSampler', shuffle=True),
+            collate_fn=dict(type='pseudo_collate'),
+        ),
+        train_cfg=train_cfg,
+        optim_wrapper=optim_wrapper,
+        custom_hooks=[h for h in (hook, spy) if h is not None] + kwargs.pop('hooks', []),
+        default_scope='mmseg',
+        randomness=dict(seed=5),
+        log_level='ERROR',
+        experiment_name=f'{work_dir.name}-{id(work_dir)}-{torch.rand(1).item()}',
+        **kwargs,
+    )
+    return runner
+
+
+def train(work_dir, hook=None, **kwargs):
+    spy = Spy()
+    runner = make_runner(work_dir, hook, spy=spy if hook else None, **kwargs)
+    runner.train()
+    return runner, spy
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ('settings', 'expected'),
+        [
+            (dict(), [1, 1, 1, 1, 1, 1, 1, 1]),
+            (dict(begin=3), [0, 0, 0, 1, 1, 1, 1, 1]),
+            (dict(begin=1, end=4), [0, 1, 1, 1, 0, 0, 0, 0]),
+            (dict(interval=3), [1, 0, 0, 1, 0, 0, 1, 0]),
+            (dict(begin=1, by_epoch=True), [0, 0, 0, 0, 1, 1, 1, 1]),
+            (dict(end=1, by_epoch=True, interval=2), [1, 0, 1, 0, 0, 0, 0, 0]),
+            (dict(warmup=4), [0, 1, 1, 1, 1, 1, 1, 1]),
+        ],
+    )
+    def test_active_iterations(self, tmp_path, settings, expected):
+        runner, spy = train(tmp_path, FeatureAugHook([AUGMENTATION], clean_weight=0.5, **settings))
+        assert spy.active == [bool(e) for e in expected]
+        logged = runner.message_hub.get_scalar('train/feature_aug.active').current()
+        assert logged == pytest.approx(sum(expected) / len(expected))
+        assert [('afan.loss_0' in log) for log in spy.logs] == spy.active
+
+    def test_warmup_is_linear(self, tmp_path):
+        _, spy = train(tmp_path / 'a', FeatureAugHook([AUGMENTATION], warmup=4))
+        assert spy.ramp == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
+        _, spy = train(tmp_path / 'b', FeatureAugHook([AUGMENTATION], warmup=2, by_epoch=True))
+        assert spy.ramp == [i / 8 for i in range(8)]
+
+    @pytest.mark.parametrize(
+        ('settings', 'message'),
+        [
+            (dict(begin=-1), 'begin=-1'),
+            (dict(interval=0), 'interval=0'),
+            (dict(warmup=0.5), 'warmup=0.5'),
+            (dict(begin=5, end=5), 'end=5 must come after begin=5'),
+        ],
+    )
+    def test_refusals(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            FeatureAugHook([AUGMENTATION], **settings)
+
+
+class TestTraining:
+    def test_loss_is_stock_after_training(self, tmp_path):
+        runner, _ = train(tmp_path, FeatureAugHook([AUGMENTATION]))
+        assert 'loss' not in vars(runner.model)
+
+    def test_objective_is_the_sum_of_logged_losses(self, tmp_path):
+        _, spy = train(tmp_path, FeatureAugHook([AUGMENTATION], clean_weight=0.5))
+        for log in spy.logs:
+            terms = [v for k, v in log.items() if 'loss' in k and k != 'loss']
+            assert log['loss'] == pytest.approx(sum(terms), rel=1e-5)
+            assert log['afan.linf'] == pytest.approx(0.04, abs=0.021)
+            assert log['afan.dropped'] == 0
+
+    def test_off_trains_like_stock(self, tmp_path):
+        stock, _ = train(tmp_path / 'stock')
+        ours, _ = train(tmp_path / 'ours', FeatureAugHook([AUGMENTATION], begin=1000))
+        assert_same(ours.model.state_dict(), stock.model.state_dict())
+
+    def test_checkpoint_is_stock(self, tmp_path):
+        runner, _ = train(tmp_path, FeatureAugHook([AUGMENTATION]))
+        saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['state_dict']
+        stock = build_segmentor()
+        stock.load_state_dict(saved, strict=True)
+        assert list(saved) == list(stock.state_dict())
+
+    @pytest.mark.parametrize('at_iteration', [1, 3])
+    def test_killed_and_resumed_is_uninterrupted(self, tmp_path, at_iteration):
+        """A schedule, random draws of the method and dropout included. Iteration-based, as segmentation is trained."""
+        hook = dict(type='mmfeataug.FeatureAugHook', augmentations=[AUGMENTATION], begin=1, interval=2, warmup=4)
+        whole = make_runner(tmp_path / 'whole', hook, by_iter=6, hooks=[Draws()])
+        whole.train()
+        first = make_runner(tmp_path / 'cut', hook, by_iter=6, spy=Spy(at_iteration), hooks=[Draws()])
+        with pytest.raises(KeyboardInterrupt):
+            first.train()
+        second = make_runner(
+            tmp_path / 'cut',
+            hook,
+            by_iter=6,
+            hooks=[Draws()],
+            load_from=str(tmp_path / 'cut' / 'killed.pth'),
+            resume=True,
+        )
+        second.train()
+        assert_same(second.model.state_dict(), whole.model.state_dict())
+
+    def test_accumulation_counts_once_a_step(self, tmp_path):
+        runner, _ = train(
+            tmp_path, FeatureAugHook([AUGMENTATION]), optim_wrapper=dict(accumulative_counts=2)
+        )
+        assert runner.optim_wrapper._inner_count == 8
+
+    @pytest.mark.parametrize('engine', ['precomputed', 'graph'])
+    def test_accumulation_clipping_and_ema(self, tmp_path, engine):
+        weights = {}
+        for name in ('precomputed', engine):
+            runner, _ = train(
+                tmp_path / name,
+                FeatureAugHook([AUGMENTATION], clean_weight=0.5, engine=name),
+                optim_wrapper=dict(accumulative_counts=2, clip_grad=dict(max_norm=1.0)),
+                hooks=[dict(type='EMAHook', update_buffers=True)],
+            )
+            weights[name] = runner.model.state_dict()
+        for key, value in weights['precomputed'].items():
+            torch.testing.assert_close(value, weights[engine][key], rtol=1e-4, atol=1e-6)
+
+    def test_bf16(self, tmp_path):
+        with pytest.warns(UserWarning, match='keeps only .* its views run in float32'):
+            _, spy = train(
+                tmp_path,
+                FeatureAugHook([AUGMENTATION | dict(gamma=1e-4, random_start=False)], clean_weight=0.5),
+                optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic'),
+            )
+        assert all(log['loss'] == log['loss'] for log in spy.logs)
+        assert spy.logs[0]['afan.linf'] == pytest.approx(1e-4, rel=1e-2)
+
+
+class Draws(Hook):
+    """Makes the random streams a function of the iteration, so that dropout repeats after a resume."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        torch.manual_seed(runner.iter)
+
+
+class TestRefusals:
+    def test_nothing_to_drive(self, tmp_path):
+        with pytest.raises(ValueError, match='nothing to drive'):
+            make_runner(tmp_path, FeatureAugHook()).train()
+
+    def test_activation_checkpointing(self, tmp_path):
+        runner = make_runner(tmp_path, FeatureAugHook([AUGMENTATION]))
+        runner.cfg.activation_checkpointing = ['backbone.layer1']
+        with pytest.raises(ValueError, match='activation_checkpointing is set'):
+            runner.train()
+
+    def test_sharded_wrapper(self, tmp_path):
+        class MMFullyShardedDataParallel(torch.nn.Module):
+            """By this name it is known; the real one needs a process group."""
+
+        runner = make_runner(tmp_path, FeatureAugHook([AUGMENTATION]))
+        runner.model = MMFullyShardedDataParallel()
+        with pytest.raises(ValueError, match='MMFullyShardedDataParallel: sharded models'):
+            FeatureAugHook([AUGMENTATION]).before_train(runner)
+
+
+class TestWrappers:
+    def test_hook_drives_what_wrappers_declare(self, tmp_path):
+        cfg = deeplab_cfg()
+        cfg['data_preprocessor']['size'] = (32, 32)
+        direct, _ = train(tmp_path / 'direct', FeatureAugHook([AUGMENTATION]), model=build_segmentor(cfg))
+        cfg['backbone'] = dict(
+            type='mmfeataug.AugmentedBackbone',
+            backbone=cfg['backbone'],
+            augmentations=[AUGMENTATION | dict(at='layer3')],
+        )
+        declared, spy = train(tmp_path / 'declared', FeatureAugHook(), model=build_segmentor(cfg))
+        assert all(spy.active)
+        assert_same(declared.model.state_dict(), direct.model.state_dict())
+
+    @pytest.mark.parametrize('entry', ['AFAN', dict(type='mmfeataug.AFAN'), dict(at='layer2')])
+    def test_bad_declaration(self, entry):
+        from mmfeataug.models.wrappers import declare
+
+        with pytest.raises(TypeError, match='is not a config like'):
+            declare(torch.nn.Identity(), [entry])
+
+
+def test_pseudo_collate_is_what_models_expect():
+    batch = pseudo_collate([Samples(2)[0], Samples(2)[1]])
+    assert len(batch['inputs']) == len(batch['data_samples']) == 2
