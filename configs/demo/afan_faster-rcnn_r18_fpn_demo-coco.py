@@ -1,4 +1,5 @@
-# The weights are ours: half of the loss clean, the rest shared equally by the five views.
+# Two views in the encoder and one in the RoI head. Strengths and weights are ours: the release tuned its own on
+# pre-trained features.
 _base_ = './faster-rcnn_r18_fpn_demo-coco.py'
 custom_hooks = [
     dict(
@@ -8,17 +9,15 @@ custom_hooks = [
             dict(
                 type='mmfeataug.AFAN',
                 at='backbone.layer2',
-                gamma=1 / 255,
-                strengths=(0.25, 0.5, 0.75, 1.0),
-                reinject=(False, False, True, True),
-                weight=0.1,
+                gamma=0.1,
+                strengths=(0.5, 1.0),
+                reinject=(False, True),
+                weight=0.2,
             ),
             dict(
                 type='mmfeataug.AFAN',
                 at='roi_head.bbox_head.shared_fcs.1',
-                gamma=0.1 / 255,
-                strengths=(1.0,),
-                reinject=(False,),
+                gamma=0.1,
                 weight=0.1,
             ),
         ],

@@ -83,6 +83,11 @@ class AugmentedLoss:
         """What ``model.loss`` was before."""
         return self._replaced or type(self.model).loss.__get__(self.model)  # type: ignore[attr-defined]
 
+    @property
+    def clean_weight(self) -> float:
+        """Factor of the clean loss while views are active."""
+        return self._settings.clean_weight
+
     def describe(self) -> list[str]:
         """One line a tap: path, what uses it, shapes of the last active call, and how views run."""
         return [

@@ -39,7 +39,7 @@ def tail_shares(
         repeats: Steps measured, after one that is not.
 
     Returns:
-        The modules that were called, in call order. Modules without a gradient (a frozen stem) count as if the whole
+        The modules that yield features (loss modules do not), in call order. Modules without a gradient (a frozen stem) count as if the whole
         backward pass lay behind them.
     """
     modules = dict(model.named_modules())
@@ -56,7 +56,7 @@ def tail_shares(
             def call(*args: Any, **kwargs: Any) -> Any:
                 result = original(*args, **kwargs)
                 forward.setdefault(name, _now(model))  # noqa: B023
-                tensors = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.is_floating_point()]
+                tensors = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.is_floating_point() and t.dim() > 1]
                 if turn == 0:  # noqa: B023
                     shapes.setdefault(name, []).extend(tuple(t.shape) for t in tensors)
                 for tensor in tensors:

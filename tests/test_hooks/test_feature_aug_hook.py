@@ -6,7 +6,6 @@ import copy
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -193,16 +192,6 @@ class TestTraining:
         for key, value in weights['precomputed'].items():
             torch.testing.assert_close(value, weights[engine][key], rtol=1e-4, atol=1e-6)
 
-    def test_bf16(self, tmp_path):
-        with pytest.warns(UserWarning, match='keeps only .* its views run in float32'):
-            _, spy = train(
-                tmp_path,
-                FeatureAugHook([AUGMENTATION | dict(gamma=1e-4, random_start=False)], clean_weight=0.5),
-                optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic'),
-            )
-        assert all(log['loss'] == log['loss'] for log in spy.logs)
-        assert spy.logs[0]['afan.linf'] == pytest.approx(1e-4, rel=1e-2)
-
 
 class Draws(Hook):
     """Makes the random streams a function of the iteration, so that dropout repeats after a resume."""
@@ -252,8 +241,3 @@ class TestWrappers:
 
         with pytest.raises(TypeError, match='is not a config like'):
             declare(torch.nn.Identity(), [entry])
-
-
-def test_pseudo_collate_is_what_models_expect():
-    batch = pseudo_collate([Samples(2)[0], Samples(2)[1]])
-    assert len(batch['inputs']) == len(batch['data_samples']) == 2
