@@ -1,5 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Build of mmfeataug. ``mmfeataug/.mim`` carries configs and tools, where OpenMMLab's tools look for them."""
+"""Build of mmfeataug. ``mmfeataug/.mim`` carries configs and tools, where OpenMMLab's tools look
+for them.
+"""
 
 import os
 import runpy

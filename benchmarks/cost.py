@@ -3,9 +3,10 @@
 
     python benchmarks/cost.py [--steps 12] [--model fast-rcnn ...] [--no-memory]
 
-Times are taken in one process, the variants in turn, so that a drift of the machine's speed meets all alike; printed is
-the median over rounds of (variant / stock of the same round). Peak memory is that of a fresh process for each variant
-(largest resident set minus the one before the first step), divided by stock's. ``1 + K t`` is what contract 9 counts
+Times are taken in one process, the variants in turn, so that a drift of the machine's speed meets
+all alike; printed is the median over rounds of (variant / stock of the same round). Peak memory is
+that of a fresh process for each variant (largest resident set minus the one before the first step),
+divided by stock's. ``1 + K t`` is what contract 9 counts
 with: t is the share of the stock step behind the tap, by time stamps in forward and backward.
 """
 
@@ -32,8 +33,18 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'baseline'
 # Name: config, tap, images, height and width.
 MODELS = {
     'faster-rcnn_r18': ('faster-rcnn_r18_fpn_12e_bccd.py', 'backbone.layer2', 4, (256, 320)),
-    'faster-rcnn_r18_roi': ('faster-rcnn_r18_fpn_12e_bccd.py', 'roi_head.bbox_head.shared_fcs.1', 4, (256, 320)),
-    'deeplabv3plus_r50': ('deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py', 'backbone.layer3', 4, (128, 128)),
+    'faster-rcnn_r18_roi': (
+        'faster-rcnn_r18_fpn_12e_bccd.py',
+        'roi_head.bbox_head.shared_fcs.1',
+        4,
+        (256, 320),
+    ),
+    'deeplabv3plus_r50': (
+        'deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py',
+        'backbone.layer3',
+        4,
+        (128, 128),
+    ),
 }
 VARIANTS = [
     'stock',
@@ -65,7 +76,14 @@ def attach(model, tap: str, variant: str):
     views = int(k)
     handle = mmfeataug.attach(
         model,
-        [dict(type='AFAN', at=tap, strengths=[(i + 1) / views for i in range(views)], weight=0.5 / views)],
+        [
+            dict(
+                type='AFAN',
+                at=tap,
+                strengths=[(i + 1) / views for i in range(views)],
+                weight=0.5 / views,
+            )
+        ],
         clean_weight=0.5,
         engine='graph' if engine == 'graph' else 'precomputed',
     )
@@ -85,7 +103,9 @@ def time_variants(name: str, rounds: int) -> tuple[float, dict[str, list[float]]
     """Seconds of each variant in each round, and the share t."""
     model, batch = build(name)
     tap = MODELS[name][1]
-    share = tail_shares(model, lambda: model.parse_losses(model.loss(*batch))[0], [tap], max(rounds, 5))
+    share = tail_shares(
+        model, lambda: model.parse_losses(model.loss(*batch))[0], [tap], max(rounds, 5)
+    )
     times: dict[str, list[float]] = {v: [] for v in VARIANTS}
     handles = {}
     for variant in VARIANTS:
@@ -106,51 +126,79 @@ def time_variants(name: str, rounds: int) -> tuple[float, dict[str, list[float]]
 
 
 def peak_memory(name: str, variant: str) -> None:
-    """Print the growth of the largest resident set over a few steps, and the size of the gradients, in MiB."""
+    """Print the growth of the largest resident set over a few steps, and the size of the gradients,
+    in MiB.
+    """
     model, batch = build(name)
     attach(model, MODELS[name][1], variant)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(3):
         step(model, batch)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad) / 2**20
+    gradients = (
+        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad) / 2**20
+    )
     print(json.dumps([grown, gradients]))
 
 
 def measure_memory(name: str, variant: str) -> tuple[float, float]:
     """:func:`peak_memory` in a fresh process."""
     command = [sys.executable, __file__, '--peak', name, variant]
-    return tuple(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]))
+    return tuple(
+        json.loads(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
+                -1
+            ]
+        )
+    )
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--model', nargs='+', choices=MODELS, default=list(MODELS))
     parser.add_argument('--steps', type=int, default=12, help='rounds of all variants')
     parser.add_argument('--no-memory', action='store_true')
     parser.add_argument('--peak', nargs=2, metavar=('MODEL', 'VARIANT'), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
-        return peak_memory(*args.peak)
+        peak_memory(*args.peak)
+        return
     console = Console(width=120)
     for name in args.model:
         with console.status(f'{name}: {len(VARIANTS)} variants, {args.steps} rounds'):
             share, times = time_variants(name, args.steps)
         base = statistics.median(times['stock'])
         title = f'{name} at {MODELS[name][1]}: stock step {base:.3f} s, t = {share:.3f}'
-        table = Table('variant', 'time / stock', '1 + K t', 'time / (1 + K t)', 'peak / stock', 'limit', title=title)
+        table = Table(
+            'variant',
+            'time / stock',
+            '1 + K t',
+            'time / (1 + K t)',
+            'peak / stock',
+            'limit',
+            title=title,
+        )
         stock_memory = None
         for variant in VARIANTS:
-            ratio = statistics.median(a / b for a, b in zip(times[variant], times['stock'], strict=True))
+            ratio = statistics.median(
+                a / b for a, b in zip(times[variant], times['stock'], strict=True)
+            )
             bound = 1 + share * int(variant.split('K=')[1]) if 'K=' in variant else 1.0
             memory = limit = '-'
             if not args.no_memory:
                 with console.status(f'{name}: memory of {variant}'):
                     grown, gradients = measure_memory(name, variant)
                 stock_memory = stock_memory or grown
-                memory, limit = f'{grown / stock_memory:.2f}', f'{1.1 + gradients / stock_memory:.2f}'
-            table.add_row(variant, f'{ratio:.2f}', f'{bound:.2f}', f'{ratio / bound:.3f}', memory, limit)
+                memory, limit = (
+                    f'{grown / stock_memory:.2f}',
+                    f'{1.1 + gradients / stock_memory:.2f}',
+                )
+            table.add_row(
+                variant, f'{ratio:.2f}', f'{bound:.2f}', f'{ratio / bound:.3f}', memory, limit
+            )
         console.print(table)
 
 

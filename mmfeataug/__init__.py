@@ -1,7 +1,8 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Adversarial feature augmentation for OpenMMLab detectors and segmentors.
 
-Importing this package is cheap: it loads neither torch nor any OpenMMLab package before a name is used.
+Importing this package is cheap: it loads neither torch nor any OpenMMLab package before a name is
+    used.
 """
 
 from importlib import import_module

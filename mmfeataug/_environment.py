@@ -1,5 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""One clear message about packages that are missing, doubled or too old, instead of a strange one later."""
+"""One clear message about packages that are missing, doubled or too old, instead of a strange one
+later.
+"""
 
 import re
 import warnings
@@ -37,18 +39,21 @@ def check_environment(version: Callable[[str], str] = metadata.version) -> None:
     found = tuple(int(n) for n in re.findall(r'\d+', torch or '')[:2])
     if found < MIN_TORCH:
         raise ImportError(
-            f'mmfeataug needs PyTorch {".".join(map(str, MIN_TORCH))} or newer, found {torch or "none"}: '
+            f'mmfeataug needs PyTorch {".".join(map(str, MIN_TORCH))} or newer, found '
+            f'{torch or "none"}: '
             'pip install torch==2.13.0'
         )
     if not any(find(name) for name in (*FAMILIES['mmengine'], 'mmengine-lite')):
         raise ImportError(
-            'mmfeataug needs mmengine: pip install "mmfeataug[onedl]" for the continued packages, or '
+            'mmfeataug needs mmengine: pip install "mmfeataug[onedl]" for the continued '
+            'packages, or '
             '"mmfeataug[openmmlab]" for the original ones'
         )
     for package, (continued, original) in FAMILIES.items():
         if find(continued) and find(original):
             warnings.warn(
-                f'{continued} and {original} are both installed and overwrite each other: both provide {package!r}. '
+                f'{continued} and {original} are both installed and overwrite each other: both '
+                f'provide {package!r}. '
                 f'Keep one: pip uninstall {continued} {original}, then install the one you want',
                 stacklevel=3,
             )

@@ -21,10 +21,12 @@ def attach(
 
     Args:
         model: A detector, segmentor or classifier of OpenMMLab, without its distributed wrapper.
-        augmentations: Configs such as ``dict(type='AFAN', at='backbone.layer2')``, or built objects.
+        augmentations: Configs such as ``dict(type='AFAN', at='backbone.layer2')``, or built
+            objects.
         clean_weight: Factor of the clean loss while views are active.
         engine: ``'precomputed'`` (fast, small) or ``'graph'`` (plain: one autograd graph).
-        strict: Raise if a replay from a tap is not exact, instead of a warning and a slower, exact way.
+        strict: Raise if a replay from a tap is not exact, instead of a warning and a slower, exact
+            way.
         seed: Of the methods' random draws.
 
     Returns:
@@ -35,14 +37,21 @@ def attach(
         TypeError, ValueError: For settings that cannot be; the message names them.
 
     Examples:
-        >>> with mmfeataug.attach(model, [dict(type='AFAN', at='backbone.layer2', weight=0.5)], clean_weight=0.5):
+        >>> with mmfeataug.attach(model, [dict(type='AFAN', at='backbone.layer2', weight=0.5)],
+        clean_weight=0.5):
         ...     losses = model.loss(inputs, data_samples)
     """
     if isinstance(augmentations, (dict, str)) or not isinstance(augmentations, Sequence):
-        raise TypeError(f'augmentations must be a list of configs or objects, got {type(augmentations).__name__}')
-    # With our scope, so that the framework's default scope (mmdet, mmseg) has no say in the look-up.
+        raise TypeError(
+            'augmentations must be a list of configs or objects, got '
+            f'{type(augmentations).__name__}'
+        )
+    # With our scope, so that the framework's default scope (mmdet, mmseg) has no say in the
+    # look-up.
     built = [
-        a if isinstance(a, FeatureAugmentation) else AUGMENTATIONS.build({'_scope_': 'mmfeataug', **a})
+        a
+        if isinstance(a, FeatureAugmentation)
+        else AUGMENTATIONS.build({'_scope_': 'mmfeataug', **a})
         for a in augmentations
     ]
     return AugmentedLoss(

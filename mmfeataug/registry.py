@@ -1,8 +1,9 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Registries of scope ``mmfeataug``.
 
-Each is a child of mmengine's root registry of the same name. A scoped type such as ``type='mmfeataug.FeatureAugHook'``
-imports this module and the locations below by itself, so a config needs no ``custom_imports``.
+Each is a child of mmengine's root registry of the same name. A scoped type such as
+``type='mmfeataug.FeatureAugHook'`` imports this module and the locations below by itself, so a
+config needs no ``custom_imports``.
 """
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -11,8 +12,11 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfeataug', locations=['mmfeataug.hooks'])
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmfeataug', locations=['mmfeataug.models'])
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, scope='mmfeataug', locations=['mmfeataug.models']
+)
 TRANSFORMS = Registry(
-    'transform', parent=MMENGINE_TRANSFORMS, scope='mmfeataug', locations=['mmfeataug.datasets'])
+    'transform', parent=MMENGINE_TRANSFORMS, scope='mmfeataug', locations=['mmfeataug.datasets']
+)
 AUGMENTATIONS = Registry('augmentation', scope='mmfeataug', locations=['mmfeataug.methods'])
 """Methods that make views of a feature, one file a paper in ``mmfeataug/methods``."""

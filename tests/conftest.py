@@ -10,7 +10,9 @@ import torch
 torch.set_num_threads(1)
 logging.getLogger('mmengine').setLevel(logging.ERROR)
 
-REAL_DATA = Path(os.environ.get('MMFEATAUG_DATA', Path(__file__).resolve().parents[2] / 'shared' / 'data'))
+REAL_DATA = Path(
+    os.environ.get('MMFEATAUG_DATA', Path(__file__).resolve().parents[2] / 'shared' / 'data')
+)
 
 
 @pytest.fixture(scope='session')

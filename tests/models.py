@@ -32,7 +32,9 @@ def resnet(depth=18, **kwargs):
 
 def faster_rcnn_cfg(backbone=None, channels=(64, 128, 256, 512), width=32, rois=32, fpn=True):
     """Faster R-CNN with a narrow neck and narrow heads."""
-    anchors = dict(type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])
+    anchors = dict(
+        type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]
+    )
     coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[1.0] * 4)
     assigner = dict(
         type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.3, min_pos_iou=0.3, ignore_iof_thr=-1
@@ -73,7 +75,12 @@ def faster_rcnn_cfg(backbone=None, channels=(64, 128, 256, 512), width=32, rois=
         ),
         train_cfg=dict(
             rpn=dict(assigner=assigner, sampler=sampler, allowed_border=-1, pos_weight=-1),
-            rpn_proposal=dict(nms_pre=200, max_per_img=100, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
+            rpn_proposal=dict(
+                nms_pre=200,
+                max_per_img=100,
+                nms=dict(type='nms', iou_threshold=0.7),
+                min_bbox_size=0,
+            ),
             rcnn=dict(
                 assigner={**assigner, 'neg_iou_thr': 0.5, 'min_pos_iou': 0.5},
                 sampler={**sampler, 'add_gt_as_proposals': True},
@@ -81,7 +88,12 @@ def faster_rcnn_cfg(backbone=None, channels=(64, 128, 256, 512), width=32, rois=
             ),
         ),
         test_cfg=dict(
-            rpn=dict(nms_pre=200, max_per_img=100, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
+            rpn=dict(
+                nms_pre=200,
+                max_per_img=100,
+                nms=dict(type='nms', iou_threshold=0.7),
+                min_bbox_size=0,
+            ),
             rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20),
         ),
     )
@@ -148,7 +160,8 @@ def random_test_batch(model, size=64, images=2, seed=0):
 
 
 def step(model, batch, seed=3):
-    """Loss dict of one call and the gradients it gives; every random stream starts from ``seed``."""
+    """Loss dict of one call and the gradients it gives; every random stream starts from
+    ``seed``."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
@@ -170,5 +183,7 @@ def relative_difference(a, b):
     """Largest difference of two gradient dicts, relative to each tensor's largest element."""
     assert [n for n in a if (a[n] is None) != (b[n] is None)] == []
     return max(
-        ((a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=1e-12)).item() for n in a if a[n] is not None
+        ((a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=1e-12)).item()
+        for n in a
+        if a[n] is not None
     )

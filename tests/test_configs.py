@@ -1,5 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Every config that is shipped: it loads, differs from its baseline by the plugin only, and trains."""
+"""Every config that is shipped: it loads, differs from its baseline by the plugin only, and
+trains."""
 
 import math
 import os
@@ -180,7 +181,8 @@ def test_trains(name, data, tmp_path):
     ],
 )
 def test_trains_on_real_data(name, metric, tmp_path):
-    """The labels of the real sets fit the configs: class names, the ignored index, boxes without area."""
+    """The labels of the real sets fit the configs: class names, the ignored index, boxes without
+    area."""
     cfg = load(name)
     if not (REAL_DATA / cfg.data_root[len('data/') :]).is_dir():
         pytest.skip(f'no data under {REAL_DATA}: set MMFEATAUG_DATA')

@@ -10,7 +10,9 @@ from mmengine.config import Config, DictAction
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that OpenMMLab's own tools have too, under the same names."""
-    parser.add_argument('--work-dir', help='where logs and checkpoints go; work_dirs/<config name> by default')
+    parser.add_argument(
+        '--work-dir', help='where logs and checkpoints go; work_dirs/<config name> by default'
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -49,7 +51,8 @@ def check_data(cfg: Config) -> None:
             root = dataset.get('data_root')
             if root and '://' not in root and not osp.isdir(root):
                 raise SystemExit(
-                    f'{name}: data_root={root!r} is no folder. Put the data there (README of the config says how to '
+                    f'{name}: data_root={root!r} is no folder. Put the data there (README of the '
+                    'config says how to '
                     f'get it), or point to it: --cfg-options {name}.dataset.data_root=PATH'
                 )
 
@@ -58,5 +61,8 @@ def _datasets(dataset: dict | None) -> list[dict]:
     """A data set and those it wraps (RepeatDataset, ConcatDataset)."""
     if not dataset:
         return []
-    wrapped = [*dataset.get('datasets', []), *([dataset['dataset']] if 'dataset' in dataset else [])]
+    wrapped = [
+        *dataset.get('datasets', []),
+        *([dataset['dataset']] if 'dataset' in dataset else []),
+    ]
     return [dataset] if not wrapped else [d for inner in wrapped for d in _datasets(inner)]

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""The main job in a few minutes on a CPU: baseline and A-FAN, Faster R-CNN and DeepLabV3+, on drawn scenes in VOC, COCO
-and Cityscapes layout. Prints mAP and mIoU, clean and corrupted, and writes pictures."""
+"""The main job in a few minutes on a CPU: baseline and A-FAN, Faster R-CNN and DeepLabV3+, on drawn
+scenes in VOC, COCO and Cityscapes layout. Prints mAP and mIoU, clean and corrupted, and writes
+pictures."""
 
 import argparse
 import copy
@@ -34,7 +35,11 @@ METRICS = {
     'Cityscapes mIoU': ('DeepLabV3+', 'deeplabv3plus_r18_demo-cityscapes.py', 'mIoU', 1),
 }
 METHODS = {'baseline': '', 'A-FAN': 'afan_'}
-CONDITIONS = {'clean': None, 'gaussian_noise 2': ('gaussian_noise', 2), 'defocus_blur 2': ('defocus_blur', 2)}
+CONDITIONS = {
+    'clean': None,
+    'gaussian_noise 2': ('gaussian_noise', 2),
+    'defocus_blur 2': ('defocus_blur', 2),
+}
 
 
 class ProgressHook(Hook):
@@ -49,12 +54,19 @@ class ProgressHook(Hook):
         self.progress.update(self.task, total=runner.max_iters)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        # The clean terms alone, as stock weighs them, so that the curves of both methods mean the same.
+        # The clean terms alone, as stock weighs them, so that the curves of both methods mean the
+        # same.
         factor = getattr(runner.model, 'loss', None)
         weight = factor.clean_weight if getattr(factor, 'active', False) else 1.0
-        clean = [float(v) for k, v in outputs.items() if 'loss' in k and k != 'loss' and not k.startswith('afan')]
+        clean = [
+            float(v)
+            for k, v in outputs.items()
+            if 'loss' in k and k != 'loss' and not k.startswith('afan')
+        ]
         self.losses.append(sum(clean) / weight)
-        self.progress.update(self.task, advance=1, description=f'{self.name} loss {outputs["loss"]:.2f}')
+        self.progress.update(
+            self.task, advance=1, description=f'{self.name} loss {outputs["loss"]:.2f}'
+        )
 
     @property
     def name(self) -> str:
@@ -109,7 +121,9 @@ def evaluate(metric: str, checkpoint: str, condition, work_dir: Path, seed: int)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
@@ -121,7 +135,12 @@ def main() -> None:
     make_demo_data(DATA)
 
     checkpoints, curves, results = {}, {}, {}
-    columns = (TextColumn('{task.description:42}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn('{task.description:42}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         for pipeline, name in TRAINED.items():
             for method, prefix in METHODS.items():
@@ -141,10 +160,17 @@ def main() -> None:
                     )
                     progress.advance(task)
 
-    table = Table('metric', 'method', *CONDITIONS, title='Drawn scenes, trained from scratch, one seed, in percent')
+    table = Table(
+        'metric',
+        'method',
+        *CONDITIONS,
+        title='Drawn scenes, trained from scratch, one seed, in percent',
+    )
     for metric in METRICS:
         for method in METHODS:
-            table.add_row(metric, method, *(f'{results[metric, method, c]:.1f}' for c in CONDITIONS))
+            table.add_row(
+                metric, method, *(f'{results[metric, method, c]:.1f}' for c in CONDITIONS)
+            )
     console.print(table)
     rows = [dict(metric=m, method=a, condition=c, value=v) for (m, a, c), v in results.items()]
     (args.out / 'results.json').write_text(json.dumps(rows, indent=2))
@@ -152,9 +178,7 @@ def main() -> None:
         draw_curves(curves, args.out / 'loss_curves.png'),
         draw_predictions(
             {
-                pipeline: {
-                    method: str(checkpoints[pipeline, method]) for method in METHODS
-                }
+                pipeline: {method: str(checkpoints[pipeline, method]) for method in METHODS}
                 for pipeline in TRAINED
             },
             {
@@ -167,7 +191,9 @@ def main() -> None:
             args.out / 'predictions.png',
         ),
     ]
-    console.print(f'{(time.monotonic() - start) / 60:.1f} minutes. Pictures: {", ".join(map(str, pictures))}')
+    console.print(
+        f'{(time.monotonic() - start) / 60:.1f} minutes. Pictures: {", ".join(map(str, pictures))}'
+    )
 
 
 if __name__ == '__main__':

@@ -14,11 +14,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file; stock ones and ours are alike')
     parser.add_argument('--out', metavar='PKL', help='dump predictions to this pickle file')
     parser.add_argument('--show', action='store_true', help='show predictions in windows')
-    parser.add_argument('--show-dir', help='write painted predictions to this folder below the work directory')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each, with --show')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation, if the config has tta_model')
     parser.add_argument(
-        '--corruption', nargs=2, metavar=('NAME', 'SEVERITY'), help='corrupt images, such as: gaussian_noise 3'
+        '--show-dir', help='write painted predictions to this folder below the work directory'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds to show each, with --show'
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation, if the config has tta_model'
+    )
+    parser.add_argument(
+        '--corruption',
+        nargs=2,
+        metavar=('NAME', 'SEVERITY'),
+        help='corrupt images, such as: gaussian_noise 3',
     )
     add_common_arguments(parser)
     return parser.parse_args()
@@ -36,7 +45,8 @@ def main() -> None:
         if args.show:
             hook.show, hook.wait_time = True, args.wait_time
         if args.show_dir:
-            # mmdet's hook and mmseg's: one draws where it is told, the other where the visualizer saves.
+            # mmdet's hook and mmseg's: one draws where it is told, the other where the visualizer
+            # saves.
             if 'Det' in hook.type:
                 hook.test_out_dir = args.show_dir
             else:

@@ -1,5 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Train a detector, segmentor or classifier from any OpenMMLab config, with or without feature augmentation."""
+"""Train a detector, segmentor or classifier from any OpenMMLab config, with or without feature
+augmentation."""
 
 import argparse
 import os
@@ -14,7 +15,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate to the batch size'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -34,7 +37,9 @@ def main() -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise SystemExit(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size; add one')
+            raise SystemExit(
+                f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size; add one'
+            )
         cfg.auto_scale_lr.enable = True
     if args.resume:
         cfg.resume = True

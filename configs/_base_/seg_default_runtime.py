@@ -1,4 +1,5 @@
-# What every segmentation config shares. `mmseg::` inheritance fails under the onedl packages, so it is here.
+# What every segmentation config shares. `mmseg::` inheritance fails under the onedl packages, so it
+# is here.
 default_scope = 'mmseg'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

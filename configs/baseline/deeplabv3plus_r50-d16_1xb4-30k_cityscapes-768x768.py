@@ -11,7 +11,8 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='RandomCrop', crop_size=crop_size),
-    # the release jitters brightness, contrast and saturation by half; no hue (0 is not accepted here)
+    # the release jitters brightness, contrast and saturation by half; no hue (0 is not accepted
+    # here)
     dict(type='PhotoMetricDistortion', hue_delta=1),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),

@@ -12,7 +12,9 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=11_250, by_epoch=False, milestones=[6250, 8750], gamma=0.1),
+    dict(
+        type='MultiStepLR', begin=0, end=11_250, by_epoch=False, milestones=[6250, 8750], gamma=0.1
+    ),
 ]
 optim_wrapper = dict(
     type='OptimWrapper',

@@ -1,6 +1,9 @@
 _base_ = 'mmdet::cityscapes/faster-rcnn_r50_fpn_1x_cityscapes.py'
-# The stock config starts from a COCO detector whose download address is dead: start from ImageNet weights.
+# The stock config starts from a COCO detector whose download address is dead: start from ImageNet
+# weights.
 model = dict(
-    backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='torchvision://resnet50'))
+    backbone=dict(
+        init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='torchvision://resnet50')
+    )
 )
 load_from = None

@@ -1,5 +1,5 @@
-# Two views in the encoder and one in the decoder. Strengths and weights are ours: the release tuned its own on
-# pre-trained features.
+# Two views in the encoder and one in the decoder. Strengths and weights are ours: the release tuned
+# its own on pre-trained features.
 _base_ = './deeplabv3plus_r18_demo-voc.py'
 custom_hooks = [
     dict(

@@ -1,5 +1,5 @@
-# Two views in the encoder and one in the RoI head. Strengths and weights are ours: the release tuned its own on
-# pre-trained features.
+# Two views in the encoder and one in the RoI head. Strengths and weights are ours: the release
+# tuned its own on pre-trained features.
 _base_ = './faster-rcnn_r18_fpn_demo-voc.py'
 custom_hooks = [
     dict(

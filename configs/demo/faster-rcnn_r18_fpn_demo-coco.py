@@ -11,7 +11,9 @@ model = dict(
 )
 
 data_root = 'data/demo/coco/'
-metainfo = dict(classes=('person', 'car', 'bus'), palette=[(220, 20, 60), (0, 0, 142), (0, 60, 100)])
+metainfo = dict(
+    classes=('person', 'car', 'bus'), palette=[(220, 20, 60), (0, 0, 142), (0, 60, 100)]
+)
 scale = (224, 160)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -72,7 +72,9 @@ class Corrupt(BaseTransform):
     def __init__(self, corruption: str, severity: int = 1) -> None:
         known = COMMON_CORRUPTIONS + EXTRA_CORRUPTIONS
         if corruption not in known:
-            raise ValueError(f'corruption={corruption!r} is unknown: choose one of {", ".join(known)}')
+            raise ValueError(
+                f'corruption={corruption!r} is unknown: choose one of {", ".join(known)}'
+            )
         if severity not in range(6):
             raise ValueError(
                 f'severity={severity!r}: give a whole number from 1 to 5, or 0 for no corruption'
@@ -158,6 +160,7 @@ def _library() -> ModuleType:
         import imagecorruptions
     except ImportError as error:
         raise ImportError(
-            f'Corrupt needs the package imagecorruptions ({error}): pip install mmfeataug[robustness]'
+            f'Corrupt needs the package imagecorruptions ({error}): pip install '
+            'mmfeataug[robustness]'
         ) from error
     return imagecorruptions

@@ -28,18 +28,20 @@ class View:
 class Tail:
     """The network behind a tap, as a function of the features there.
 
-    ``tail(features)`` returns ``(loss, gradients)``: the unweighted total training loss (a scalar) and its gradient
-    toward each feature. Parameters get no gradient and batch norms keep their running statistics.
+    ``tail(features)`` returns ``(loss, gradients)``: the unweighted total training loss (a scalar)
+    and its gradient toward each feature. Parameters get no gradient and batch norms keep their
+    running statistics.
 
     Attributes:
-        generator: Source of a method's random draws: depends on seed and iteration only, so that a resumed run and
-            every rank draw alike.
+        generator: Source of a method's random draws: depends on seed and iteration only, so that a
+            resumed run and every rank draw alike.
     """
 
     evaluate: Callable[[Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
     generator: torch.Generator
 
     def __call__(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradients at these features."""
         return self.evaluate(features)
 
 
@@ -49,9 +51,11 @@ class FeatureAugmentation(ABC):
     Args:
         at: Where: a dotted path of ``model.named_modules()``, or ``'inputs'``.
         side: ``'output'`` or ``'input'`` of that module.
-        bn: How batch norms behind the tap treat views: ``'shared'`` (statistics updated by views too), ``'frozen'``
-            (batch statistics, running ones untouched) or ``'eval'`` (running statistics).
-        live_prefix: Let view losses train layers before the tap through skips around it. Needs ``engine='graph'``.
+        bn: How batch norms behind the tap treat views: ``'shared'`` (statistics updated by views
+            too), ``'frozen'`` (batch statistics, running ones untouched) or ``'eval'`` (running
+            statistics).
+        live_prefix: Let view losses train layers before the tap through skips around it. Needs
+            ``engine='graph'``.
     """
 
     def __init__(
@@ -78,8 +82,8 @@ class FeatureAugmentation(ABC):
         """Make views.
 
         Args:
-            features: Detached clean features at the tap, fp32; not to be changed in place. Several if the module
-                yields a tuple or is called several times in a pass.
+            features: Detached clean features at the tap, fp32; not to be changed in place. Several
+                if the module yields a tuple or is called several times in a pass.
             gradients: Gradient of the clean training loss toward each of them.
             tail: Evaluates the loss from the tap, for attacks of several steps.
         """

@@ -18,14 +18,17 @@ ENGINES = ('precomputed', 'graph')
 class AugmentedLoss:
     """Takes the place of ``model.loss`` while attached, and is the handle to take it off again.
 
-    A call runs the stock loss once on the clean batch, then once more from each tap for every view, and returns the
-    stock loss dict with one more loss a view. See ``docs/design.md`` for the order of an iteration.
+    A call runs the stock loss once on the clean batch, then once more from each tap for every view,
+    and returns the stock loss dict with one more loss a view. See ``docs/design.md`` for the order
+    of an iteration.
 
     Args:
-        model: A model with ``loss(inputs, data_samples)`` and ``parse_losses``, as mmengine's ``BaseModel``.
+        model: A model with ``loss(inputs, data_samples)`` and ``parse_losses``, as mmengine's
+            ``BaseModel``.
         augmentations: The methods, each with its place.
         clean_weight: Factor of the clean loss while views are active; positive.
-        engine: ``'precomputed'`` takes gradients pass by pass; ``'graph'`` keeps one autograd graph of all passes.
+        engine: ``'precomputed'`` takes gradients pass by pass; ``'graph'`` keeps one autograd graph
+            of all passes.
         strict: Raise where a replay is not exact instead of falling back to a full re-run.
         seed: Of the methods' random draws.
 
@@ -36,7 +39,8 @@ class AugmentedLoss:
         active: Whether the last call had views.
 
     Raises:
-        ValueError, TypeError: For settings or models that cannot work; the message names setting and remedy.
+        ValueError, TypeError: For settings or models that cannot work; the message names setting
+            and remedy.
         RuntimeError: If the model has augmentations attached already.
     """
 
@@ -54,7 +58,8 @@ class AugmentedLoss:
             raise ValueError(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
         if not clean_weight > 0:
             raise ValueError(
-                f'clean_weight={clean_weight!r} must be positive: layers before a tap learn from the clean loss only'
+                f'clean_weight={clean_weight!r} must be positive: layers before a tap learn from '
+                'the clean loss only'
             )
         _refuse_model(model)
         self.model = model
@@ -105,7 +110,12 @@ class AugmentedLoss:
             return self.stock_loss(inputs, *args, **kwargs)
         stock = self.stock_loss
         step = Step(
-            self.model, places, self._settings, self.ramp, iteration, lambda x: stock(x, *args, **kwargs)
+            self.model,
+            places,
+            self._settings,
+            self.ramp,
+            iteration,
+            lambda x: stock(x, *args, **kwargs),
         )
         return step.run(inputs)
 
@@ -120,11 +130,13 @@ class AugmentedLoss:
         for augmentation in augmentations:
             if not isinstance(augmentation, FeatureAugmentation):
                 raise TypeError(
-                    f'augmentations must hold FeatureAugmentation objects, got {type(augmentation).__name__}'
+                    'augmentations must hold FeatureAugmentation objects, got '
+                    f'{type(augmentation).__name__}'
                 )
             if augmentation.live_prefix and not self._settings.graph:
                 raise ValueError(
-                    f"live_prefix=True at {augmentation.at!r} needs engine='graph', got engine='precomputed'"
+                    f"live_prefix=True at {augmentation.at!r} needs engine='graph', got "
+                    "engine='precomputed'"
                 )
             key = augmentation.at, augmentation.side
             if key not in places:
@@ -140,19 +152,24 @@ def _refuse_model(model: nn.Module) -> None:
     for method in ('loss', 'parse_losses'):
         if not callable(getattr(model, method, None)):
             raise TypeError(
-                f'{type(model).__name__} has no {method}(): attach to a detector, segmentor or classifier of '
+                f'{type(model).__name__} has no {method}(): attach to a detector, segmentor or '
+                'classifier of '
                 'OpenMMLab (mmengine BaseModel), not to a part or a wrapper of it'
             )
     if isinstance(model.loss, AugmentedLoss):
-        raise RuntimeError('feature augmentations are attached to this model already: detach() them first')
+        raise RuntimeError(
+            'feature augmentations are attached to this model already: detach() them first'
+        )
     for name, module in model.named_modules():
         if getattr(module, 'with_cp', False):
             raise ValueError(
-                f'with_cp=True in {name or "the model"}: reentrant checkpointing refuses gradients toward features; '
+                f'with_cp=True in {name or "the model"}: reentrant checkpointing refuses '
+                'gradients toward features; '
                 'set with_cp=False'
             )
         if 'FullyShardedDataParallel' in type(module).__name__:
             raise ValueError(
-                f'{name or "the model"} is sharded by FSDP, which allows no backward pass inside the forward pass; '
+                f'{name or "the model"} is sharded by FSDP, which allows no backward pass inside '
+                'the forward pass; '
                 'use MMDistributedDataParallel'
             )

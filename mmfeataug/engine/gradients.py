@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class GradientSum:
     """Sum of parameter gradients over passes, added in place: one copy, however many passes.
 
-    A parameter that no pass reached keeps None, as in plain training: a zero would let weight decay and momentum move
+    A parameter that no pass reached keeps None, as in plain training: a zero would let weight decay
+        and momentum move
     it.
     """
 
@@ -20,14 +21,15 @@ class GradientSum:
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add one gradient per parameter; takes over tensors where there was none yet."""
-        ours, theirs = [], []
+        ours: list[Tensor] = []
+        theirs: list[Tensor] = []
         for i, gradient in enumerate(gradients):
             if gradient is None:
                 continue
-            if self.gradients[i] is None:
+            if (mine := self.gradients[i]) is None:
                 self.gradients[i] = gradient
             else:
-                ours.append(self.gradients[i])
+                ours.append(mine)
                 theirs.append(gradient)
         if ours:
             torch._foreach_add_(ours, theirs)
@@ -55,7 +57,8 @@ class GradientSum:
 class _Precomputed(torch.autograd.Function):
     """Identity on ``value``; its backward returns gradients that are known already.
 
-    DDP, GradScaler and accumulation see an ordinary graph whose leaves are exactly the parameters with a gradient.
+    DDP, GradScaler and accumulation see an ordinary graph whose leaves are exactly the parameters
+    with a gradient.
     """
 
     @staticmethod
@@ -67,11 +70,13 @@ class _Precomputed(torch.autograd.Function):
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError(
-                'the loss of an augmented step was differentiated twice; its gradients are computed in the '
+                'the loss of an augmented step was differentiated twice; its gradients are '
+                'computed in the '
                 "forward pass and can be used once: use engine='graph' or call backward() once"
             )
         gradients, ctx.gradients = ctx.gradients, None
-        # In place and without asking for the value: no second copy, no synchronisation. Exact where it is 1.
+        # In place and without asking for the value: no second copy, no synchronisation. Exact where
+        # it is 1.
         factor = grad_output.sum()
         torch._foreach_mul_(gradients, factor.to(gradients[0].device))
         return None, None, *gradients
@@ -84,9 +89,11 @@ def all_finite(gradients: Sequence[Tensor | None]) -> bool:
 
 
 class LossScale:
-    """A power of two that keeps fp16 gradients of features above underflow, adapted as GradScaler does.
+    """A power of two that keeps fp16 gradients of features above underflow, adapted as GradScaler
+    does.
 
-    It acts inside the forward pass, where the framework's own scaler is out of reach, and is divided out again.
+    It acts inside the forward pass, where the framework's own scaler is out of reach, and is
+    divided out again.
     """
 
     def __init__(self, start: float = 2.0**16, patience: int = 2000) -> None:

@@ -1,5 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What an extra pass must not disturb: random streams, batch-norm statistics, state kept by losses."""
+"""What an extra pass must not disturb: random streams, batch-norm statistics, state kept by
+losses.
+"""
 
 import random
 from collections import deque
@@ -15,15 +17,18 @@ BN_POLICIES = ('shared', 'frozen', 'eval')
 
 
 def no_autocast(like: torch.Tensor) -> torch.autocast:
-    """A context in which autocast is off on the device of ``like``; backward passes belong outside of it."""
+    """A context in which autocast is off on the device of ``like``; backward passes belong outside
+    of it.
+    """
     return torch.autocast(like.device.type, enabled=False)
 
 
 class RandomState:
-    """The random streams of PyTorch (CPU and every CUDA device in use), NumPy and Python at the time of creation.
+    """The random streams of PyTorch (CPU and every CUDA device in use), NumPy and Python at the
+    time of creation.
 
-    mmdet's samplers draw from PyTorch and from NumPy, so a replay with other streams would compare losses of other
-    RoIs.
+    mmdet's samplers draw from PyTorch and from NumPy, so a replay with other streams would compare
+    losses of other RoIs.
     """
 
     def __init__(self) -> None:
@@ -74,8 +79,9 @@ class BatchNormGuard:
 class LossState:
     """Buffers and plain attributes that a call of ``loss()`` changes, apart from batch norms.
 
-    Dynamic R-CNN keeps an IoU history, others moving averages or queues. Which modules do is found out once, by
-    :meth:`watch` before and :meth:`settle` after the first clean pass; from then on only those are saved and restored.
+    Dynamic R-CNN keeps an IoU history, others moving averages or queues. Which modules do is found
+    out once, by :meth:`watch` before and :meth:`settle` after the first clean pass; from then on
+    only those are saved and restored.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -87,11 +93,11 @@ class LossState:
         return [[_copy_plain(space) for space in group] for group in self._places]
 
     def settle(self, before: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
-        """Keep watching only the modules that changed since ``before``; return their part of ``before``."""
+        """Keep watching only the modules that changed since ``before``; return their part of
+        ``before``.
+        """
         now = self.save()
-        changed = [
-            i for i, pair in enumerate(zip(before, now, strict=True)) if not _equal(*pair)
-        ]
+        changed = [i for i, pair in enumerate(zip(before, now, strict=True)) if not _equal(*pair)]
         self._places = [self._places[i] for i in changed]
         return [before[i] for i in changed]
 
@@ -111,12 +117,14 @@ _NO_STATE = (nn.Module, torch.Tensor, type, FunctionType, MethodType, ModuleType
 
 
 def _namespaces(module: nn.Module) -> list[dict[str, Any]]:
-    """The module's own attributes, its buffers, and the attributes of helpers it holds (assigners, samplers)."""
+    """The module's own attributes, its buffers, and the attributes of helpers it holds (assigners,
+    samplers).
+    """
     spaces = [module.__dict__, module._buffers]
     for value in list(module.__dict__.values()):
         for helper in value if isinstance(value, (list, tuple)) else [value]:
             if hasattr(helper, '__dict__') and not isinstance(helper, _NO_STATE):
-                spaces.append(vars(helper))
+                spaces.append(helper.__dict__)
     return spaces
 
 
@@ -130,7 +138,7 @@ def _is_state(key: str, value: Any) -> bool:
 
 
 def _copy_plain(space: dict[str, Any]) -> dict[str, Any]:
-    copies = {}
+    copies: dict[str, Any] = {}
     for key, value in space.items():
         if not _is_state(key, value):
             continue
@@ -160,10 +168,11 @@ def _write_back(current: Any, saved: Any) -> Any:
                 current.copy_(saved)
             return current
         return saved.clone()
-    if isinstance(saved, _CONTAINERS):
-        if type(current) is not type(saved):
-            return saved.copy()
-        current.clear()
-        current.extend(saved) if isinstance(saved, (list, deque)) else current.update(saved)
-        return current
-    return saved
+    if not isinstance(saved, _CONTAINERS):
+        return saved
+    if type(current) is not type(saved):
+        return saved.copy()
+    current.clear()
+    put = current.extend if isinstance(saved, (list, deque)) else current.update
+    put(saved)
+    return current

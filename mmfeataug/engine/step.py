@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -78,7 +79,14 @@ class Step:
                 losses = clean
             for place, recording, slope in zip(self.places, recordings, slopes, strict=True):
                 tail = TailRunner(
-                    self.model, place, recording, self.run_stock, inputs, settings.loss_state, state, self.scale
+                    self.model,
+                    place,
+                    recording,
+                    self.run_stock,
+                    inputs,
+                    settings.loss_state,
+                    state,
+                    self.scale,
                 )
                 self._visit(tail, slope, clean)
         finally:
@@ -101,16 +109,24 @@ class Step:
         return losses, recordings
 
     def _differentiate(self, losses: Losses, recordings: list[Recording]) -> list[list[Tensor]]:
-        """Gradient of the clean loss toward every tap and, in the same sweep, every parameter. Returns those toward the
-        taps, fp32 and unscaled; the clean graph is gone afterwards unless it is to be kept.
+        """Gradient of the clean loss toward every tap and, in the same sweep, every parameter.
+        Returns those toward the taps, fp32 and unscaled; the clean graph is gone afterwards unless
+        it is to be kept.
         """
-        graph, weight = self.settings.graph, 1.0 if self.settings.graph else self.settings.clean_weight
+        graph, weight = (
+            self.settings.graph,
+            1.0 if self.settings.graph else self.settings.clean_weight,
+        )
         total = self.model.parse_losses(losses)[0]  # type: ignore[operator]
         points = [handle for recording in recordings for handle in recording.handles]
         toward = points if graph else self.parameters + points
         with no_autocast(total):
             gradients = torch.autograd.grad(
-                total, toward, torch.full_like(total, self.scale * weight), retain_graph=graph, allow_unused=True
+                total,
+                toward,
+                torch.full_like(total, self.scale * weight),
+                retain_graph=graph,
+                allow_unused=True,
             )
         count = len(toward) - len(points)
         if not graph:
@@ -121,12 +137,15 @@ class Step:
             mine, rest = rest[: len(recording.handles)], rest[len(recording.handles) :]
             if all(g is None for g in mine):
                 raise TapError(
-                    f'at={recording.tap.at!r}: the training loss does not depend on what passes this tap; '
+                    f'at={recording.tap.at!r}: the training loss does not depend on what passes '
+                    'this tap; '
                     'choose a module on the way to the loss'
                 )
             slopes.append(
                 [
-                    torch.zeros_like(f, dtype=torch.float32) if g is None else g.float() / (self.scale * weight)
+                    torch.zeros_like(f, dtype=torch.float32)
+                    if g is None
+                    else g.float() / (self.scale * weight)
                     for f, g in zip(recording.features, mine, strict=True)
                 ]
             )
@@ -143,7 +162,7 @@ class Step:
             if not augmentation.active:
                 continue
             generator = self._generator(name, features[0])
-            ask = Tail(lambda x, bn=augmentation.bn: tail.evaluate(x, bn), generator)
+            ask = Tail(partial(tail.evaluate, bn=augmentation.bn), generator)
             self.diagnostics[f'{name}.dropped'] = features[0].new_zeros(())
             try:
                 for i, view in enumerate(augmentation.views(features, slopes, ask)):
@@ -171,7 +190,8 @@ class Step:
             if kept is not None:
                 self.diagnostics[f'{name}.kept_by_cast'] = kept
             total = tail.total(tail.losses(features, augmentation.bn))
-            # Real data has batches whose loss is infinite and whose gradient is not (boxes without an area).
+            # Real data has batches whose loss is infinite and whose gradient is not (boxes without
+            # an area).
             finite = not clean_is_finite or bool(total.isfinite())
         if finite and not self.settings.graph:
             gradients = tail.gradient(total, self.parameters, weight)
@@ -182,7 +202,9 @@ class Step:
         if not finite:
             self.views[key] = clean[0].new_zeros(())
             self.diagnostics[f'{name}.dropped'] += 1
-            logger.warning('iteration %d: view %s is not finite and was dropped', self.iteration, key)
+            logger.warning(
+                'iteration %d: view %s is not finite and was dropped', self.iteration, key
+            )
             return
         self.views[key] = weight * total
         for measure, value in _norms(clean, view.features).items():
@@ -204,12 +226,20 @@ class Step:
 
 
 def _norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Tensor]:
-    """Of the perturbation: l-inf norm, l2 norm (mean over samples), mean absolute shift of the channels' means."""
+    """Of the perturbation: l-inf norm, l2 norm (mean over samples), mean absolute shift of the
+    channels' means.
+    """
     deltas = [v - c for v, c in zip(view, clean, strict=True)]
     rows = [d.flatten(1) if d.dim() > 1 else d[None] for d in deltas]
-    means = [d.flatten(2).mean((0, 2)) if d.dim() > 3 else d.flatten(0, -2).mean(0) for d in deltas if d.dim() > 1]
+    means = [
+        d.flatten(2).mean((0, 2)) if d.dim() > 3 else d.flatten(0, -2).mean(0)
+        for d in deltas
+        if d.dim() > 1
+    ]
     norms = {
-        'linf': torch.stack([d.abs().max() if d.numel() else d.new_zeros(()) for d in deltas]).max(),
+        'linf': torch.stack(
+            [d.abs().max() if d.numel() else d.new_zeros(()) for d in deltas]
+        ).max(),
         'l2': torch.stack([r.norm(dim=1).sum() / max(len(r), 1) for r in rows]).norm(),
     }
     if means:

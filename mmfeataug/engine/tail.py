@@ -21,13 +21,15 @@ logger = logging.getLogger('mmfeataug')
 
 @dataclass
 class Place:
-    """A tap with the augmentations that use it, and what is known about its tail. Lives as long as the handle.
+    """A tap with the augmentations that use it, and what is known about its tail. Lives as long as
+    the handle.
 
     Attributes:
         members: Augmentations with the names they are logged under.
         memoize: Whether replays use recorded results; False runs the whole network for each view.
         verified: Whether ``memoize`` has been checked.
-        full_precision: Whether views run outside autocast, because its precision would swallow them.
+        full_precision: Whether views run outside autocast, because its precision would swallow
+            them.
         shapes: Of the features, for people to read.
     """
 
@@ -45,7 +47,8 @@ class TailRunner:
 
     Attributes:
         run_stock: The stock loss as a function of the inputs.
-        loss_state: Restores what losses keep between calls; ``state`` is how it was before the clean pass.
+        loss_state: Restores what losses keep between calls; ``state`` is how it was before the
+            clean pass.
         scale: Factor of losses while gradients are taken, against fp16 underflow.
     """
 
@@ -62,9 +65,11 @@ class TailRunner:
         """Total loss as the framework defines it."""
         return self.model.parse_losses(losses)[0]  # type: ignore[operator]
 
-    def losses(self, features: list[Tensor], bn: str, grad: bool = True, memoize: bool | None = None) -> Losses:
-        """The stock losses from the tap on, with the random draws of the clean pass. What runs before the tap gets no
-        gradient.
+    def losses(
+        self, features: list[Tensor], bn: str, grad: bool = True, memoize: bool | None = None
+    ) -> Losses:
+        """The stock losses from the tap on, with the random draws of the clean pass. What runs
+        before the tap gets no gradient.
         """
         recording, place = self.recording, self.place
         self.loss_state.restore(self.state)
@@ -85,7 +90,9 @@ class TailRunner:
 
             memoize = place.memoize if memoize is None else memoize
             replay = stack.enter_context(place.tap.replay(recording, features, fire, memoize))
-            losses = self.run_stock(self.inputs if place.tap.module is not None else replay.substitute())
+            losses = self.run_stock(
+                self.inputs if place.tap.module is not None else replay.substitute()
+            )
             if replay.occurrence != len(recording.structures):
                 raise TapError(f'tap at {place.tap} was reached less often than in the clean pass')
             return losses
@@ -98,10 +105,13 @@ class TailRunner:
         total = self.total(self.losses(cast, 'eval' if bn == 'eval' else 'frozen'))
         gradients = self.gradient(total, leaves, 1.0)
         return total.detach(), [
-            torch.zeros_like(leaf) if g is None else g / self.scale for leaf, g in zip(leaves, gradients, strict=True)
+            torch.zeros_like(leaf) if g is None else g / self.scale
+            for leaf, g in zip(leaves, gradients, strict=True)
         ]
 
-    def gradient(self, total: Tensor, toward: Sequence[Tensor], weight: float) -> tuple[Tensor | None, ...]:
+    def gradient(
+        self, total: Tensor, toward: Sequence[Tensor], weight: float
+    ) -> tuple[Tensor | None, ...]:
         """Gradient of ``scale * weight * total``; None for what it does not reach."""
         if not total.requires_grad:
             return (None,) * len(toward)
@@ -111,28 +121,32 @@ class TailRunner:
             )
 
     def cast(self, view: list[Tensor], name: str) -> tuple[list[Tensor], Tensor | None]:
-        """The view in the precision of the clean pass, and the share of moved elements that this keeps; or the view
-        itself where less than half would be kept.
+        """The view in the precision of the clean pass, and the share of moved elements that this
+        keeps; or the view itself where less than half would be kept.
         """
         clean, place = self.recording.features, self.place
         if place.full_precision or all(f.dtype == torch.float32 for f in clean):
             return view, None
         cast = [v.to(c.dtype) for v, c in zip(view, clean, strict=True)]
-        moved = torch.stack([(v != c.float()).sum() for v, c in zip(view, clean, strict=True)]).sum()
+        moved = torch.stack(
+            [(v != c.float()).sum() for v, c in zip(view, clean, strict=True)]
+        ).sum()
         kept = torch.stack([(v != c).sum() for v, c in zip(cast, clean, strict=True)]).sum()
         share = (kept / moved.clamp(min=1)).float()
         if share >= 0.5 or moved == 0:
             return cast, share
         place.full_precision = True
         warnings.warn(
-            f'{name} at {place.tap}: {clean[0].dtype} keeps only {share:.0%} of the perturbed elements; '
+            f'{name} at {place.tap}: {clean[0].dtype} keeps only {share:.0%} of the perturbed '
+            'elements; '
             'its views run in float32',
             stacklevel=2,
         )
         return view, share
 
     def verify(self, clean: Losses, strict: bool) -> None:
-        """Replay once with the unchanged features, and settle whether this tap may use what was recorded.
+        """Replay once with the unchanged features, and settle whether this tap may use what was
+        recorded.
 
         Raises:
             TapError: If it may not and ``strict`` is set.
@@ -149,7 +163,8 @@ class TailRunner:
             except Exception as error:
                 exact, reason = False, f'{type(error).__name__}: {error}'
             if recording.version() != version and not place.tap.copy_records:
-                # Something writes into recorded results. Run this batch in full, record copies from the next one on.
+                # Something writes into recorded results. Run this batch in full, record copies from
+                # the next one on.
                 place.tap.copy_records, place.memoize, place.verified = True, False, False
                 return
             # A model that does not repeat itself is not the tap's fault.
@@ -163,7 +178,8 @@ class TailRunner:
         if strict:
             raise TapError(f'{message}; choose another tap or strict=False')
         warnings.warn(
-            f'{message}; each view runs the whole network instead, at the cost of one more forward pass',
+            f'{message}; each view runs the whole network instead, at the cost of one more '
+            'forward pass',
             stacklevel=2,
         )
         place.memoize = False

@@ -1,8 +1,9 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """A named point of a network: record a pass there, replay the rest of the pass from there.
 
-A replay calls the same function as the recorded pass. Whatever was computed before the tap returns what was recorded,
-the tap yields the features it is given, and what follows runs as usual. No network is split by hand.
+A replay calls the same function as the recorded pass. Whatever was computed before the tap returns
+what was recorded, the tap yields the features it is given, and what follows runs as usual. No
+network is split by hand.
 """
 
 import difflib
@@ -17,7 +18,8 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from .guards import RandomState
 
 ENTRY_POINTS = ('forward', 'loss', 'loss_and_predict', 'predict')
-"""Methods through which OpenMMLab models enter a module. Heads are entered by ``loss`` and call ``self.forward``."""
+"""Methods through which OpenMMLab models enter a module. Heads are entered by ``loss`` and call
+``self.forward``."""
 
 
 class TapError(ValueError):
@@ -29,7 +31,8 @@ class Tap:
 
     Args:
         model: The network whose ``loss`` is recorded and replayed.
-        at: A dotted path as printed by ``model.named_modules()``, or ``'inputs'`` for the images themselves.
+        at: A dotted path as printed by ``model.named_modules()``, or ``'inputs'`` for the images
+            themselves.
         side: ``'output'`` taps what the module returns, ``'input'`` what it is called with.
 
     Raises:
@@ -41,7 +44,8 @@ class Tap:
             raise TapError(f"side={side!r} of the tap at {at!r}: write 'output' or 'input'")
         self.at, self.side = at, side
         self.module = None if at == 'inputs' else find_module(model, at)
-        # What can run before the tap and does not contain it. After the first pass only the outermost callers remain.
+        # What can run before the tap and does not contain it. After the first pass only the
+        # outermost callers remain.
         self._prefix: list[nn.Module] = []
         self._settled = False
         # Set once it is known that something changes recorded results in place.
@@ -49,7 +53,9 @@ class Tap:
         if self.module is not None:
             inside = set(self.module.modules())
             self._prefix = [
-                m for m in model.modules() if m not in inside and self.module not in set(m.modules())
+                m
+                for m in model.modules()
+                if m not in inside and self.module not in set(m.modules())
             ]
 
     def __str__(self) -> str:
@@ -57,10 +63,12 @@ class Tap:
 
     @contextmanager
     def record(self, live_prefix: bool = False) -> Iterator['Recording']:
-        """Within this context one pass is recorded; the features it produces become points to differentiate to.
+        """Within this context one pass is recorded; the features it produces become points to
+        differentiate to.
 
         Args:
-            live_prefix: Keep the recorded prefix in the autograd graph, so that skips around the tap train it.
+            live_prefix: Keep the recorded prefix in the autograd graph, so that skips around the
+                tap train it.
         """
         recording = Recording(self, live_prefix)
         with patched(self._replacements(recording._record_call, recording._record_tap)):
@@ -69,7 +77,11 @@ class Tap:
 
     @contextmanager
     def replay(
-        self, recording: 'Recording', features: list[Tensor], on_fire: Callable[[], None], memoize: bool = True
+        self,
+        recording: 'Recording',
+        features: list[Tensor],
+        on_fire: Callable[[], None],
+        memoize: bool = True,
     ) -> Iterator['Replay']:
         """Within this context a pass starts from ``features`` at the tap.
 
@@ -77,7 +89,8 @@ class Tap:
             recording: What :meth:`record` saw for the same batch.
             features: One tensor for each of ``recording.features``, same shapes.
             on_fire: Called when the tap is reached for the first time.
-            memoize: False runs the modules before the tap again instead of returning what was recorded.
+            memoize: False runs the modules before the tap again instead of returning what was
+                recorded.
         """
         replay = Replay(recording, features, on_fire)
         around = replay._recall if memoize else replay._rerun
@@ -86,14 +99,21 @@ class Tap:
 
     def silent(self) -> TapError:
         """The error to raise if a pass went by without reaching this tap."""
-        children = [] if self.module is None else [f'{self.at}.{n}' for n, _ in self.module.named_children()]
+        children = (
+            []
+            if self.module is None
+            else [f'{self.at}.{n}' for n, _ in self.module.named_children()]
+        )
         return TapError(
-            f'at={self.at!r}: this module was not called in the training pass; choose one that is, such as '
+            f'at={self.at!r}: this module was not called in the training pass; choose one that '
+            'is, such as '
             f'{", ".join(children[:4]) or "its parent or a sibling"} '
             '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
         )
 
-    def _replacements(self, around: Callable, at_tap: Callable) -> Iterator[tuple[nn.Module, str, Callable]]:
+    def _replacements(
+        self, around: Callable, at_tap: Callable
+    ) -> Iterator[tuple[nn.Module, str, Callable]]:
         for module in self._prefix:
             for name in ENTRY_POINTS:
                 method = getattr(type(module), name, None)
@@ -114,10 +134,12 @@ class Recording:
     """One recorded pass of one tap. Lives for one iteration: it holds tensors of the graph.
 
     Attributes:
-        handles: Points of the autograd graph, one a float tensor that passed the tap, in call order.
+        handles: Points of the autograd graph, one a float tensor that passed the tap, in call
+            order.
         features: The same values, detached.
         called: Modules that were entered from outside any other watched module.
-        foreign: Name of a module that was running when the tap fired although it does not contain it, or None.
+        foreign: Name of a module that was running when the tap fired although it does not contain
+            it, or None.
     """
 
     def __init__(self, tap: Tap, live_prefix: bool = False) -> None:
@@ -159,12 +181,13 @@ class Recording:
                 continue
             if id(leaf) not in index:
                 index[id(leaf)] = len(self.handles)
-                # A view, so that other users of the same tensor stay out of the gradient; a leaf where the prefix is
-                # frozen, so that there is a gradient at all.
+                # A view, so that other users of the same tensor stay out of the gradient; a leaf
+                # where the prefix is frozen, so that there is a gradient at all.
                 grad = leaf.requires_grad
                 self.handles.append(leaf.view_as(leaf) if grad else leaf.detach().requires_grad_())
             slots.append(index[id(leaf)])
-            # A clone goes on: an in-place operation behind the tap would overwrite what is recorded.
+            # A clone goes on: an in-place operation behind the tap would overwrite what is
+            # recorded.
             passed.append(self.handles[index[id(leaf)]].clone())
         if not index:
             raise TapError(
@@ -177,15 +200,20 @@ class Recording:
         return tree_unflatten(passed, spec)
 
     def isolate(self, value: Any) -> Any:
-        """A recorded value as a replay may have it: out of the graph, and out of reach where that is needed."""
-        # Duck-typed on purpose: a Tensor and mmengine's data elements both return a detached copy of the container.
+        """A recorded value as a replay may have it: out of the graph, and out of reach where that
+        is needed.
+        """
+        # Duck-typed on purpose: a Tensor and mmengine's data elements both return a detached copy
+        # of the container.
         if not self.live_prefix and hasattr(value, 'detach'):
             value = value.detach()
         return value.clone() if self.tap.copy_records and hasattr(value, 'clone') else value
 
     def version(self) -> int:
         """Grows when an operation changes a recorded tensor in place."""
-        return sum(t._version for t in tree_flatten(list(self.calls.values()))[0] if isinstance(t, Tensor))
+        return sum(
+            t._version for t in tree_flatten(list(self.calls.values()))[0] if isinstance(t, Tensor)
+        )
 
     def release(self) -> None:
         """Let go of the autograd graph; values stay."""
@@ -222,7 +250,9 @@ class Recording:
 class Replay:
     """One pass from given features; see :meth:`Tap.replay`."""
 
-    def __init__(self, recording: Recording, features: list[Tensor], on_fire: Callable[[], None]) -> None:
+    def __init__(
+        self, recording: Recording, features: list[Tensor], on_fire: Callable[[], None]
+    ) -> None:
         self._recording = recording
         self._features = features
         self._on_fire = on_fire
@@ -291,21 +321,23 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     modules = dict(model.named_modules())
     if path and path in modules:
         return modules[path]
-    parent, name = path, ''
+    parent = path
     while parent and parent not in modules:
-        parent, _, name = parent.rpartition('.')
+        parent = parent.rpartition('.')[0]
     children = [f'{parent}.{n}'.lstrip('.') for n, _ in modules[parent].named_children()]
     near = difflib.get_close_matches(path, modules, n=3) or children[:12]
     raise TapError(
-        f"at={path!r}: the model has no such module. Nearest: {', '.join(near) or 'none'}; "
-        f"below {parent or 'the model'!r}: {', '.join(children[:12]) or 'nothing'}. "
+        f'at={path!r}: the model has no such module. Nearest: {", ".join(near) or "none"}; '
+        f'below {parent or "the model"!r}: {", ".join(children[:12]) or "nothing"}. '
         'tools/analysis_tools/list_taps.py CONFIG prints every place'
     )
 
 
 @contextmanager
 def patched(replacements: Iterable[tuple[nn.Module, str, Callable]]) -> Iterator[None]:
-    """Put ``make(module, name, original)`` in place of methods, on the instances, for the time of the context."""
+    """Put ``make(module, name, original)`` in place of methods, on the instances, for the time of
+    the context.
+    """
     undo = []
     try:
         for module, name, make in replacements:

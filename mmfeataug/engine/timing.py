@@ -28,7 +28,10 @@ class TailShare:
 
 
 def tail_shares(
-    model: nn.Module, compute_loss: Callable[[], Tensor], paths: Iterable[str] | None = None, repeats: int = 5
+    model: nn.Module,
+    compute_loss: Callable[[], Tensor],
+    paths: Iterable[str] | None = None,
+    repeats: int = 5,
 ) -> dict[str, TailShare]:
     """Time stamps at modules in forward and backward of stock steps.
 
@@ -39,8 +42,8 @@ def tail_shares(
         repeats: Steps measured, after one that is not.
 
     Returns:
-        The modules that yield features (loss modules do not), in call order. Modules without a gradient (a frozen stem) count as if the whole
-        backward pass lay behind them.
+        The modules that yield features (loss modules do not), in call order. Modules without a
+        gradient (a frozen stem) count as if the whole backward pass lay behind them.
     """
     modules = dict(model.named_modules())
     names = {modules[p]: p for p in (modules if paths is None else paths) if p}
@@ -56,7 +59,11 @@ def tail_shares(
             def call(*args: Any, **kwargs: Any) -> Any:
                 result = original(*args, **kwargs)
                 forward.setdefault(name, _now(model))  # noqa: B023
-                tensors = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.is_floating_point() and t.dim() > 1]
+                tensors = [
+                    t
+                    for t in tree_leaves(result)
+                    if isinstance(t, Tensor) and t.is_floating_point() and t.dim() > 1
+                ]
                 if turn == 0:  # noqa: B023
                     shapes.setdefault(name, []).extend(tuple(t.shape) for t in tensors)
                 for tensor in tensors:
@@ -67,16 +74,22 @@ def tail_shares(
             return call
 
         model.zero_grad(set_to_none=True)
-        with patched((m, 'forward', watch) for m in names if type(m).forward is not nn.Module.forward):
+        with patched(
+            (m, 'forward', watch) for m in names if type(m).forward is not nn.Module.forward
+        ):
             start = _now(model)
             compute_loss().backward()
             end = _now(model)
         if turn:
             for name, stamp in forward.items():
-                shares.setdefault(name, []).append((backward.get(name, end) - stamp) / (end - start))
+                shares.setdefault(name, []).append(
+                    (backward.get(name, end) - stamp) / (end - start)
+                )
     model.zero_grad(set_to_none=True)
     return {
-        name: TailShare(shapes[name], statistics.median(values)) for name, values in shares.items() if shapes[name]
+        name: TailShare(shapes[name], statistics.median(values))
+        for name, values in shares.items()
+        if shapes[name]
     }
 
 

@@ -33,7 +33,8 @@ def project_linf(x: Tensor, center: Tensor, radius: float | Tensor) -> Tensor:
 
 
 def interpolate(clean: Tensor, adversarial: Tensor, strengths: Sequence[float]) -> list[Tensor]:
-    """Points on the segment from ``clean`` (strength 0) to ``adversarial`` (strength 1), one a strength.
+    """Points on the segment from ``clean`` (strength 0) to ``adversarial`` (strength 1), one a
+    strength.
 
     Args:
         clean: Any shape.

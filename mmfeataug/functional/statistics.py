@@ -8,7 +8,9 @@ AXES = ('channel', 'spatial', 'batch')
 
 
 def channel_dim(x: Tensor) -> int:
-    """Where the channels are: last for tokens ``(N, L, C)``, otherwise 1 as in ``(N, C, H, W)`` and ``(R, C)``."""
+    """Where the channels are: last for tokens ``(N, L, C)``, otherwise 1 as in ``(N, C, H, W)`` and
+    ``(R, C)``.
+    """
     return 2 if x.dim() == 3 else min(1, x.dim() - 1)
 
 
@@ -17,8 +19,9 @@ def statistic_dims(x: Tensor, axes: str) -> tuple[int, ...]:
 
     Args:
         x: ``(N, C, H, W)``, tokens ``(N, L, C)`` or vectors ``(R, C)``.
-        axes: ``'channel'``: over channels, at each position. ``'spatial'``: over positions, for each sample and
-            channel. ``'batch'``: over samples and positions, for each channel, as batch norm does.
+        axes: ``'channel'``: over channels, at each position. ``'spatial'``: over positions, for
+            each sample and channel. ``'batch'``: over samples and positions, for each channel, as
+            batch norm does.
 
     Raises:
         ValueError: If ``axes`` is unknown, or names fewer than two values to take a deviation of.
@@ -35,7 +38,8 @@ def statistic_dims(x: Tensor, axes: str) -> tuple[int, ...]:
         others = [a for a in AXES if a != axes]
         raise ValueError(
             f'axes={axes!r} needs at least two values to take a deviation of, a feature of shape '
-            f'{tuple(x.shape)} has {count if dims else 0}; use axes={others[0]!r} or axes={others[1]!r}, '
+            f'{tuple(x.shape)} has {count if dims else 0}; use axes={others[0]!r} or '
+            f'axes={others[1]!r}, '
             'or another tap'
         )
     return dims
@@ -50,19 +54,21 @@ def mean_std(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> tuple[Tenso
 def reinject_statistics(
     clean: Tensor, adversarial: Tensor, axes: str = 'channel', eps: float = 1e-5
 ) -> Tensor:
-    """The clean feature with the adversarial one's mean and deviation: ``(f - mu) / sd * sd_adv + mu_adv``.
+    """The clean feature with the adversarial one's mean and deviation: ``(f - mu) / sd * sd_adv +
+    mu_adv``.
 
     Args:
         clean: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``.
         adversarial: Same shape.
         axes: What the statistics are taken over, see :func:`statistic_dims`.
-        eps: Added to the variance. Where the clean feature is nearly constant, small deviations grow by up to
-            ``sd_adv / sqrt(eps)``.
+        eps: Added to the variance. Where the clean feature is nearly constant, small deviations
+            grow by up to ``sd_adv / sqrt(eps)``.
 
     Raises:
         ValueError: See :func:`statistic_dims`.
 
-    Source: adversarial feature normalisation of A-FAN, https://arxiv.org/abs/2103.12171, figure 2; the axes as in its
+    Source: adversarial feature normalisation of A-FAN, https://arxiv.org/abs/2103.12171, figure 2;
+        the axes as in its
     release are ``'channel'``.
     """
     dims = statistic_dims(clean, axes)

@@ -19,14 +19,15 @@ _REFUSED_WRAPPERS = ('FullyShardedDataParallel', 'DeepSpeedEngine', 'ColossalAI'
 class FeatureAugHook(Hook):
     """Trains the model on views of its features, as the augmentations make them.
 
-    The stock ``loss()`` is replaced for the time of training only; checkpoints, validation and inference are stock.
-    Logged are the clean losses under their stock names, the views' losses as ``<method>.loss_<n>``, and norms of the
-    perturbation (``<method>.linf``, ``.l2``, ``.shift``, ``.dropped``) and the share of iterations with views
-    (``feature_aug.active``).
+    The stock ``loss()`` is replaced for the time of training only; checkpoints, validation and
+    inference are stock. Logged are the clean losses under their stock names, the views' losses as
+    ``<method>.loss_<n>``, and norms of the perturbation (``<method>.linf``, ``.l2``, ``.shift``,
+    ``.dropped``) and the share of iterations with views (``feature_aug.active``).
 
     Args:
-        augmentations: Configs with ``at`` counted from the model. None drives those that ``AugmentedBackbone`` and
-            ``AugmentedNeck`` declare; declared ones are always driven too.
+        augmentations: Configs with ``at`` counted from the model. None drives those that
+            ``AugmentedBackbone`` and ``AugmentedNeck`` declare; declared ones are always driven
+            too.
         clean_weight: Factor of the clean losses while views are active.
         engine: ``'precomputed'`` or ``'graph'``; see :func:`mmfeataug.attach`.
         strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
@@ -34,7 +35,8 @@ class FeatureAugHook(Hook):
         end: First iteration (or epoch) without; None is the end of training.
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
         warmup: Iterations (or epochs) over which the weights of the views grow linearly from 0.
-        by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts iterations always.
+        by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts
+            iterations always.
 
     Examples:
         >>> custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5, augmentations=[
@@ -55,11 +57,17 @@ class FeatureAugHook(Hook):
         warmup: int = 0,
         by_epoch: bool = False,
     ) -> None:
-        for name, value, least in (('begin', begin, 0), ('interval', interval, 1), ('warmup', warmup, 0)):
+        for name, value, least in (
+            ('begin', begin, 0),
+            ('interval', interval, 1),
+            ('warmup', warmup, 0),
+        ):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f'{name}={value!r}: give a whole number of at least {least}')
         if end is not None and end <= begin:
-            raise ValueError(f'end={end!r} must come after begin={begin!r}; None is the end of training')
+            raise ValueError(
+                f'end={end!r} must come after begin={begin!r}; None is the end of training'
+            )
         self.augmentations = list(augmentations or ())
         self.clean_weight, self.engine, self.strict = clean_weight, engine, strict
         self.begin, self.end, self.interval, self.warmup = begin, end, interval, warmup
@@ -69,17 +77,20 @@ class FeatureAugHook(Hook):
         self._steps = self._active_steps = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Attach to the model. After EMA and resume, so that no copy of the model carries the handle.
+        """Attach to the model. After EMA and resume, so that no copy of the model carries the
+        handle.
 
         Raises:
-            ValueError: If there is nothing to drive, or the run is sharded or checkpoints activations.
+            ValueError: If there is nothing to drive, or the run is sharded or checkpoints
+                activations.
         """
         _refuse_run(runner)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         augmentations = [*self.augmentations, *collect(model)]
         if not augmentations:
             raise ValueError(
-                'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some with '
+                'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some '
+                'with '
                 'mmfeataug.AugmentedBackbone or mmfeataug.AugmentedNeck'
             )
         self._handle = attach(
@@ -91,25 +102,41 @@ class FeatureAugHook(Hook):
             seed=runner.seed or 0,
         )
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         """Set what the schedule says for this iteration."""
         handle = self._handle
-        progress = runner.epoch + batch_idx / len(runner.train_dataloader) if self.by_epoch else runner.iter
+        assert handle is not None
+        progress = (
+            runner.epoch + batch_idx / len(runner.train_dataloader)
+            if self.by_epoch
+            else runner.iter
+        )
         since = progress - self.begin
         handle.iteration = runner.iter
         handle.enabled = (
-            since >= 0 and (self.end is None or progress < self.end) and self._turn(runner) % self.interval == 0
+            since >= 0
+            and (self.end is None or progress < self.end)
+            and self._turn(runner) % self.interval == 0
         )
         handle.ramp = min(1.0, since / self.warmup) if self.warmup else 1.0
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
     ) -> None:
         """Log the share of iterations with views; say once which places were chosen."""
         handle = self._handle
+        assert handle is not None
         self._steps += 1
         self._active_steps += handle.active
-        runner.message_hub.update_scalar('train/feature_aug.active', self._active_steps / self._steps)
+        runner.message_hub.update_scalar(
+            'train/feature_aug.active', self._active_steps / self._steps
+        )
         if handle.active and not self._announced:
             self._announced = True
             runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))
@@ -132,10 +159,12 @@ def _refuse_run(runner: Runner) -> None:
     for name in _REFUSED_WRAPPERS:
         if name in wrapper or name.removesuffix('Engine') in strategy:
             raise ValueError(
-                f'model_wrapper {wrapper}: sharded models allow no backward pass inside the forward pass; '
+                f'model_wrapper {wrapper}: sharded models allow no backward pass inside the '
+                'forward pass; '
                 "use MMDistributedDataParallel (launcher='pytorch')"
             )
     if runner.cfg.get('activation_checkpointing'):
         raise ValueError(
-            'activation_checkpointing is set: reentrant checkpointing refuses gradients toward features; remove it'
+            'activation_checkpointing is set: reentrant checkpointing refuses gradients toward '
+            'features; remove it'
         )

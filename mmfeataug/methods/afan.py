@@ -23,34 +23,40 @@ from mmfeataug.registry import AUGMENTATIONS
 class AFAN(FeatureAugmentation):
     r"""Adversarial features at several strengths, and their statistics in clean features.
 
-    One attack moves the clean feature :math:`f` by ``steps`` signed steps of size ``gamma`` to :math:`f^{adv}`. Each
-    strength :math:`t` gives a view :math:`f_t = f + t (f^{adv} - f)`, and where ``reinject`` says so the view is the
-    clean feature with the statistics of :math:`f_t`:
+    One attack moves the clean feature :math:`f` by ``steps`` signed steps of size ``gamma`` to
+    :math:`f^{adv}`. Each strength :math:`t` gives a view :math:`f_t = f + t (f^{adv} - f)`, and
+    where ``reinject`` says so the view is the clean feature with the statistics of :math:`f_t`:
 
     .. math:: \sigma(f_t) \frac{f - \mu(f)}{\sigma(f)} + \mu(f_t)
 
-    The first step takes its gradient from the clean pass and costs nothing; each further one evaluates the network
-    behind the tap once more. Paper: https://arxiv.org/abs/2103.12171 (figure 2).
+    The first step takes its gradient from the clean pass and costs nothing; each further one
+    evaluates the network behind the tap once more. Paper: https://arxiv.org/abs/2103.12171 (figure
+    2).
 
     Args:
         at: Where; see :class:`FeatureAugmentation`.
-        gamma: Size of a step, in units of the feature (the paper's settings are written ``1 / 255``) or of its
-            standard deviation, see ``unit``.
+        gamma: Size of a step, in units of the feature (the paper's settings are written ``1 /
+            255``) or of its standard deviation, see ``unit``.
         strengths: Points on the way to the adversarial feature, one view each.
         reinject: Whether a view is the re-injection of its statistics: one flag, or one a strength.
-        axes: What these statistics are taken over: ``'channel'`` (the authors' release), ``'spatial'``, ``'batch'``.
+        axes: What these statistics are taken over: ``'channel'`` (the authors' release),
+            ``'spatial'``, ``'batch'``.
         steps: Number of steps.
-        eps: Radius of the l-inf ball around the clean feature that steps stay in, in ``unit``; None: no bound.
-        random_start: Start from a uniform draw in the ball of radius ``eps`` (``gamma`` if None). Costs one more
-            evaluation of the tail, because the clean gradient no longer is the one at the start.
+        eps: Radius of the l-inf ball around the clean feature that steps stay in, in ``unit``;
+            None: no bound.
+        random_start: Start from a uniform draw in the ball of radius ``eps`` (``gamma`` if None).
+            Costs one more evaluation of the tail, because the clean gradient no longer is the one
+            at the start.
         noise: Amplitude of uniform noise that is added to each view, in ``unit``.
         weight: Factor of each view's loss: one number, or one a strength.
-        unit: ``'absolute'``, or ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard deviations of the clean
-            feature, per channel over the batch, so that one value serves any layer and model.
+        unit: ``'absolute'``, or ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard
+            deviations of the clean feature, per channel over the batch, so that one value serves
+            any layer and model.
         side, bn, live_prefix: See :class:`FeatureAugmentation`.
 
     Raises:
-        ValueError: For settings that contradict each other; ``axes='channel'`` on a feature of one channel.
+        ValueError: For settings that contradict each other; ``axes='channel'`` on a feature of one
+            channel.
     """
 
     def __init__(
@@ -93,7 +99,9 @@ class AFAN(FeatureAugmentation):
     @property
     def active(self) -> bool:
         """False if every weight is 0, or if nothing moves any view."""
-        moved = self.noise > 0 or (any(self.strengths) and (self.gamma > 0 or (self.random_start and self.eps)))
+        moved = self.noise > 0 or (
+            any(self.strengths) and (self.gamma > 0 or (self.random_start and self.eps))
+        )
         return any(self.weight) and bool(moved)
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
@@ -103,7 +111,9 @@ class AFAN(FeatureAugmentation):
                 statistic_dims(f, self.axes)
         units = [self._unit(f) for f in features]
         adversarial = self._attack(features, gradients, units, tail)
-        for strength, reinject, weight in zip(self.strengths, self.reinject, self.weight, strict=True):
+        for strength, reinject, weight in zip(
+            self.strengths, self.reinject, self.weight, strict=True
+        ):
             view = []
             for f, adv, unit in zip(features, adversarial, units, strict=True):
                 (point,) = interpolate(f, adv, [strength])
@@ -115,7 +125,11 @@ class AFAN(FeatureAugmentation):
             yield View(view, weight)
 
     def _attack(
-        self, features: list[Tensor], gradients: list[Tensor], units: list[float | Tensor], tail: Tail
+        self,
+        features: list[Tensor],
+        gradients: list[Tensor],
+        units: list[float | Tensor],
+        tail: Tail,
     ) -> list[Tensor]:
         points = features
         if self.random_start:
@@ -153,7 +167,8 @@ class AFAN(FeatureAugmentation):
         values = (value,) * len(self.strengths) if isinstance(value, kind) else tuple(value)
         if len(values) != len(self.strengths):
             raise ValueError(
-                f'{name}={value!r} at {self.at!r} has {len(values)} entries for {len(self.strengths)} strengths; '
+                f'{name}={value!r} at {self.at!r} has {len(values)} entries for '
+                f'{len(self.strengths)} strengths; '
                 'give one value, or one a strength'
             )
         return values

@@ -1,5 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Declare augmentations where the model is built. The parts stay stock; ``FeatureAugHook`` drives what they declare."""
+"""Declare augmentations where the model is built. The parts stay stock; ``FeatureAugHook`` drives
+what they declare.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -20,7 +22,10 @@ def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
     """
     for entry in augmentations:
         if not isinstance(entry, dict) or 'type' not in entry or 'at' not in entry:
-            raise TypeError(f"augmentations: {entry!r} is not a config like dict(type='mmfeataug.AFAN', at='layer2')")
+            raise TypeError(
+                f"augmentations: {entry!r} is not a config like dict(type='mmfeataug.AFAN', "
+                "at='layer2')"
+            )
     setattr(module, _DECLARED, [dict(entry) for entry in augmentations])
     module.register_forward_pre_hook(_warn_if_idle)
     return module
@@ -40,7 +45,8 @@ def collect(model: nn.Module) -> list[dict]:
 class AugmentedBackbone:
     """Build a backbone and declare augmentations in it.
 
-    Building one returns the stock backbone itself: class, keys, parameter names and ``train()`` are those without the
+    Building one returns the stock backbone itself: class, keys, parameter names and ``train()`` are
+        those without the
     plugin.
 
     Args:
@@ -68,7 +74,8 @@ class AugmentedNeck:
 
     Args:
         neck: Config of the neck; None gives one that passes features on, as a place for taps.
-        augmentations: Configs whose ``at`` counts from the neck; ``''`` is its output, all levels together.
+        augmentations: Configs whose ``at`` counts from the neck; ``''`` is its output, all levels
+            together.
     """
 
     def __new__(cls, neck: dict | None = None, augmentations: Sequence[dict] = ()) -> nn.Module:  # type: ignore[misc]

@@ -8,7 +8,10 @@ import numpy as np
 
 
 def draw_curves(
-    curves: Mapping[tuple[str, str], Sequence[float]], path: Path, window: int = 15, ylabel: str = 'clean loss'
+    curves: Mapping[tuple[str, str], Sequence[float]],
+    path: Path,
+    window: int = 15,
+    ylabel: str = 'clean loss',
 ) -> Path:
     """One panel a group, one line a run: the moving average over the values behind it.
 
@@ -32,7 +35,13 @@ def draw_curves(
             width = min(window, len(values))
             smooth = np.convolve(values, np.ones(width) / width, mode='valid')
             (line,) = axes.plot(np.arange(width, len(values) + 1), smooth, label=run)
-            axes.plot(np.arange(1, len(values) + 1), values, color=line.get_color(), alpha=0.2, linewidth=0.8)
+            axes.plot(
+                np.arange(1, len(values) + 1),
+                values,
+                color=line.get_color(),
+                alpha=0.2,
+                linewidth=0.8,
+            )
         axes.set(title=group, xlabel='iteration', ylabel=ylabel)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

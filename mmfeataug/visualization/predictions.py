@@ -12,7 +12,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 
-def render_prediction(cfg: Config, checkpoint: str, index: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def render_prediction(
+    cfg: Config, checkpoint: str, index: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw what a checkpoint sees in one test image, with the framework's own visualizer.
 
     Args:
@@ -21,7 +23,8 @@ def render_prediction(cfg: Config, checkpoint: str, index: int = 0) -> tuple[np.
         index: Which test image.
 
     Returns:
-        Ground truth and prediction, painted on the image as the model gets it; RGB, ``(H, W, 3)`` uint8.
+        Ground truth and prediction, painted on the image as the model gets it; RGB, ``(H, W, 3)``
+        uint8.
     """
     cfg = copy.deepcopy(cfg)
     cfg.load_from = str(checkpoint)
@@ -54,7 +57,8 @@ def draw_predictions(
     path: Path,
     index: int = 0,
 ) -> Path:
-    """A grid of pictures: one row for each pipeline and condition; ground truth and one column for each method.
+    """A grid of pictures: one row for each pipeline and condition; ground truth and one column for
+    each method.
 
     Args:
         checkpoints: File by pipeline and method.

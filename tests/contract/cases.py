@@ -15,7 +15,9 @@ SWIN = dict(
     out_indices=(0, 1, 2, 3),
 )
 CONVNEXT = dict(
-    type='mmpretrain.ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[16, 32, 64, 128]), out_indices=[0, 1, 2, 3]
+    type='mmpretrain.ConvNeXt',
+    arch=dict(depths=[1, 1, 1, 1], channels=[16, 32, 64, 128]),
+    out_indices=[0, 1, 2, 3],
 )
 
 
@@ -75,6 +77,7 @@ BOTH_MODELS = pytest.mark.parametrize(
 
 
 def afan(at, side='output', **settings):
-    """Two views, one re-injected where the feature allows it; large enough to be told from rounding."""
+    """Two views, one re-injected where the feature allows it; large enough to be told from
+    rounding."""
     settings = {'gamma': 0.02, 'strengths': (0.5, 1.0), 'weight': (0.2, 0.3)} | settings
     return dict(type='AFAN', at=at, side=side, **settings)

@@ -28,7 +28,9 @@ def with_wrappers(cfg):
     )
     if 'neck' in cfg:
         cfg['neck'] = dict(
-            type='mmfeataug.AugmentedNeck', neck=cfg['neck'], augmentations=[dict(type='mmfeataug.AFAN', at='')]
+            type='mmfeataug.AugmentedNeck',
+            neck=cfg['neck'],
+            augmentations=[dict(type='mmfeataug.AFAN', at='')],
         )
     return cfg
 
@@ -59,7 +61,9 @@ def assert_same(a, b):
         assert_same(a.tensor, b.tensor)
 
 
-@pytest.mark.parametrize(('build', 'cfg'), [(build_detector, faster_rcnn_cfg()), (build_segmentor, deeplab_cfg())])
+@pytest.mark.parametrize(
+    ('build', 'cfg'), [(build_detector, faster_rcnn_cfg()), (build_segmentor, deeplab_cfg())]
+)
 class TestWrappers:
     def test_classes_keys_and_names_are_stock(self, build, cfg):
         stock, ours = build(cfg), build(with_wrappers(cfg))
@@ -100,7 +104,9 @@ def test_train_keeps_the_backbone_rules():
 def test_neck_none_is_an_identity():
     from mmfeataug.registry import MODELS
 
-    neck = MODELS.build(dict(type='mmfeataug.AugmentedNeck', augmentations=[dict(type='mmfeataug.AFAN', at='')]))
+    neck = MODELS.build(
+        dict(type='mmfeataug.AugmentedNeck', augmentations=[dict(type='mmfeataug.AFAN', at='')])
+    )
     features = (torch.ones(1), torch.zeros(1))
     assert neck(features) is features
     assert not neck.state_dict()

@@ -39,7 +39,9 @@ def test_off_is_stock(build, at, off):
     stock, ours = build(), build()
     batch = random_test_batch(stock)
     expected = train(stock, batch)
-    with mmfeataug.attach(ours, [afan(at, **off if isinstance(off, dict) else {})], clean_weight=0.5) as handle:
+    with mmfeataug.attach(
+        ours, [afan(at, **off if isinstance(off, dict) else {})], clean_weight=0.5
+    ) as handle:
         if off == 'enabled':
             handle.enabled = False
         elif off == 'ramp':
@@ -59,7 +61,9 @@ def test_on_is_not_stock(build, at):
     expected = train(stock, batch)
     with mmfeataug.attach(ours, [afan(at)], clean_weight=0.5):
         result = train(ours, batch)
-    assert not torch.equal(result[1]['backbone.layer4.1.conv2.weight'], expected[1]['backbone.layer4.1.conv2.weight'])
+    assert not torch.equal(
+        result[1]['backbone.layer4.1.conv2.weight'], expected[1]['backbone.layer4.1.conv2.weight']
+    )
 
 
 @BOTH_MODELS
@@ -99,7 +103,9 @@ def test_clean_losses_keep_their_names_and_values():
     for key, value in expected.items():
         if 'loss' in key:
             total = sum(v.mean() for v in ([value] if torch.is_tensor(value) else value))
-            ours_total = sum(v.mean() for v in ([losses[key]] if torch.is_tensor(losses[key]) else losses[key]))
+            ours_total = sum(
+                v.mean() for v in ([losses[key]] if torch.is_tensor(losses[key]) else losses[key])
+            )
             torch.testing.assert_close(ours_total, total * 0.25)
         else:
             assert torch.equal(losses[key], value)

@@ -1,5 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Contract 3: a replay from a tap is a full pass with the feature replaced; contract 4: both engines agree."""
+"""Contract 3: a replay from a tap is a full pass with the feature replaced; contract 4: both
+engines agree."""
 
 import pytest
 import torch
@@ -43,7 +44,9 @@ def test_engines_agree(build, at, side):
     assert losses.keys() == graph_losses.keys()
     for key in losses:
         if 'afan' in key:
-            torch.testing.assert_close(losses[key], graph_losses[key].detach(), rtol=1e-6, atol=1e-7)
+            torch.testing.assert_close(
+                losses[key], graph_losses[key].detach(), rtol=1e-6, atol=1e-7
+            )
     assert relative_difference(gradients, graph_gradients) < 1e-6
     for name in state:
         torch.testing.assert_close(state[name], graph_state[name], msg=name)
@@ -51,7 +54,8 @@ def test_engines_agree(build, at, side):
 
 @ALL_TAPS
 def test_unmoved_view_is_the_clean_loss(build, at, side):
-    """With a view that does not move (oracle 9), its loss is the clean one bit for bit. The noise keeps it active."""
+    """With a view that does not move (oracle 9), its loss is the clean one bit for bit. The noise
+    keeps it active."""
     model = build()
     batch = random_test_batch(model)
     settings = dict(strengths=(0.0,), gamma=0.0, noise=1e-45, weight=1.0, bn='frozen')
@@ -61,7 +65,9 @@ def test_unmoved_view_is_the_clean_loss(build, at, side):
     assert torch.equal(losses['afan.loss_0'], model.parse_losses(clean)[0].detach())
 
 
-@pytest.mark.parametrize('settings', [dict(bn='frozen'), dict(bn='eval'), dict(steps=3, eps=0.03, random_start=True)])
+@pytest.mark.parametrize(
+    'settings', [dict(bn='frozen'), dict(bn='eval'), dict(steps=3, eps=0.03, random_start=True)]
+)
 @pytest.mark.parametrize('case', [2, 16], ids=['detector', 'segmentor'])
 def test_engines_agree_on_settings(case, settings):
     from tests.contract.cases import TAPS
@@ -80,11 +86,16 @@ def test_several_taps_share_one_clean_pass():
     batch = random_test_batch(model)
     stems = []
     model.backbone.conv1.register_forward_hook(lambda *_: stems.append(1))
-    both = [afan('backbone.layer2'), afan('decode_head.bottleneck'), afan('backbone.layer2', gamma=0.1)]
+    both = [
+        afan('backbone.layer2'),
+        afan('decode_head.bottleneck'),
+        afan('backbone.layer2', gamma=0.1),
+    ]
     with mmfeataug.attach(model, both, clean_weight=0.2, strict=True) as handle:
         fast_losses, fast = step(model, batch)
         assert len(handle._places) == 2
-    # Once for the clean pass; the tap's replays return its recorded output through the module's hooks.
+    # Once for the clean pass; the tap's replays return its recorded output through the module's
+    # hooks.
     plain_model = build_segmentor()
     with mmfeataug.attach(plain_model, both, clean_weight=0.2, engine='graph'):
         plain_losses, plain = step(plain_model, batch)
@@ -106,20 +117,25 @@ class TestPrefix:
             _, both = step(ours, batch)
         _, alone = step(clean, batch)
         for name in both:
-            before = name.startswith(('backbone.conv1', 'backbone.bn1', 'backbone.layer1', 'backbone.layer2'))
+            before = name.startswith(
+                ('backbone.conv1', 'backbone.bn1', 'backbone.layer1', 'backbone.layer2')
+            )
             if both[name] is None or name.endswith('bn2.weight'):
                 continue
             assert torch.equal(both[name], alone[name]) == before or not alone[name].any(), name
 
     def test_live_prefix_trains_stem_through_the_skip(self):
-        """Oracle 10, DeepLabV3+: layer1 learns from views through the low-level skip, if asked to."""
+        """Oracle 10, DeepLabV3+: layer1 learns from views through the low-level skip, if asked
+        to."""
         from tests.models import build_segmentor
 
         results = {}
         for live in (False, True):
             model = build_segmentor()
             batch = random_test_batch(model)
-            with mmfeataug.attach(model, [afan('backbone.layer3', live_prefix=live)], engine='graph', strict=True):
+            with mmfeataug.attach(
+                model, [afan('backbone.layer3', live_prefix=live)], engine='graph', strict=True
+            ):
                 results[live] = step(model, batch)[1]
         stock = build_segmentor()
         _, clean = step(stock, random_test_batch(stock))
@@ -133,5 +149,7 @@ class TestPrefix:
     def test_live_prefix_needs_the_graph_engine(self):
         from tests.models import build_segmentor
 
-        with pytest.raises(ValueError, match="live_prefix=True at 'backbone.layer3' needs engine='graph'"):
+        with pytest.raises(
+            ValueError, match=r"live_prefix=True at 'backbone\.layer3' needs engine='graph'"
+        ):
             mmfeataug.attach(build_segmentor(), [afan('backbone.layer3', live_prefix=True)])

@@ -12,7 +12,7 @@ import mmfeataug
 from mmfeataug.engine import FeatureAugmentation, View
 from tests.contract.cases import BOTH_MODELS, afan
 from tests.contract.test_1_stock_outside import assert_same
-from tests.models import build_detector, buffers, random_test_batch, relative_difference, step
+from tests.models import buffers, build_detector, random_test_batch, relative_difference, step
 
 
 def counters(model):
@@ -34,13 +34,15 @@ class TestTraces:
         with mmfeataug.attach(model, [afan(at)]):
             model.loss(*batch)
             copy.deepcopy(model)  # raises for a tensor inside a graph
-        assert not [n for m in model.modules() for n in vars(m) if n in ('forward', 'loss_and_predict')]
+        assert not [
+            n for m in model.modules() for n in vars(m) if n in ('forward', 'loss_and_predict')
+        ]
 
     @pytest.mark.parametrize('steps', [1, 3])
     @pytest.mark.parametrize(('bn', 'updates'), [('shared', 3), ('frozen', 1), ('eval', 1)])
     def test_batch_norm_policy(self, build, at, bn, updates, steps):
-        """Layers behind the tap see the clean pass, and each of the two views if they share statistics; attack steps
-        never count."""
+        """Layers behind the tap see the clean pass, and each of the two views if they share
+        statistics; attack steps never count."""
         model = build()
         batch = random_test_batch(model)
         with mmfeataug.attach(model, [afan(at, bn=bn, steps=steps)]):
@@ -75,7 +77,7 @@ class TestTraces:
         ):
             step(ours, batch)
         torch_stream = torch.rand(2)
-        losses, gradients = step(stock, batch)
+        losses, _ = step(stock, batch)
         assert torch.equal(torch.rand(2), torch_stream)
         assert_same(buffers(ours), buffers(stock))
         again, _ = step(ours, batch)
@@ -111,7 +113,10 @@ def test_bad_view_is_dropped_and_the_step_goes_on(build, at, value, engine, capl
     for method in (Good(at, value), Poisoned(at, value)):
         model = build()
         batch = random_test_batch(model)
-        with mmfeataug.attach(model, [method], engine=engine), caplog.at_level(logging.WARNING, 'mmfeataug'):
+        with (
+            mmfeataug.attach(model, [method], engine=engine),
+            caplog.at_level(logging.WARNING, 'mmfeataug'),
+        ):
             losses, gradients = step(model, batch)
         results.append(gradients)
     assert float(losses['poisoned.dropped']) == 1

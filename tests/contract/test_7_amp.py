@@ -15,7 +15,9 @@ from tests.contract.cases import afan
 from tests.models import build_segmentor, gradients, random_test_batch, relative_difference
 
 
-def amp_step(dtype=torch.bfloat16, scale=1.0, engine='precomputed', at='backbone.layer3', **settings):
+def amp_step(
+    dtype=torch.bfloat16, scale=1.0, engine='precomputed', at='backbone.layer3', **settings
+):
     model = build_segmentor()
     batch = random_test_batch(model)
     torch.manual_seed(3)
@@ -45,7 +47,8 @@ def test_small_perturbation_runs_wide_and_says_so():
 
 @pytest.mark.parametrize(('dtype', 'scale'), [(torch.bfloat16, 1.0), (torch.float16, 2.0**16)])
 def test_engines_agree(dtype, scale):
-    """In fp16 the plain engine needs the framework's scaler against underflow, the other brings its own."""
+    """In fp16 the plain engine needs the framework's scaler against underflow, the other brings its
+    own."""
     _, fast, _ = amp_step(dtype, gamma=0.1)
     _, plain, _ = amp_step(dtype, gamma=0.1, engine='graph', scale=scale)
     plain = {n: None if g is None else g / scale for n, g in plain.items()}
@@ -53,7 +56,8 @@ def test_engines_agree(dtype, scale):
 
 
 def test_fp16_is_scaled_inside_and_outside_alike():
-    """The framework's scaler multiplies the loss; what it divides out again must be the plain gradient."""
+    """The framework's scaler multiplies the loss; what it divides out again must be the plain
+    gradient."""
     plain, scaled = amp_step(torch.float16)[1], amp_step(torch.float16, scale=1024.0)[1]
     for name, gradient in plain.items():
         if gradient is not None:

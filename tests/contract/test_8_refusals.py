@@ -51,7 +51,10 @@ class TestPaths:
 
     @pytest.mark.parametrize(
         ('beside', 'message'),
-        [(Labels, 'yields no floating-point tensor'), (nn.Identity, 'the training loss does not depend on')],
+        [
+            (Labels, 'yields no floating-point tensor'),
+            (nn.Identity, 'the training loss does not depend on'),
+        ],
     )
     def test_module_without_a_use(self, beside, message):
         model = build_segmentor()
@@ -87,7 +90,9 @@ class TestSettings:
         batch = random_test_batch(detector)
         with (
             mmfeataug.attach(detector, [afan('rpn_head.rpn_cls', reinject=True, axes='spatial')]),
-            pytest.raises(RuntimeError, match=r"rpn_head.rpn_cls.*axes='spatial' needs at least two values"),
+            pytest.raises(
+                RuntimeError, match=r"rpn_head.rpn_cls.*axes='spatial' needs at least two values"
+            ),
         ):
             step(detector, batch)
 
@@ -105,7 +110,7 @@ class TestModels:
 
         segmentor.shard = FullyShardedDataParallel()
         try:
-            with pytest.raises(ValueError, match='sharded by FSDP.*MMDistributedDataParallel'):
+            with pytest.raises(ValueError, match=r'sharded by FSDP.*MMDistributedDataParallel'):
                 mmfeataug.attach(segmentor, [afan('backbone.layer2')])
         finally:
             del segmentor.shard
@@ -161,7 +166,9 @@ class TestFallback:
                     handle._places[0].memoize, handle._places[0].verified = False, True
                     gradients[memoize] = [step(model, (x,))[1] for _ in range(3)]
                 elif kind == 'outer':
-                    with pytest.warns(UserWarning, match='mid.*called from inside Outer.*one more forward pass'):
+                    with pytest.warns(
+                        UserWarning, match='mid.*called from inside Outer.*one more forward pass'
+                    ):
                         gradients[memoize] = [step(model, (x,))[1] for _ in range(3)]
                 else:
                     gradients[memoize] = [step(model, (x,))[1] for _ in range(3)]

@@ -159,7 +159,10 @@ class TestPipeline:
         cv2.imwrite(path, image)
         with DefaultScope.overwrite_default_scope(scope):
             pipeline = Compose(
-                [dict(type='LoadImageFromFile'), dict(type='mmfeataug.Corrupt', corruption='fog', severity=2)]
+                [
+                    dict(type='LoadImageFromFile'),
+                    dict(type='mmfeataug.Corrupt', corruption='fog', severity=2),
+                ]
             )
         np.testing.assert_array_equal(
             pipeline(dict(img_path=path))['img'], run(image, 'fog', 2, img_path='a.png')

@@ -26,7 +26,9 @@ def folders(tmp_path_factory):
 
 def digest(root):
     files = sorted(path for path in Path(root).rglob('*') if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
 
 
 def pictures(split, count):
@@ -42,7 +44,8 @@ class TestScenes:
 
     def test_splits_and_seeds_differ(self):
         images = [
-            render(sample_scene(*key, 0, SIZE)).image for key in ((0, 'train'), (0, 'val'), (1, 'train'))
+            render(sample_scene(*key, 0, SIZE)).image
+            for key in ((0, 'train'), (0, 'val'), (1, 'train'))
         ]
         assert not np.array_equal(images[0], images[1])
         assert not np.array_equal(images[0], images[2])
@@ -178,7 +181,15 @@ class TestFiles:
             np.testing.assert_array_equal(np.where(things, instances // 1000, instances), ids)
             content, redrawn = json.loads(path.read_text()), np.zeros_like(ids)
             official = dict(
-                static=4, road=7, building=11, pole=17, vegetation=21, sky=23, person=24, car=26, bus=28
+                static=4,
+                road=7,
+                building=11,
+                pole=17,
+                vegetation=21,
+                sky=23,
+                person=24,
+                car=26,
+                bus=28,
             )
             for shape in content['objects']:
                 cv2.fillPoly(redrawn, [np.array(shape['polygon'])], official[shape['label']])
@@ -238,7 +249,11 @@ class TestStockDetection:
 
     @pytest.mark.parametrize(
         ('year', 'name', 'count'),
-        [('VOC2007', 'trainval', TRAIN // 2), ('VOC2012', 'trainval', TRAIN // 2), ('VOC2007', 'test', VAL)],
+        [
+            ('VOC2007', 'trainval', TRAIN // 2),
+            ('VOC2012', 'trainval', TRAIN // 2),
+            ('VOC2007', 'test', VAL),
+        ],
     )
     @pytest.mark.parametrize('metainfo', [None, dict(classes=THINGS)])
     def test_voc(self, mmdet, folders, year, name, count, metainfo):

@@ -18,14 +18,21 @@ class TestSignedStep:
         assert x.eq(0).all()
 
     def test_step_per_channel(self):
-        out = signed_step(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1), torch.tensor([1.0, 3.0]).view(1, 2, 1, 1))
+        out = signed_step(
+            torch.zeros(1, 2, 1, 1),
+            torch.ones(1, 2, 1, 1),
+            torch.tensor([1.0, 3.0]).view(1, 2, 1, 1),
+        )
         assert out.flatten().tolist() == [1.0, 3.0]
 
 
 class TestProjectLinf:
     def test_stays_in_the_ball_and_moves_no_more_than_needed(self):
         generator = torch.Generator().manual_seed(0)
-        center, x = torch.randn(2, 3, 4, generator=generator), torch.randn(2, 3, 4, generator=generator)
+        center, x = (
+            torch.randn(2, 3, 4, generator=generator),
+            torch.randn(2, 3, 4, generator=generator),
+        )
         out = project_linf(x, center, 0.1)
         assert ((out - center).abs() <= 0.1 + 1e-6).all()
         inside = (x - center).abs() <= 0.1

@@ -22,10 +22,14 @@ class TestReinjectStatistics:
 
     def test_oracle_axes(self):
         clean = torch.tensor([[1.0, 2], [3, 8]], dtype=torch.float64).view(1, 2, 1, 2)
-        adversarial = clean + 0.5 * torch.tensor([[1.0, -1], [-1, 1]], dtype=torch.float64).view(1, 2, 1, 2)
+        adversarial = clean + 0.5 * torch.tensor([[1.0, -1], [-1, 1]], dtype=torch.float64).view(
+            1, 2, 1, 2
+        )
         channel = reinject_statistics(clean, adversarial, 'channel').flatten()
         spatial = reinject_statistics(clean, adversarial, 'spatial').flatten()
-        torch.testing.assert_close(channel, torch.tensor([1.5, 1.5, 2.5, 8.5]).double(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            channel, torch.tensor([1.5, 1.5, 2.5, 8.5]).double(), atol=1e-5, rtol=0
+        )
         expected = torch.tensor([1.49776, 1.50224, 2.5, 8.5], dtype=torch.float64)
         torch.testing.assert_close(spatial, expected, atol=1e-5, rtol=0)
 

@@ -15,7 +15,9 @@ from mmfeataug.hooks import FeatureAugHook
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import build_segmentor, deeplab_cfg, random_test_batch
 
-AUGMENTATION = dict(type='mmfeataug.AFAN', at='backbone.layer3', gamma=0.02, random_start=True, weight=0.5)
+AUGMENTATION = dict(
+    type='mmfeataug.AFAN', at='backbone.layer3', gamma=0.02, random_start=True, weight=0.5
+)
 
 
 class Samples(Dataset):
@@ -45,7 +47,9 @@ class Spy(Hook):
         self.ramp.append(handle.ramp)
         self.logs.append({k: float(v) for k, v in outputs.items()})
         if self.stop_after is not None and runner.iter + 1 == self.stop_after:
-            runner.save_checkpoint(runner.work_dir, 'killed.pth', meta=dict(epoch=runner.epoch, iter=runner.iter + 1))
+            runner.save_checkpoint(
+                runner.work_dir, 'killed.pth', meta=dict(epoch=runner.epoch, iter=runner.iter + 1)
+            )
             raise KeyboardInterrupt
 
 
@@ -59,7 +63,7 @@ def make_runner(work_dir, hook=None, epochs=2, by_iter=False, spy=None, model=No
     optim_wrapper.update(kwargs.pop('optim_wrapper', {}))
     cfg = deeplab_cfg()
     cfg['data_preprocessor']['size'] = (32, 32)
-    runner = Runner(
+    return Runner(
         model=model or build_segmentor(ConfigDict(cfg)),
         work_dir=str(work_dir),
         train_dataloader=dict(
@@ -77,7 +81,6 @@ def make_runner(work_dir, hook=None, epochs=2, by_iter=False, spy=None, model=No
         experiment_name=f'{work_dir.name}-{id(work_dir)}-{torch.rand(1).item()}',
         **kwargs,
     )
-    return runner
 
 
 def train(work_dir, hook=None, **kwargs):
@@ -146,7 +149,7 @@ class TestTraining:
         assert_same(ours.model.state_dict(), stock.model.state_dict())
 
     def test_checkpoint_is_stock(self, tmp_path):
-        runner, _ = train(tmp_path, FeatureAugHook([AUGMENTATION]))
+        train(tmp_path, FeatureAugHook([AUGMENTATION]))
         saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['state_dict']
         stock = build_segmentor()
         stock.load_state_dict(saved, strict=True)
@@ -154,11 +157,20 @@ class TestTraining:
 
     @pytest.mark.parametrize('at_iteration', [1, 3])
     def test_killed_and_resumed_is_uninterrupted(self, tmp_path, at_iteration):
-        """A schedule, random draws of the method and dropout included. Iteration-based, as segmentation is trained."""
-        hook = dict(type='mmfeataug.FeatureAugHook', augmentations=[AUGMENTATION], begin=1, interval=2, warmup=4)
+        """A schedule, random draws of the method and dropout included. Iteration-based, as
+        segmentation is trained."""
+        hook = dict(
+            type='mmfeataug.FeatureAugHook',
+            augmentations=[AUGMENTATION],
+            begin=1,
+            interval=2,
+            warmup=4,
+        )
         whole = make_runner(tmp_path / 'whole', hook, by_iter=6, hooks=[Draws()])
         whole.train()
-        first = make_runner(tmp_path / 'cut', hook, by_iter=6, spy=Spy(at_iteration), hooks=[Draws()])
+        first = make_runner(
+            tmp_path / 'cut', hook, by_iter=6, spy=Spy(at_iteration), hooks=[Draws()]
+        )
         with pytest.raises(KeyboardInterrupt):
             first.train()
         second = make_runner(
@@ -194,7 +206,8 @@ class TestTraining:
 
 
 class Draws(Hook):
-    """Makes the random streams a function of the iteration, so that dropout repeats after a resume."""
+    """Makes the random streams a function of the iteration, so that dropout repeats after a
+    resume."""
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         torch.manual_seed(runner.iter)
@@ -225,7 +238,9 @@ class TestWrappers:
     def test_hook_drives_what_wrappers_declare(self, tmp_path):
         cfg = deeplab_cfg()
         cfg['data_preprocessor']['size'] = (32, 32)
-        direct, _ = train(tmp_path / 'direct', FeatureAugHook([AUGMENTATION]), model=build_segmentor(cfg))
+        direct, _ = train(
+            tmp_path / 'direct', FeatureAugHook([AUGMENTATION]), model=build_segmentor(cfg)
+        )
         cfg['backbone'] = dict(
             type='mmfeataug.AugmentedBackbone',
             backbone=cfg['backbone'],

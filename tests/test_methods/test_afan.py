@@ -38,13 +38,17 @@ def views_of(method, feature, gradient, tail=None):
 
 class TestViews:
     def test_strengths_lie_on_one_segment(self, feature, gradient):
-        views = views_of(AFAN(at='x', gamma=0.1, strengths=(0.25, 0.5, 1.0), weight=0.2), feature, gradient)
+        views = views_of(
+            AFAN(at='x', gamma=0.1, strengths=(0.25, 0.5, 1.0), weight=0.2), feature, gradient
+        )
         for view, strength in zip(views, (0.25, 0.5, 1.0), strict=True):
             torch.testing.assert_close(view.features[0], feature + strength * 0.1 * gradient.sign())
             assert view.weight == 0.2
 
     def test_reinjection_mask(self, feature, gradient):
-        method = AFAN(at='x', gamma=0.1, strengths=(0.5, 1.0), reinject=(False, True), weight=(0.1, 0.3))
+        method = AFAN(
+            at='x', gamma=0.1, strengths=(0.5, 1.0), reinject=(False, True), weight=(0.1, 0.3)
+        )
         plain, mixed = views_of(method, feature, gradient)
         torch.testing.assert_close(plain.features[0], feature + 0.05 * gradient.sign())
         expected = reinject_statistics(feature, feature + 0.1 * gradient.sign())
@@ -83,7 +87,10 @@ class TestViews:
         torch.testing.assert_close(large.features[0], small.features[0] * 7)
         step = (small.features[0] - feature).abs()
         torch.testing.assert_close(
-            step[0, :, 0, 0], 0.1 * feature.transpose(0, 1).flatten(1).std(1, correction=0), atol=1e-5, rtol=1e-4
+            step[0, :, 0, 0],
+            0.1 * feature.transpose(0, 1).flatten(1).std(1, correction=0),
+            atol=1e-5,
+            rtol=1e-4,
         )
 
     def test_gamma_zero_gives_the_clean_feature(self, feature, gradient):
@@ -92,7 +99,9 @@ class TestViews:
 
     def test_several_features_move_together(self, feature, gradient):
         method = AFAN(at='x', gamma=0.1)
-        (view,) = method.views([feature, feature * 2], [gradient, -gradient], make_tail(gradient)[0])
+        (view,) = method.views(
+            [feature, feature * 2], [gradient, -gradient], make_tail(gradient)[0]
+        )
         torch.testing.assert_close(view.features[0], feature + 0.1 * gradient.sign())
         torch.testing.assert_close(view.features[1], feature * 2 - 0.1 * gradient.sign())
 
@@ -124,8 +133,16 @@ class TestSettings:
             ({'strengths': (0.5, -1.0)}, ValueError, r"strengths=-1\.0 at 'x'.*not negative"),
             ({'strengths': ()}, ValueError, 'at least one strength'),
             ({'strengths': ('big',)}, TypeError, r"strengths='big'.*give a number"),
-            ({'strengths': (0.5, 1.0), 'reinject': (True,)}, ValueError, 'reinject=.*1 entries for 2 strengths'),
-            ({'strengths': (0.5, 1.0), 'weight': (1.0, 2.0, 3.0)}, ValueError, '3 entries for 2 strengths'),
+            (
+                {'strengths': (0.5, 1.0), 'reinject': (True,)},
+                ValueError,
+                'reinject=.*1 entries for 2 strengths',
+            ),
+            (
+                {'strengths': (0.5, 1.0), 'weight': (1.0, 2.0, 3.0)},
+                ValueError,
+                '3 entries for 2 strengths',
+            ),
             ({'gamma': -0.1}, ValueError, 'gamma=-0.1'),
             ({'gamma': float('nan')}, ValueError, 'gamma=nan'),
             ({'gamma': '1/255'}, TypeError, "gamma='1/255'"),
@@ -162,7 +179,9 @@ class TestReleaseWeights:
         losses = torch.tensor([1.0, 1.2, 1.3, 1.4, 1.5, 2.0])
         for w, total in ((0.3, 1.693333), (0.5, 1.4)):
             weights = torch.tensor([(1 - w) / 3] * 5 + [w / 3])
-            torch.testing.assert_close((losses * weights).sum(), torch.tensor(total), atol=1e-6, rtol=0)
+            torch.testing.assert_close(
+                (losses * weights).sum(), torch.tensor(total), atol=1e-6, rtol=0
+            )
 
     def test_segmentation(self):
         losses, weights = torch.tensor([1.0, 1.2, 1.3, 2.0]), torch.tensor([0.7, 0.1, 0.1, 0.1])

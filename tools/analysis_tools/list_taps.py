@@ -1,9 +1,10 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Which layer do I put it in? Lists every place of a config's model where a tap can go, with the output's shape, the
+"""Which layer do I put it in? Lists every place of a config's model where a tap can go, with the
+output's shape, the
 share t of a training step that lies behind it, and what K views there cost: 1 + K t stock steps.
 
-Times are stamped in forward and backward of the stock step. The batch is the first of the training data, or noise with
-random targets if --size is given.
+Times are stamped in forward and backward of the stock step. The batch is the first of the training
+data, or noise with random targets if --size is given.
 """
 
 import argparse
@@ -25,10 +26,18 @@ from mmfeataug.engine.timing import tail_shares
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file; a plugin block in it is not used')
-    parser.add_argument('--views', type=int, default=4, metavar='K', help='views to predict the cost for')
-    parser.add_argument('--depth', type=int, default=3, help='levels of the dotted path to show; 0 shows all')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='noise of this size instead of data')
-    parser.add_argument('--batch-size', type=int, default=2, help='images in the batch, with --size')
+    parser.add_argument(
+        '--views', type=int, default=4, metavar='K', help='views to predict the cost for'
+    )
+    parser.add_argument(
+        '--depth', type=int, default=3, help='levels of the dotted path to show; 0 shows all'
+    )
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('H', 'W'), help='noise of this size instead of data'
+    )
+    parser.add_argument(
+        '--batch-size', type=int, default=2, help='images in the batch, with --size'
+    )
     parser.add_argument('--repeats', type=int, default=5, help='steps to take the median of')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
@@ -52,7 +61,11 @@ def main() -> None:
     if args.size and 'size' in cfg.model.get('data_preprocessor', {}):
         cfg.model.data_preprocessor.size = tuple(args.size)
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(args.device).train()
-    batch = random_batch(model, tuple(args.size), args.batch_size) if args.size else first_batch(cfg, model)
+    batch = (
+        random_batch(model, tuple(args.size), args.batch_size)
+        if args.size
+        else first_batch(cfg, model)
+    )
     steps = track(range(args.repeats + 1), 'stock steps', console=Console(stderr=True))
     ticks = iter(steps)
 
@@ -70,7 +83,10 @@ def main() -> None:
         shapes = ' '.join('x'.join(map(str, shape)) for shape in place.shapes)
         table.add_row(path, shapes, f'{place.share:.2f}', f'{1 + args.views * place.share:.2f} x')
     Console(width=140).print(table)
-    print("'inputs' is a place too: the images themselves, t = 1. Add side='input' for what a module is called with.")
+    print(
+        "'inputs' is a place too: the images themselves, t = 1. Add side='input' for what a "
+        'module is called with.'
+    )
 
 
 if __name__ == '__main__':

@@ -1,7 +1,9 @@
 # BCCD: 205 + 87 blood-cell images in VOC layout, https://github.com/Shenggan/BCCD_Dataset
 dataset_type = 'XMLDataset'
 data_root = 'data/bccd/'
-metainfo = dict(classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (60, 60, 220), (240, 180, 0)])
+metainfo = dict(
+    classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (60, 60, 220), (240, 180, 0)]
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -30,7 +32,8 @@ train_dataloader = dict(
         metainfo=metainfo,
         ann_file='ImageSets/Main/train.txt',
         data_prefix=dict(sub_data_root=''),
-        # two boxes of the set have no area: as ground truth they make the box loss infinite, so ignore them
+        # two boxes of the set have no area: as ground truth they make the box loss infinite, so
+        # ignore them
         filter_cfg=dict(filter_empty_gt=True, min_size=32, bbox_min_size=1),
         pipeline=train_pipeline,
     ),

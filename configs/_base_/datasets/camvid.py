@@ -1,5 +1,6 @@
-# CamVid road scenes, 367 + 101 images of 480x360, 11 classes. Index 11 is "unlabelled": loss, crop and metric
-# must all be told to ignore it (here the crop and the metric, in the config the head and the padding).
+# CamVid road scenes, 367 + 101 images of 480x360, 11 classes. Index 11 is "unlabelled": loss, crop
+# and metric must all be told to ignore it (here the crop and the metric, in the config the head and
+# the padding).
 dataset_type = 'BaseSegDataset'
 data_root = 'data/camvid/'
 ignore_index = 11

@@ -1,5 +1,5 @@
-# PASCAL VOC 2012 plus the SBD masks (10,582 images): `aug.txt` and `SegmentationClassAug` come from mmseg's
-# converter tools/dataset_converters/voc_aug.py.
+# PASCAL VOC 2012 plus the SBD masks (10,582 images): `aug.txt` and `SegmentationClassAug` come from
+# mmseg's converter tools/dataset_converters/voc_aug.py.
 _base_ = './pascal_voc12.py'
 dataset_train = _base_.train_dataloader.dataset
 dataset_aug = dict(

@@ -1,4 +1,5 @@
-# PASCAL VOC 2007 alone, which mmdet has no base for: trainval to train, test to test, 11-point AP50.
+# PASCAL VOC 2007 alone, which mmdet has no base for: trainval to train, test to test, 11-point
+# AP50.
 dataset_type = 'VOCDataset'
 data_root = 'data/VOCdevkit/'
 backend_args = None

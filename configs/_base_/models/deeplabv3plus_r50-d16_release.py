@@ -1,5 +1,5 @@
-# DeepLabV3+ as the A-FAN release trains it: output stride 16, 256 channels, no auxiliary head, slow BN
-# momentum in the backbone, loss averaged over the labelled pixels only.
+# DeepLabV3+ as the A-FAN release trains it: output stride 16, 256 channels, no auxiliary head, slow
+# BN momentum in the backbone, loss averaged over the labelled pixels only.
 _base_ = './deeplabv3plus_r50-d8.py'
 model = dict(
     backbone=dict(
@@ -10,7 +10,9 @@ model = dict(
     decode_head=dict(
         channels=256,
         dilations=(1, 6, 12, 18),
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0, avg_non_ignore=True),
+        loss_decode=dict(
+            type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0, avg_non_ignore=True
+        ),
     ),
     auxiliary_head=None,
 )

@@ -1,5 +1,6 @@
-# DeepLabV3+ at output stride 8. The backbone is plain ResNet, not mmseg's usual ResNetV1c: the ImageNet
-# weights of the latter were on a host that no longer answers, torchvision has those of the former.
+# DeepLabV3+ at output stride 8. The backbone is plain ResNet, not mmseg's usual ResNetV1c: the
+# ImageNet weights of the latter were on a host that no longer answers, torchvision has those of the
+# former.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',

@@ -1,4 +1,5 @@
-# A Faster R-CNN that a laptop CPU trains from random weights in minutes: R18, narrow FPN and heads, 128 RoIs.
+# A Faster R-CNN that a laptop CPU trains from random weights in minutes: R18, narrow FPN and heads,
+# 128 RoIs.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 model = dict(
     backbone=dict(

@@ -1,10 +1,12 @@
-# Faster R-CNN C4 as the A-FAN release trains it, as far as mmdet's options reach (README.md lists the rest).
-# Torchvision weights and normalisation instead of the Caffe ones: perturbation sizes are in feature
-# units, and the two backbones have features of different scale.
+# Faster R-CNN C4 as the A-FAN release trains it, as far as mmdet's options reach (README.md lists
+# the rest). Torchvision weights and normalisation instead of the Caffe ones: perturbation sizes are
+# in feature units, and the two backbones have features of different scale.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50-caffe-c4.py'
 pretrained = dict(type='Pretrained', checkpoint='torchvision://resnet50')
 model = dict(
-    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
+    data_preprocessor=dict(
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+    ),
     backbone=dict(style='pytorch', init_cfg=pretrained),
     rpn_head=dict(
         feat_channels=512,

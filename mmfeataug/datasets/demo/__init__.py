@@ -76,7 +76,9 @@ def make_demo_data(
 
 def _check(train: int, val: int, size: tuple[int, int], seed: int, layouts: Sequence[str]) -> None:
     if train < 2 or val < 1:
-        raise ValueError(f'train={train}, val={val}: give at least 2 training scenes and 1 validation scene')
+        raise ValueError(
+            f'train={train}, val={val}: give at least 2 training scenes and 1 validation scene'
+        )
     if min(size) < 64:
         raise ValueError(f'size={size}: width and height must be at least 64 pixels')
     if seed < 0:
@@ -116,7 +118,9 @@ def _mark(root: Path, parameters: dict[str, Any], complete: Sequence[str]) -> No
     draft.replace(root / MARKER)
 
 
-def _pictures(train: int, val: int, size: tuple[int, int], seed: int, title: str | None) -> Iterator[Picture]:
+def _pictures(
+    train: int, val: int, size: tuple[int, int], seed: int, title: str | None
+) -> Iterator[Picture]:
     """Paint all scenes one after the other, under a progress bar if it has a title."""
     numbered = [('train', index) for index in range(train)]
     numbered += [('val', index) for index in range(val)]

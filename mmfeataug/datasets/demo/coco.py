@@ -35,7 +35,10 @@ def categories() -> list[dict]:
     """The official list: ids 1 to 90 with ten gaps."""
     pairs = [(group, name) for group, names in _NAMES.items() for name in names.split(',')]
     ids = [k for k in range(1, 91) if k not in _UNUSED_IDS]
-    return [dict(supercategory=group, id=k, name=name) for k, (group, name) in zip(ids, pairs, strict=True)]
+    return [
+        dict(supercategory=group, id=k, name=name)
+        for k, (group, name) in zip(ids, pairs, strict=True)
+    ]
 
 
 def write(root: Path, pictures: Iterable[Picture]) -> None:
@@ -53,7 +56,9 @@ def write(root: Path, pictures: Iterable[Picture]) -> None:
         file_name = f'{scene.number:012d}.jpg'
         folder = root / f'{scene.split}2017'
         folder.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / file_name), picture.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(
+            str(folder / file_name), picture.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]
+        )
         width, height = scene.size
         images[scene.split].append(
             dict(id=scene.number, file_name=file_name, width=width, height=height, license=1)

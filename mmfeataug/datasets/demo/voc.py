@@ -94,7 +94,13 @@ def _annotation(year: str, stem: str, picture: Picture) -> ET.ElementTree:
     for thing in picture.things():
         x0, y0, x1, y1 = thing.box
         node = ET.SubElement(root, 'object')
-        _add(node, name=thing.name, pose='Unspecified', truncated=int(thing.visible < 0.95), difficult=0)
+        _add(
+            node,
+            name=thing.name,
+            pose='Unspecified',
+            truncated=int(thing.visible < 0.95),
+            difficult=0,
+        )
         _add(ET.SubElement(node, 'bndbox'), xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)
     ET.indent(root)
     return ET.ElementTree(root)

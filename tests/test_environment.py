@@ -1,0 +1,83 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from mmfeataug._environment import check_environment
+
+GOOD = {
+    'torch': '2.13.0+cpu',
+    'onedl-mmengine': '0.10.12',
+    'onedl-mmcv': '2.3.6',
+    'onedl-mmdetection': '3.5.1',
+}
+
+
+def check(installed):
+    def version(name):
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    check_environment(version)
+
+
+def test_good_environments(recwarn):
+    check(GOOD)
+    check({'torch': '2.1.0', 'mmengine': '0.10.7', 'mmcv': '2.1.0', 'mmdet': '3.3.0'})
+    assert not recwarn
+
+
+@pytest.mark.parametrize('torch', [None, '1.13.1', '0.4.1'])
+def test_torch_missing_or_old(torch):
+    installed = (
+        {**GOOD, 'torch': torch} if torch else {k: v for k, v in GOOD.items() if k != 'torch'}
+    )
+    with pytest.raises(
+        ImportError, match=rf'PyTorch 2.0 or newer, found {torch or "none"}.*pip install torch'
+    ):
+        check(installed)
+
+
+def test_mmengine_missing():
+    with pytest.raises(ImportError, match=r'needs mmengine: pip install "mmfeataug\[onedl\]"'):
+        check({'torch': '2.13.0'})
+
+
+def test_both_families():
+    with pytest.warns(
+        UserWarning, match="onedl-mmdetection and mmdet are both installed.*provide 'mmdet'"
+    ):
+        check({**GOOD, 'mmdet': '3.3.0'})
+
+
+def test_import_is_cheap():
+    code = (
+        'import sys, mmfeataug; '
+        "heavy = [m for m in ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2') if m in "
+        'sys.modules]; '
+        'assert not heavy, heavy'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_engine_and_functional_know_no_framework():
+    code = (
+        'import sys, mmfeataug.engine, mmfeataug.functional; '
+        "known = [m for m in sys.modules if m.split('.')[0] in ('mmengine', 'mmcv', 'mmdet', "
+        "'mmseg', 'mmpretrain')]; "
+        'assert not known, known'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_public_names():
+    import mmfeataug
+
+    assert callable(mmfeataug.attach)
+    for name in ('signed_step', 'interpolate', 'reinject_statistics'):
+        assert callable(getattr(mmfeataug.functional, name))
+    with pytest.raises(AttributeError, match='no attribute'):
+        _ = mmfeataug.nothing

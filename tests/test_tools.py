@@ -1,0 +1,134 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The command-line tools as users run them."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DETECTION = ROOT / 'configs/demo/afan_faster-rcnn_r18_fpn_demo-coco.py'
+SEGMENTATION = ROOT / 'configs/demo/afan_deeplabv3plus_r18_demo-cityscapes.py'
+
+
+def run(script, *args, ok=True):
+    result = subprocess.run(
+        [sys.executable, ROOT / 'tools' / script, *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+    assert (result.returncode == 0) == ok, result.stderr[-3000:]
+    return result.stdout + result.stderr
+
+
+def data_options(folder):
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    return [
+        *(f'{loader}.dataset.data_root={folder}/' for loader in loaders),
+        *(f'{loader}.num_workers=0' for loader in loaders),
+        *(f'{loader}.persistent_workers=False' for loader in loaders),
+    ]
+
+
+@pytest.fixture(scope='module')
+def trained(demo_data, tmp_path_factory):
+    """A segmentor trained for two iterations, resumed for one more."""
+    work_dir = tmp_path_factory.mktemp('work')
+    options = [
+        *data_options(demo_data['cityscapes']),
+        'train_cfg.val_interval=100',
+        'default_hooks.checkpoint.interval=2',
+        'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
+        'model.data_preprocessor.size=(64,64)',
+    ]
+    args = [SEGMENTATION, '--work-dir', work_dir, '--cfg-options', *options]
+    run('train.py', *args, 'train_cfg.max_iters=2')
+    log = run('train.py', *args[:3], '--resume', *args[3:], 'train_cfg.max_iters=3')
+    assert 'resumed epoch: 0, iter: 2' in log
+    assert 'FeatureAugHook: afan at backbone.layer3' in log
+    return work_dir, options
+
+
+def test_train_then_test(trained):
+    work_dir, options = trained
+    dump = work_dir / 'predictions.pkl'
+    log = run(
+        'test.py',
+        SEGMENTATION,
+        work_dir / 'iter_3.pth',
+        '--work-dir',
+        work_dir,
+        '--out',
+        dump,
+        '--cfg-options',
+        *options,
+    )
+    assert 'mIoU' in log
+    with dump.open('rb') as file:
+        assert len(pickle.load(file)) == 4
+
+
+def test_corrupted_images(trained, tmp_path):
+    work_dir, options = trained
+    args = ['test.py', SEGMENTATION, work_dir / 'iter_3.pth', '--work-dir', tmp_path]
+    log = run(*args, '--corruption', 'gaussian_noise', 5, '--cfg-options', *options)
+    assert 'mIoU' in log
+    log = run(*args, '--corruption', 'moonlight', 5, '--cfg-options', *options, ok=False)
+    assert 'moonlight' in log
+    assert 'gaussian_noise' in log
+
+
+def test_missing_data_is_said_before_anything_is_built(tmp_path):
+    log = run(
+        'train.py',
+        DETECTION,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *data_options(tmp_path / 'no'),
+        ok=False,
+    )
+    assert f"data_root='{tmp_path / 'no'}/' is no folder" in log
+    assert '--cfg-options train_dataloader.dataset.data_root=PATH' in log
+    assert 'Traceback' not in log
+
+
+def test_list_taps():
+    log = run(
+        'analysis_tools/list_taps.py',
+        ROOT / 'configs/baseline/faster-rcnn_r18_fpn_12e_bccd.py',
+        *('--size', 64, 64, '--repeats', 1, '--views', 2),
+    )
+    line = next(line for line in log.splitlines() if ' backbone.layer2 ' in line)
+    assert '2x128x8x8' in line
+    share, cost = (float(cell.strip(' x')) for cell in line.split('│')[3:5])
+    assert cost == pytest.approx(1 + 2 * share, abs=0.011)
+    assert 'roi_head.bbox_head.shared_fcs.1' in log
+    assert 'loss_cls' not in log
+
+
+def test_pictures(trained, tmp_path):
+    from mmengine.config import Config
+    from PIL import Image
+
+    from mmfeataug.visualization import draw_curves, draw_predictions
+
+    work_dir, _ = trained
+    cfg = Config.fromfile(next(work_dir.glob('*.py')))
+    cfg.log_level = 'ERROR'
+    path = draw_predictions(
+        {'DeepLabV3+': {'A-FAN': str(work_dir / 'iter_3.pth')}},
+        {'DeepLabV3+': {'clean': cfg}},
+        tmp_path / 'p.png',
+    )
+    assert np.asarray(Image.open(path)).std() > 10
+    path = draw_curves(
+        {('a', 'x'): [3.0, 2.0, 1.0], ('a', 'y'): [2.0, 2.0], ('b', 'x'): [1.0]}, tmp_path / 'c.png'
+    )
+    assert Image.open(path).width > Image.open(path).height
