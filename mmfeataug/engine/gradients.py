@@ -84,8 +84,11 @@ class _Precomputed(torch.autograd.Function):
 
 def all_finite(gradients: Sequence[Tensor | None]) -> bool:
     """Whether every element of every gradient is finite; one synchronisation."""
-    norms = torch._foreach_norm([g for g in gradients if g is not None], float('inf'))
-    return not norms or bool(torch.stack([n.float() for n in norms]).isfinite().all())
+    reached = [g for g in gradients if g is not None and g.numel()]
+    if not reached:
+        return True
+    norms = torch._foreach_norm(reached, float('inf'))
+    return bool(torch.stack([n.float() for n in norms]).isfinite().all())
 
 
 class LossScale:

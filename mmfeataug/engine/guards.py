@@ -172,7 +172,8 @@ def _write_back(current: Any, saved: Any) -> Any:
         return saved
     if type(current) is not type(saved):
         return saved.copy()
-    current.clear()
-    put = current.extend if isinstance(saved, (list, deque)) else current.update
+    target: Any = current
+    target.clear()
+    put = target.extend if isinstance(saved, (list, deque)) else target.update
     put(saved)
-    return current
+    return target

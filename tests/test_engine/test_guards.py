@@ -1,0 +1,85 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+import random
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmfeataug.engine.guards import BatchNormGuard, LossState, RandomState
+
+
+def draw():
+    return torch.rand(1).item(), np.random.rand(), random.random()
+
+
+def test_random_state_covers_all_streams():
+    state = RandomState()
+    first = draw()
+    assert draw() != first
+    for _ in range(2):
+        state.restore()
+        assert draw() == first
+
+
+class TestBatchNormGuard:
+    @pytest.mark.parametrize(
+        ('policy', 'mean', 'moved'), [('shared', 0.0, True), ('frozen', 0.0, False), ('eval', 5.0, False)]
+    )
+    def test_policy(self, policy, mean, moved):
+        norm = nn.BatchNorm1d(2).train()
+        x = torch.randn(64, 2) + 5
+        with BatchNormGuard(norm) as guard:
+            guard.apply(policy)
+            out = norm(x)
+        assert out.mean().item() == pytest.approx(mean, abs=0.5)
+        assert bool(norm.running_mean.any()) is moved
+        assert norm.training
+        assert norm.track_running_stats
+
+    def test_layers_in_eval_mode_stay(self):
+        norm = nn.BatchNorm1d(2).eval()
+        with BatchNormGuard(norm) as guard:
+            guard.apply('shared')
+            assert not norm.training
+
+    def test_restored_after_an_error(self):
+        norm = nn.BatchNorm1d(2).train()
+        with pytest.raises(ValueError), BatchNormGuard(norm) as guard:
+            guard.apply('eval')
+            raise ValueError
+        assert norm.training
+
+
+class Keeper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.queue = deque([1, 2], maxlen=2)
+        self.table = {'a': [1]}
+        self.register_buffer('mean', torch.zeros(2))
+        self.other = nn.Linear(2, 2)
+
+
+class TestLossState:
+    def test_only_what_changes_is_watched_and_put_back(self):
+        model = Keeper()
+        state = LossState(model)
+        before = state.save()
+        queue, mean = model.queue, model.mean
+        model.queue.append(3)
+        model.mean += 1
+        before = state.settle(before)
+        assert len(before) == 1
+        model.new = 7
+        state.restore(before)
+        assert model.queue is queue
+        assert list(queue) == [1, 2]
+        assert model.mean is mean
+        assert not mean.any()
+        assert not hasattr(model, 'new')
+
+    def test_nothing_changes_nothing_is_watched(self):
+        state = LossState(Keeper())
+        assert state.settle(state.save()) == []
+        assert state.save() == []
