@@ -74,7 +74,12 @@ def faster_rcnn_cfg(backbone=None, channels=(64, 128, 256, 512), width=32, rois=
             ),
         ),
         train_cfg=dict(
-            rpn=dict(assigner=assigner, sampler=sampler, allowed_border=-1, pos_weight=-1),
+            rpn=dict(
+                assigner=assigner,
+                sampler={**sampler, 'add_gt_as_proposals': False},
+                allowed_border=-1,
+                pos_weight=-1,
+            ),
             rpn_proposal=dict(
                 nms_pre=200,
                 max_per_img=100,

@@ -4,6 +4,7 @@
 import argparse
 import os
 import os.path as osp
+from collections.abc import Sequence
 
 from mmengine.config import Config, DictAction
 
@@ -25,8 +26,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """The config with the options of :func:`add_common_arguments` applied."""
+def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
+    """The config with the options of :func:`add_common_arguments` applied, its data checked."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
@@ -36,17 +37,17 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
-    check_data(cfg)
+    check_data(cfg, loaders)
     return cfg
 
 
-def check_data(cfg: Config) -> None:
+def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     """Say which folder is missing before models are built.
 
     Raises:
         SystemExit: If a data set's root does not exist.
     """
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for name in loaders:
         for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
             root = dataset.get('data_root')
             if root and '://' not in root and not osp.isdir(root):

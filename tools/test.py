@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_config(args, ('test_dataloader',))
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         hook = cfg.default_hooks.setdefault('visualization', {})
@@ -59,8 +59,12 @@ def main() -> None:
     if args.corruption:
         name, severity = args.corruption
         corrupt = dict(type='mmfeataug.Corrupt', corruption=name, severity=int(severity))
-        pipeline = cfg.test_dataloader.dataset.pipeline
-        loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in t.type]
+        pipeline = cfg.test_dataloader.dataset.get('pipeline') or []
+        loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in str(t.type)]
+        if not loads:
+            raise SystemExit(
+                '--corruption: test_dataloader.dataset.pipeline has no LoadImage... step'
+            )
         pipeline.insert(loads[0] + 1, corrupt)
     if args.out:
         evaluator = cfg.test_evaluator

@@ -18,6 +18,7 @@ class GradientSum:
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
+        self._memory: set[int] = set()
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add one gradient per parameter; takes over tensors where there was none yet."""
@@ -27,12 +28,22 @@ class GradientSum:
             if gradient is None:
                 continue
             if (mine := self.gradients[i]) is None:
-                self.gradients[i] = gradient
+                self.gradients[i] = self._own(gradient)
             else:
                 ours.append(mine)
                 theirs.append(gradient)
         if ours:
             torch._foreach_add_(ours, theirs)
+
+    def _own(self, gradient: Tensor) -> Tensor:
+        """The gradient, in memory of its own: autograd may return one tensor for two parameters, or
+        one expanded from a single value, and what is added in place must not be added twice.
+        """
+        memory = gradient.untyped_storage().data_ptr()
+        if memory in self._memory or 0 in gradient.stride():
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
+        self._memory.add(memory)
+        return gradient
 
     def scale(self, factor: float) -> None:
         """Multiply the sum in place."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BN_POLICIES = ('shared', 'frozen', 'eval')
@@ -37,6 +37,21 @@ class RandomState:
         self._numpy = np.random.get_state()
         self._python = random.getstate()
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RandomState):
+            return NotImplemented
+        mine, theirs = self._key(), other._key()
+        return mine[1:] == theirs[1:] and all(
+            torch.equal(a, b) for a, b in zip(mine[0], theirs[0], strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _key(self) -> tuple[list[torch.Tensor], Any, Any]:
+        _, keys, *rest = self._numpy
+        numpy = (bytes(memoryview(keys)), *rest)  # type: ignore[arg-type]
+        return [self._torch, *(self._cuda or ())], numpy, self._python
+
     def restore(self) -> None:
         """Set all streams back to the state at creation; may be called any number of times."""
         torch.set_rng_state(self._torch)
@@ -44,6 +59,36 @@ class RandomState:
             torch.cuda.set_rng_state_all(self._cuda)
         np.random.set_state(self._numpy)
         random.setstate(self._python)
+
+
+def everywhere(flag: bool, like: torch.Tensor) -> bool:
+    """Whether ``flag`` holds on every process: a pass that one of them skips leaves the others
+    waiting.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return flag
+    vote = torch.tensor(int(flag), device=like.device)
+    distributed.all_reduce(vote, distributed.ReduceOp.MIN)
+    return bool(vote)
+
+
+class RunningStatistics:
+    """The running statistics of batch norms at the time of creation."""
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training]
+        self._buffers = [b for m in norms for b in m.buffers(recurse=False)]
+        self._saved = [b.clone() for b in self._buffers]
+
+    def restore(self) -> None:
+        """Put them back."""
+        for buffer, saved in zip(self._buffers, self._saved, strict=True):
+            buffer.copy_(saved)
+
+    @property
+    def current(self) -> list[torch.Tensor]:
+        """What they are now, those in floating point."""
+        return [b for b in self._buffers if b.is_floating_point()]
 
 
 class BatchNormGuard:
@@ -79,27 +124,46 @@ class BatchNormGuard:
 class LossState:
     """Buffers and plain attributes that a call of ``loss()`` changes, apart from batch norms.
 
-    Dynamic R-CNN keeps an IoU history, others moving averages or queues. Which modules do is found
-    out once, by :meth:`watch` before and :meth:`settle` after the first clean pass; from then on
-    only those are saved and restored.
+    Dynamic R-CNN keeps an IoU history, others moving averages or queues. Which modules do is learnt
+    in the first clean passes (:meth:`learn`); from then on only those are saved and restored.
+
+    Args:
+        model: All of its modules are watched at first, with the helpers they hold.
+        passes: Number of clean passes to learn from.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, passes: int = 10) -> None:
         modules = [m for m in model.modules() if not isinstance(m, _BatchNorm)]
         self._places: list[list[dict[str, Any]]] = [_namespaces(m) for m in modules]
+        self._changed: set[int] = set()
+        self._passes = passes
 
     def save(self) -> list[list[dict[str, Any]]]:
         """Copies of every plain value in every watched place."""
         return [[_copy_plain(space) for space in group] for group in self._places]
 
-    def settle(self, before: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
-        """Keep watching only the modules that changed since ``before``; return their part of
-        ``before``.
+    def learn(
+        self, before: list[list[dict[str, Any]]], after: list[list[dict[str, Any]]]
+    ) -> tuple[list[list[dict[str, Any]]], list[list[dict[str, Any]]]]:
+        """Note what a clean pass changed; after enough passes, watch nothing else any more.
+
+        Args:
+            before: :meth:`save` before the pass.
+            after: :meth:`save` after it.
+
+        Returns:
+            Both, reduced to what is still watched.
         """
-        now = self.save()
-        changed = [i for i, pair in enumerate(zip(before, now, strict=True)) if not _equal(*pair)]
-        self._places = [self._places[i] for i in changed]
-        return [before[i] for i in changed]
+        if self._passes == 0:
+            return before, after
+        self._passes -= 1
+        pairs = enumerate(zip(before, after, strict=True))
+        self._changed |= {i for i, pair in pairs if not _equal(*pair)}
+        if self._passes:
+            return before, after
+        kept = sorted(self._changed)
+        self._places = [self._places[i] for i in kept]
+        return [before[i] for i in kept], [after[i] for i in kept]
 
     def restore(self, saved: list[list[dict[str, Any]]]) -> None:
         """Put the values of :meth:`save` back, in place where the container or tensor allows it."""
@@ -108,7 +172,8 @@ class LossState:
                 for key in [k for k, v in space.items() if _is_state(k, v) and k not in copied]:
                     del space[key]
                 for key, value in copied.items():
-                    space[key] = _write_back(space.get(key), value)
+                    if not _equal(space.get(key), value):
+                        space[key] = _write_back(space.get(key), value)
 
 
 _SCALARS = (bool, int, float, str, type(None))

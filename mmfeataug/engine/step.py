@@ -2,7 +2,8 @@
 """One augmented iteration: clean pass, views, weights and the returned losses meet here."""
 
 import logging
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from .augmentation import FeatureAugmentation, Tail, View
 from .gradients import GradientSum, LossScale, all_finite
-from .guards import LossState, RandomState, no_autocast
+from .guards import LossState, RandomState, RunningStatistics, everywhere, no_autocast
 from .tail import Losses, Place, TailRunner
 from .tap import Recording, TapError
 
@@ -30,7 +31,6 @@ class Settings:
     seed: int
     loss_scale: LossScale = field(default_factory=LossScale)
     loss_state: LossState | None = None
-    settled: bool = False
 
 
 class Step:
@@ -59,6 +59,7 @@ class Step:
         self.scale = settings.loss_scale.value if _autocast_is_fp16() else 1.0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.collected = GradientSum(self.parameters)
+        self.overflow = False
         self.views: Losses = {}
         self.diagnostics: dict[str, Tensor] = {}
 
@@ -69,26 +70,26 @@ class Step:
             settings.loss_state = LossState(self.model)
         state = settings.loss_state.save()
         losses, recordings = self._clean_pass(inputs)
-        if not settings.settled:
-            state, settings.settled = settings.loss_state.settle(state), True
-        state_after, random_after = settings.loss_state.save(), RandomState()
+        state, state_after = settings.loss_state.learn(state, settings.loss_state.save())
+        random_after = RandomState()
         try:
             slopes = self._differentiate(losses, recordings)
             clean = {k: _detached(v) for k, v in losses.items()}
             if not settings.graph:
                 losses = clean
-            for place, recording, slope in zip(self.places, recordings, slopes, strict=True):
+            for place, recording, toward in zip(self.places, recordings, slopes, strict=True):
                 tail = TailRunner(
                     self.model,
                     place,
                     recording,
+                    [i for i, g in enumerate(toward) if g is not None],
                     self.run_stock,
                     inputs,
                     settings.loss_state,
                     state,
                     self.scale,
                 )
-                self._visit(tail, slope, clean)
+                self._visit(tail, [g for g in toward if g is not None], clean)
         finally:
             # The next iteration draws and sees what it would after a stock call.
             settings.loss_state.restore(state_after)
@@ -108,7 +109,9 @@ class Step:
                 raise recording.tap.silent()
         return losses, recordings
 
-    def _differentiate(self, losses: Losses, recordings: list[Recording]) -> list[list[Tensor]]:
+    def _differentiate(
+        self, losses: Losses, recordings: list[Recording]
+    ) -> list[list[Tensor | None]]:
         """Gradient of the clean loss toward every tap and, in the same sweep, every parameter.
         Returns those toward the taps, fp32 and unscaled; the clean graph is gone afterwards unless
         it is to be kept.
@@ -131,7 +134,8 @@ class Step:
         count = len(toward) - len(points)
         if not graph:
             self.collected.add(gradients[:count])
-        slopes, rest = [], list(gradients[count:])
+        slopes: list[list[Tensor | None]] = []
+        rest = list(gradients[count:])
         for recording in recordings:
             recording.release()
             mine, rest = rest[: len(recording.handles)], rest[len(recording.handles) :]
@@ -141,21 +145,14 @@ class Step:
                     'this tap; '
                     'choose a module on the way to the loss'
                 )
-            slopes.append(
-                [
-                    torch.zeros_like(f, dtype=torch.float32)
-                    if g is None
-                    else g.float() / (self.scale * weight)
-                    for f, g in zip(recording.features, mine, strict=True)
-                ]
-            )
+            slopes.append([None if g is None else g.float() / (self.scale * weight) for g in mine])
         return slopes
 
     def _visit(self, tail: TailRunner, slopes: list[Tensor], clean: Losses) -> None:
         """All views at one tap."""
-        place, recording = tail.place, tail.recording
+        place = tail.place
         tail.verify(clean, self.settings.strict)
-        features = [f.float() for f in recording.features]
+        features = [f.float() for f in tail.clean]
         place.shapes = [tuple(f.shape) for f in features]
         clean_is_finite = bool(tail.total(clean).isfinite())
         for name, augmentation in place.members:
@@ -184,7 +181,9 @@ class Step:
         clean_is_finite: bool,
     ) -> None:
         key, weight = f'{name}.loss_{index}', self.ramp * view.weight
-        finite = all_finite(view.features)
+        taught = RunningStatistics(self.model) if augmentation.bn == 'shared' else None
+        # Every process takes the same turns, or collectives inside the tail would not meet.
+        finite = everywhere(all_finite(view.features), clean[0])
         if finite:
             features, kept = tail.cast(view.features, name)
             if kept is not None:
@@ -193,19 +192,26 @@ class Step:
             # Real data has batches whose loss is infinite and whose gradient is not (boxes without
             # an area).
             finite = not clean_is_finite or bool(total.isfinite())
-        if finite and not self.settings.graph:
-            gradients = tail.gradient(total, self.parameters, weight)
-            finite = self.scale != 1 or all_finite(gradients)
-            if finite:
-                self.collected.add(gradients)
-                total = total.detach()
+            finite &= taught is None or all_finite(taught.current)
+            gradients: Sequence[Tensor | None] = ()
+            if not self.settings.graph:
+                gradients = tail.gradient(total, self.parameters, weight)
+                overflow = not all_finite(gradients)
+                self.overflow |= overflow
+                finite &= not overflow
+            finite = everywhere(finite, total)
         if not finite:
+            if taught is not None:
+                taught.restore()
             self.views[key] = clean[0].new_zeros(())
             self.diagnostics[f'{name}.dropped'] += 1
             logger.warning(
                 'iteration %d: view %s is not finite and was dropped', self.iteration, key
             )
             return
+        if not self.settings.graph:
+            self.collected.add(gradients)
+            total = total.detach()
         self.views[key] = weight * total
         for measure, value in _norms(clean, view.features).items():
             measure = f'{name}.{measure}'
@@ -215,14 +221,15 @@ class Step:
         weighted = _weighted(losses, self.settings.clean_weight)
         if not self.settings.graph:
             if self.scale != 1:
-                self.settings.loss_scale.update(all_finite(self.collected.gradients))
+                finite = all_finite(self.collected.gradients) and not self.overflow
+                self.settings.loss_scale.update(finite)
                 self.collected.scale(1 / self.scale)
             _carry(weighted, self.collected)
         return {**weighted, **self.views, **self.diagnostics}
 
     def _generator(self, name: str, like: Tensor) -> torch.Generator:
-        seed = (self.settings.seed * 1_000_003 + self.iteration) * 1009 + sum(name.encode())
-        return torch.Generator(like.device).manual_seed(seed)
+        seed = self.settings.seed * 1_000_003 + self.iteration
+        return torch.Generator(like.device).manual_seed(seed ^ zlib.crc32(name.encode()))
 
 
 def _norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Tensor]:
@@ -234,7 +241,7 @@ def _norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Tensor]:
     means = [
         d.flatten(2).mean((0, 2)) if d.dim() > 3 else d.flatten(0, -2).mean(0)
         for d in deltas
-        if d.dim() > 1
+        if d.dim() > 1 and d.numel()
     ]
     norms = {
         'linf': torch.stack(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .augmentation import FeatureAugmentation
-from .guards import BatchNormGuard, LossState, no_autocast
+from .guards import BatchNormGuard, LossState, everywhere, no_autocast
 from .tap import Recording, Tap, TapError
 
 Losses = dict[str, Any]
@@ -46,6 +46,8 @@ class TailRunner:
     """Runs the tail of one place for one recorded batch.
 
     Attributes:
+        movable: Indices of the recorded features that have a gradient; others (RoI coordinates,
+            grids) are no features to a method.
         run_stock: The stock loss as a function of the inputs.
         loss_state: Restores what losses keep between calls; ``state`` is how it was before the
             clean pass.
@@ -55,23 +57,33 @@ class TailRunner:
     model: nn.Module
     place: Place
     recording: Recording
+    movable: list[int]
     run_stock: Callable[[Any], Losses]
     inputs: Any
     loss_state: LossState
     state: Any
     scale: float
 
+    @property
+    def clean(self) -> list[Tensor]:
+        """The features that a method may move, as recorded."""
+        features = self.recording.features
+        return [features[i] for i in self.movable]
+
     def total(self, losses: Losses) -> Tensor:
         """Total loss as the framework defines it."""
         return self.model.parse_losses(losses)[0]  # type: ignore[operator]
 
     def losses(
-        self, features: list[Tensor], bn: str, grad: bool = True, memoize: bool | None = None
+        self, view: Sequence[Tensor], bn: str, grad: bool = True, memoize: bool | None = None
     ) -> Losses:
         """The stock losses from the tap on, with the random draws of the clean pass. What runs
         before the tap gets no gradient.
         """
         recording, place = self.recording, self.place
+        features = recording.features
+        for i, feature in zip(self.movable, view, strict=True):
+            features[i] = feature
         self.loss_state.restore(self.state)
         recording.random_at_start.restore()
         with ExitStack() as stack:
@@ -89,7 +101,9 @@ class TailRunner:
                 norms.apply(bn)
 
             memoize = place.memoize if memoize is None else memoize
-            replay = stack.enter_context(place.tap.replay(recording, features, fire, memoize))
+            replay = stack.enter_context(
+                place.tap.replay(recording, features, fire, memoize, place.full_precision)
+            )
             losses = self.run_stock(
                 self.inputs if place.tap.module is not None else replay.substitute()
             )
@@ -100,7 +114,9 @@ class TailRunner:
     def evaluate(self, features: Sequence[Tensor], bn: str) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradient toward the features, for attacks."""
         leaves = [f.detach().requires_grad_() for f in features]
-        cast = [leaf.to(c.dtype) for leaf, c in zip(leaves, self.recording.features, strict=True)]
+        cast = leaves
+        if not self.place.full_precision:
+            cast = [leaf.to(c.dtype) for leaf, c in zip(leaves, self.clean, strict=True)]
         # An attack looks at the network, it does not teach its statistics.
         total = self.total(self.losses(cast, 'eval' if bn == 'eval' else 'frozen'))
         gradients = self.gradient(total, leaves, 1.0)
@@ -124,7 +140,7 @@ class TailRunner:
         """The view in the precision of the clean pass, and the share of moved elements that this
         keeps; or the view itself where less than half would be kept.
         """
-        clean, place = self.recording.features, self.place
+        clean, place = self.clean, self.place
         if place.full_precision or all(f.dtype == torch.float32 for f in clean):
             return view, None
         cast = [v.to(c.dtype) for v, c in zip(view, clean, strict=True)]
@@ -133,7 +149,7 @@ class TailRunner:
         ).sum()
         kept = torch.stack([(v != c).sum() for v, c in zip(cast, clean, strict=True)]).sum()
         share = (kept / moved.clamp(min=1)).float()
-        if share >= 0.5 or moved == 0:
+        if not everywhere(bool(share < 0.5 and moved > 0), share):
             return cast, share
         place.full_precision = True
         warnings.warn(
@@ -155,20 +171,26 @@ class TailRunner:
         if place.verified:
             return
         place.verified = True
+        like = recording.features[0]
         reason = f'it is called from inside {recording.foreign}' if recording.foreign else None
         if reason is None:
             version = recording.version()
             try:
-                exact = self._repeats(clean, memoize=True)
+                deviation = self._deviation(clean, memoize=True)
             except Exception as error:
-                exact, reason = False, f'{type(error).__name__}: {error}'
-            if recording.version() != version and not place.tap.copy_records:
-                # Something writes into recorded results. Run this batch in full, record copies from
-                # the next one on.
+                deviation, reason = float('inf'), f'{type(error).__name__}: {error}'
+            written = recording.version() != version and not place.tap.copy_records
+            if not everywhere(not written, like):
+                # Something writes into recorded results. Run this batch in full, and record copies
+                # from the next one on.
                 place.tap.copy_records, place.memoize, place.verified = True, False, False
                 return
-            # A model that does not repeat itself is not the tap's fault.
-            if exact or (reason is None and not self._repeats(clean, memoize=False)):
+            exact = deviation == 0
+            if not everywhere(exact, like):
+                # A model that does not repeat itself to the last bit is not the tap's fault.
+                noise = self._deviation(clean, memoize=False)
+                exact = noise > 0 and deviation <= 4 * noise
+            if everywhere(exact, like):
                 place.memoize = True
                 return
         message = (
@@ -178,19 +200,25 @@ class TailRunner:
         if strict:
             raise TapError(f'{message}; choose another tap or strict=False')
         warnings.warn(
-            f'{message}; each view runs the whole network instead, at the cost of one more '
-            'forward pass',
+            f'{message}; each view runs the whole network instead, at the cost of one more forward '
+            'pass',
             stacklevel=2,
         )
         place.memoize = False
 
-    def _repeats(self, clean: Losses, memoize: bool) -> bool:
-        losses = self.losses(self.recording.features, 'frozen', grad=False, memoize=memoize)
-        return losses.keys() == clean.keys() and all(
-            torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
-            for key in losses
-            for a, b in zip(_tensors(losses[key]), _tensors(clean[key]), strict=True)
-        )
+    def _deviation(self, clean: Losses, memoize: bool) -> float:
+        """Largest relative difference of a loss term when the unchanged features are replayed."""
+        losses = self.losses(self.clean, 'frozen', grad=False, memoize=memoize)
+        if losses.keys() != clean.keys():
+            return float('inf')
+        deviation = 0.0
+        for key in losses:
+            for a, b in zip(_tensors(losses[key]), _tensors(clean[key]), strict=True):
+                a, b = torch.nan_to_num(a.float()), torch.nan_to_num(b.float())
+                if not torch.equal(a, b):
+                    scale = b.abs().max().clamp(min=torch.finfo(b.dtype).tiny)
+                    deviation = max(deviation, float((a - b).abs().max() / scale))
+        return deviation
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
@@ -48,6 +49,8 @@ class Tap:
         # outermost callers remain.
         self._prefix: list[nn.Module] = []
         self._settled = False
+        # Modules whose forward draws random numbers; None until the first pass has shown it.
+        self._drawing: set[nn.Module] | None = None
         # Set once it is known that something changes recorded results in place.
         self.copy_records = False
         if self.module is not None:
@@ -82,6 +85,7 @@ class Tap:
         features: list[Tensor],
         on_fire: Callable[[], None],
         memoize: bool = True,
+        widen: bool = False,
     ) -> Iterator['Replay']:
         """Within this context a pass starts from ``features`` at the tap.
 
@@ -91,8 +95,9 @@ class Tap:
             on_fire: Called when the tap is reached for the first time.
             memoize: False runs the modules before the tap again instead of returning what was
                 recorded.
+            widen: Return recorded results of a narrow type as float32, for a pass outside autocast.
         """
-        replay = Replay(recording, features, on_fire)
+        replay = Replay(recording, features, on_fire, widen)
         around = replay._recall if memoize else replay._rerun
         with patched(self._replacements(around, replay._replace)):
             yield replay
@@ -125,6 +130,7 @@ class Tap:
     def _settle(self, recording: 'Recording') -> None:
         if self._settled or not recording.features:
             return
+        self._drawing = recording.drawing
         nested = {child for m in recording.called for child in m.modules() if child is not m}
         self._prefix = [m for m in self._prefix if m not in nested]
         self._settled = True
@@ -149,7 +155,10 @@ class Recording:
         self.structures: list[tuple[list[Any], Any, list[int | None]]] = []
         self.random_at_start = RandomState()
         self.random: list[RandomState] = []
-        self.calls: dict[tuple[nn.Module, str], list[Any]] = defaultdict(list)
+        self.calls: dict[tuple[nn.Module, str], list[tuple[Any, RandomState | None]]] = defaultdict(
+            list
+        )
+        self.drawing: set[nn.Module] = set()
         self.called: set[nn.Module] = set()
         self.foreign: str | None = None
         self._running: list[nn.Module] = []
@@ -194,7 +203,10 @@ class Recording:
                 f'tap at {self.tap}: the module yields no floating-point tensor '
                 f'({type(value).__name__}); tap a module that yields features'
             )
-        kept = [leaf if slot is None else None for leaf, slot in zip(leaves, slots, strict=True)]
+        kept = [
+            self.isolate(leaf) if slot is None else None
+            for leaf, slot in zip(leaves, slots, strict=True)
+        ]
         self.structures.append((kept, spec, slots))
         self.random.append(RandomState())
         return tree_unflatten(passed, spec)
@@ -211,9 +223,8 @@ class Recording:
 
     def version(self) -> int:
         """Grows when an operation changes a recorded tensor in place."""
-        return sum(
-            t._version for t in tree_flatten(list(self.calls.values()))[0] if isinstance(t, Tensor)
-        )
+        results = [result for records in self.calls.values() for result, _ in records]
+        return sum(t._version for t in tree_flatten(results)[0] if isinstance(t, Tensor))
 
     def release(self) -> None:
         """Let go of the autograd graph; values stay."""
@@ -235,13 +246,21 @@ class Recording:
             outermost, before = not self._running, not self.fired
             if outermost:
                 self.called.add(module)
+            drawing = self.tap._drawing
+            # Heads draw when their samplers have more candidates than they need, so they always
+            # count.
+            draws = name != 'forward' or drawing is None or module in drawing
+            state = RandomState() if outermost and before and draws else None
             self._running.append(module)
             try:
                 result = original(*args, **kwargs)
             finally:
                 self._running.pop()
             if outermost and before and not self.fired:
-                self.calls[module, name].append(tree_map(self.isolate, result))
+                after = RandomState() if state else None
+                if after is not None and after != state:
+                    self.drawing.add(module)
+                self.calls[module, name].append((tree_map(self.isolate, result), after))
             return result
 
         return call
@@ -251,9 +270,14 @@ class Replay:
     """One pass from given features; see :meth:`Tap.replay`."""
 
     def __init__(
-        self, recording: Recording, features: list[Tensor], on_fire: Callable[[], None]
+        self,
+        recording: Recording,
+        features: list[Tensor],
+        on_fire: Callable[[], None],
+        widen: bool = False,
     ) -> None:
         self._recording = recording
+        self._widen = widen
         self._features = features
         self._on_fire = on_fire
         self._depth = 0
@@ -281,6 +305,11 @@ class Replay:
         ]
         return tree_unflatten(leaves, spec)
 
+    def _isolate(self, value: Any) -> Any:
+        value = self._recording.isolate(value)
+        narrow = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+        return value.float() if self._widen and narrow else value
+
     def _replace(self, module: nn.Module, name: str, original: Callable) -> Callable:
         def forward(*args: Any, **kwargs: Any) -> Any:
             if self._recording.tap.side == 'output':
@@ -298,7 +327,12 @@ class Replay:
             turn = self._seen[module, name]
             self._seen[module, name] += 1
             if turn < len(results):
-                return tree_map(self._recording.isolate, results[turn])
+                result, random_state = results[turn]
+                # What follows outside of modules (samplers) draws what it drew in the recorded
+                # pass.
+                if random_state is not None:
+                    random_state.restore()
+                return tree_map(self._isolate, result)
             self._depth += 1
             try:
                 return original(*args, **kwargs)

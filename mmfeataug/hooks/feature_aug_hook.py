@@ -64,7 +64,7 @@ class FeatureAugHook(Hook):
         ):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f'{name}={value!r}: give a whole number of at least {least}')
-        if end is not None and end <= begin:
+        if end is not None and (not isinstance(end, int) or end <= begin):
             raise ValueError(
                 f'end={end!r} must come after begin={begin!r}; None is the end of training'
             )
@@ -86,6 +86,10 @@ class FeatureAugHook(Hook):
         """
         _refuse_run(runner)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        left_over = vars(model).get('loss')
+        if isinstance(left_over, AugmentedLoss):
+            # An earlier training run of this process was interrupted.
+            left_over.detach()
         augmentations = [*self.augmentations, *collect(model)]
         if not augmentations:
             raise ValueError(

@@ -99,9 +99,8 @@ class AFAN(FeatureAugmentation):
     @property
     def active(self) -> bool:
         """False if every weight is 0, or if nothing moves any view."""
-        moved = self.noise > 0 or (
-            any(self.strengths) and (self.gamma > 0 or (self.random_start and self.eps))
-        )
+        step = self.gamma > 0 or (self.random_start and self.eps)
+        moved = self.noise > 0 or (any(self.strengths) and step and self.eps != 0)
         return any(self.weight) and bool(moved)
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:

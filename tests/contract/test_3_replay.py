@@ -153,3 +153,47 @@ class TestPrefix:
             ValueError, match=r"live_prefix=True at 'backbone\.layer3' needs engine='graph'"
         ):
             mmfeataug.attach(build_segmentor(), [afan('backbone.layer3', live_prefix=True)])
+
+
+@pytest.mark.parametrize(
+    'at',
+    ['roi_head.bbox_roi_extractor', 'roi_head.bbox_head.shared_fcs.1', 'roi_head.bbox_head.fc_cls'],
+)
+def test_roi_samplers_draw_the_same_regions(at):
+    """Samplers draw only when there are more candidates than places: few boxes first, many
+    later."""
+    from mmengine.structures import InstanceData
+
+    from tests.models import build_detector, faster_rcnn_cfg
+
+    model = build_detector(faster_rcnn_cfg(rois=16))
+    inputs, samples = random_test_batch(model)
+    settings = dict(strengths=(0.0,), gamma=0.0, noise=1e-45, weight=1.0, bn='frozen')
+    with mmfeataug.attach(model, [afan(at, **settings)], strict=True):
+        for count in (3, 40):
+            for sample in samples:
+                corner = torch.rand(count, 2) * 40
+                boxes = torch.cat([corner, corner + 8 + torch.rand(count, 2) * 15], 1)
+                sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.arange(count) % 3)
+            losses, _ = step(model, (inputs, samples))
+            clean = {k: v for k, v in losses.items() if not k.startswith('afan')}
+            assert torch.equal(losses['afan.loss_0'], model.parse_losses(clean)[0].detach()), count
+
+
+@pytest.mark.parametrize('engine', ['precomputed', 'graph'])
+def test_coordinates_are_no_features(engine):
+    """RoI coordinates are floats that enter the extractor beside the features; no method may move
+    them."""
+    from tests.models import build_detector
+
+    model = build_detector()
+    batch = random_test_batch(model)
+    rois = []
+    hook = lambda _, args: rois.append(args[1].clone())  # noqa: E731
+    model.roi_head.bbox_roi_extractor.roi_layers[0].register_forward_pre_hook(hook)
+    settings = dict(noise=0.5, gamma=0.1, strengths=(1.0,), weight=0.5)
+    at = 'roi_head.bbox_roi_extractor'
+    with mmfeataug.attach(model, [afan(at, 'input', **settings)], engine=engine, strict=True):
+        step(model, batch)
+    assert len(rois) > 1
+    assert all(torch.equal(r, rois[0]) for r in rois)

@@ -126,6 +126,22 @@ def test_bad_view_is_dropped_and_the_step_goes_on(build, at, value, engine, capl
     assert all(g.isfinite().all() for g in results[1].values() if g is not None)
 
 
+def test_dropped_view_teaches_no_batch_norm():
+    """A view that is finite at the tap and overflows behind it leaves the running statistics alone."""
+
+    class Overflowing(Good):
+        def views(self, features, gradients, tail):
+            yield View([f * 1e30 for f in features], self.weight)
+
+    model, stock = build_detector(), build_detector()
+    batch = random_test_batch(model)
+    with mmfeataug.attach(model, [Overflowing('backbone.layer2', 0)]):
+        losses, _ = step(model, batch)
+    step(stock, batch)
+    assert float(losses['overflowing.dropped']) == 1
+    assert_same(buffers(model), buffers(stock))
+
+
 def test_box_without_area():
     """Its loss is infinite while the gradients are finite, as in stock; views go on."""
     stock, ours = build_detector(), build_detector()

@@ -45,6 +45,16 @@ def test_small_perturbation_runs_wide_and_says_so():
     assert float(losses['afan.linf']) == pytest.approx(1e-5, rel=0.3)
 
 
+@pytest.mark.parametrize('engine', ['precomputed', 'graph'])
+@pytest.mark.parametrize('at', ['backbone.layer4.1.conv1', 'decode_head.bottleneck.conv'])
+def test_wide_views_meet_recorded_skips(at, engine):
+    """Recorded results of the narrow type reach a tail that runs in float32; attack steps too."""
+    with pytest.warns(UserWarning, match='run in float32'):
+        losses, result, _ = amp_step(at=at, gamma=1e-7, steps=2, engine=engine)
+    assert float(losses['afan.dropped']) == 0
+    assert all(g.isfinite().all() for g in result.values() if g is not None)
+
+
 @pytest.mark.parametrize(('dtype', 'scale'), [(torch.bfloat16, 1.0), (torch.float16, 2.0**16)])
 def test_engines_agree(dtype, scale):
     """In fp16 the plain engine needs the framework's scaler against underflow, the other brings its

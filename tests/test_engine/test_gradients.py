@@ -8,7 +8,11 @@ from mmfeataug.engine.gradients import GradientSum, all_finite
 
 @pytest.fixture
 def parameters():
-    return [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(1))]
+    return [
+        nn.Parameter(torch.zeros(2)),
+        nn.Parameter(torch.zeros(3)),
+        nn.Parameter(torch.zeros(1)),
+    ]
 
 
 class TestGradientSum:
@@ -53,7 +57,7 @@ class TestGradientSum:
         collected.add([torch.ones(2), None, None])
         value = collected.attach_to(torch.tensor(0.0))
         value.backward(retain_graph=True)
-        with pytest.raises(RuntimeError, match="differentiated twice.*engine='graph'"):
+        with pytest.raises(RuntimeError, match=r"differentiated twice.*engine='graph'"):
             value.backward()
 
     def test_nothing_collected_is_a_constant(self, parameters):
@@ -71,3 +75,18 @@ def test_all_finite(values, finite):
 def test_nothing_is_finite():
     assert all_finite([])
     assert all_finite([None])
+
+
+def test_gradients_that_share_memory_are_added_once(parameters):
+    """autograd may return one tensor for two parameters, or one expanded from a single value."""
+    a, b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    collected = GradientSum([a, b])
+    for _ in range(2):
+        loss = ((a + b) * torch.tensor([1.0, 3.0])).sum() + a.sum() + b.sum()
+        collected.add(torch.autograd.grad(loss, [a, b]))
+    (collected.attach_to(torch.tensor(0.0)) * 0.5).backward()
+    assert a.grad.tolist() == b.grad.tolist() == [2.0, 4.0]
+    single = GradientSum([a])
+    single.add(torch.autograd.grad(a.sum(), [a]))
+    single.add(torch.autograd.grad(a.sum(), [a]))
+    assert single.gradients[0].tolist() == [2.0, 2.0]

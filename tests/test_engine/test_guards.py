@@ -25,7 +25,8 @@ def test_random_state_covers_all_streams():
 
 class TestBatchNormGuard:
     @pytest.mark.parametrize(
-        ('policy', 'mean', 'moved'), [('shared', 0.0, True), ('frozen', 0.0, False), ('eval', 5.0, False)]
+        ('policy', 'mean', 'moved'),
+        [('shared', 0.0, True), ('frozen', 0.0, False), ('eval', 5.0, False)],
     )
     def test_policy(self, policy, mean, moved):
         norm = nn.BatchNorm1d(2).train()
@@ -64,12 +65,12 @@ class Keeper(nn.Module):
 class TestLossState:
     def test_only_what_changes_is_watched_and_put_back(self):
         model = Keeper()
-        state = LossState(model)
+        state = LossState(model, passes=1)
         before = state.save()
         queue, mean = model.queue, model.mean
         model.queue.append(3)
         model.mean += 1
-        before = state.settle(before)
+        before, _ = state.learn(before, state.save())
         assert len(before) == 1
         model.new = 7
         state.restore(before)
@@ -80,6 +81,6 @@ class TestLossState:
         assert not hasattr(model, 'new')
 
     def test_nothing_changes_nothing_is_watched(self):
-        state = LossState(Keeper())
-        assert state.settle(state.save()) == []
+        state = LossState(Keeper(), passes=1)
+        assert state.learn(state.save(), state.save()) == ([], [])
         assert state.save() == []

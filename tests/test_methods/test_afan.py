@@ -120,6 +120,7 @@ class TestSettings:
             ({'strengths': (0.0, 0.0)}, False),
             ({'weight': 0}, False),
             ({'weight': (0.0,)}, False),
+            ({'eps': 0.0}, False),
             ({'gamma': 0.0, 'noise': 0.1}, True),
             ({'gamma': 0.0, 'random_start': True, 'eps': 0.1}, True),
         ],
