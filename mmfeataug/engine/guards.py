@@ -83,7 +83,8 @@ class RunningStatistics:
     def restore(self) -> None:
         """Put them back."""
         for buffer, saved in zip(self._buffers, self._saved, strict=True):
-            buffer.copy_(saved)
+            # Past the version counter: graphs of other passes have saved these buffers.
+            buffer.data.copy_(saved)
 
     @property
     def current(self) -> list[torch.Tensor]:
@@ -229,8 +230,7 @@ def _equal(a: Any, b: Any) -> bool:
 def _write_back(current: Any, saved: Any) -> Any:
     if isinstance(saved, torch.Tensor):
         if isinstance(current, torch.Tensor) and current.shape == saved.shape:
-            with torch.no_grad():
-                current.copy_(saved)
+            current.data.copy_(saved)
             return current
         return saved.clone()
     if not isinstance(saved, _CONTAINERS):

@@ -46,7 +46,7 @@ def test_small_perturbation_runs_wide_and_says_so():
 
 
 @pytest.mark.parametrize('engine', ['precomputed', 'graph'])
-@pytest.mark.parametrize('at', ['backbone.layer4.1.conv1', 'decode_head.bottleneck.conv'])
+@pytest.mark.parametrize('at', ['decode_head.c1_bottleneck.conv', 'decode_head.bottleneck.conv'])
 def test_wide_views_meet_recorded_skips(at, engine):
     """Recorded results of the narrow type reach a tail that runs in float32; attack steps too."""
     with pytest.warns(UserWarning, match='run in float32'):
