@@ -127,7 +127,7 @@ def test_bad_view_is_dropped_and_the_step_goes_on(build, at, value, engine, capl
 
 
 def test_dropped_view_teaches_no_batch_norm():
-    """A view that is finite at the tap and overflows behind it leaves the running statistics alone."""
+    """A view that is finite at the tap and overflows behind it leaves running statistics alone."""
 
     class Overflowing(Good):
         def views(self, features, gradients, tail):
