@@ -32,9 +32,9 @@ from mmfeataug.engine.timing import tail_shares
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'baseline'
 # Name: config, tap, images, height and width.
 MODELS = {
-    'faster-rcnn_r18': ('faster-rcnn_r18_fpn_12e_bccd.py', 'backbone.layer2', 4, (256, 320)),
+    'faster-rcnn_r18': ('faster-rcnn_r18_fpn_8e_bccd.py', 'backbone.layer2', 4, (256, 320)),
     'faster-rcnn_r18_roi': (
-        'faster-rcnn_r18_fpn_12e_bccd.py',
+        'faster-rcnn_r18_fpn_8e_bccd.py',
         'roi_head.bbox_head.shared_fcs.1',
         4,
         (256, 320),
