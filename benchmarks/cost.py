@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What an augmented step costs, beside the stock step.
 
-    python benchmarks/cost.py [--steps 12] [--model fast-rcnn ...] [--no-memory]
+    python benchmarks/cost.py [--steps 12] [--model faster-rcnn_r18 ...] [--no-memory]
 
 Times are taken in one process, the variants in turn, so that a drift of the machine's speed meets
 all alike; printed is the median over rounds of (variant / stock of the same round). Peak memory is
@@ -203,5 +203,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    torch.set_num_threads(2)
     main()
