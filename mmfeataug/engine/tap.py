@@ -284,8 +284,8 @@ class Replay:
         self._seen: dict[tuple[nn.Module, str], int] = defaultdict(int)
         self.occurrence = 0
 
-    def substitute(self, value: Any = None) -> Any:
-        """What goes on from the tap in place of ``value``.
+    def substitute(self) -> Any:
+        """What goes on from the tap in place of what the module yields.
 
         Raises:
             TapError: If the tap is reached more often than in the recorded pass.
