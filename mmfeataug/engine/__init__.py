@@ -3,6 +3,7 @@
 
 from .augmentation import FeatureAugmentation, Tail, View
 from .augmented_loss import AugmentedLoss
-from .tap import Tap, TapError
+from .recording import TapError
+from .tap import Tap
 
 __all__ = ['AugmentedLoss', 'FeatureAugmentation', 'Tail', 'Tap', 'TapError', 'View']

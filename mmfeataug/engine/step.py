@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from .augmentation import FeatureAugmentation, Tail, View
 from .gradients import GradientSum, LossScale, all_finite
 from .guards import LossState, RandomState, RunningStatistics, everywhere, no_autocast
+from .recording import Recording, TapError
 from .tail import Losses, Place, TailRunner
-from .tap import Recording, TapError
 
 logger = logging.getLogger('mmfeataug')
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .augmentation import FeatureAugmentation
 from .guards import BatchNormGuard, LossState, everywhere, no_autocast
-from .tap import Recording, Tap, TapError
+from .recording import Recording, TapError
+from .tap import Tap
 
 Losses = dict[str, Any]
 logger = logging.getLogger('mmfeataug')
