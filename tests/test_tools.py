@@ -84,6 +84,34 @@ def test_corrupted_images(trained, tmp_path):
     assert 'gaussian_noise' in log
 
 
+def test_inference_apis_take_plugin_configs(trained, demo_data):
+    """A checkpoint of a plugin run predicts the same in the plugin's config and in the stock one."""
+    from mmdet.apis import inference_detector, init_detector
+    from mmseg.apis import inference_model, init_model
+
+    work_dir, _ = trained
+    image = str(next(Path(demo_data['cityscapes']).glob('leftImg8bit/val/*/*.png')))
+    models = [
+        init_model(str(config), str(work_dir / 'iter_3.pth'), device='cpu')
+        for config in (SEGMENTATION, stock_of(SEGMENTATION))
+    ]
+    ours, stock = (inference_model(m, image).seg_logits.data for m in models)
+    assert ours.equal(stock)
+
+    models = [
+        init_detector(str(config), None, palette='coco', device='cpu')
+        for config in (DETECTION, stock_of(DETECTION))
+    ]
+    models[1].load_state_dict(models[0].state_dict(), strict=True)
+    ours, stock = (inference_detector(m, image).pred_instances for m in models)
+    assert ours.bboxes.equal(stock.bboxes)
+    assert ours.scores.equal(stock.scores)
+
+
+def stock_of(config):
+    return config.with_name(config.name.removeprefix('afan_'))
+
+
 def test_missing_data_is_said_before_anything_is_built(tmp_path):
     log = run(
         'train.py',

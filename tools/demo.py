@@ -4,9 +4,13 @@ scenes in VOC, COCO and Cityscapes layout. Prints mAP and mIoU, clean and corrup
 pictures."""
 
 import argparse
+import contextlib
 import copy
+import io
+import itertools
 import json
 import logging
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -80,6 +84,8 @@ def load(name: str, work_dir: Path, seed: int) -> Config:
     cfg.randomness = dict(seed=seed)
     cfg.log_level = 'ERROR'
     cfg.visualizer.vis_backends = []
+    # A worker process for a few small images costs more than it saves.
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.default_hooks.logger = dict(type='LoggerHook', interval=10**9)
     # Runners built within one second would share a name, and with it their default scope.
     cfg.experiment_name = f'{work_dir.name}-{time.monotonic_ns()}'
@@ -129,37 +135,16 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
-    console, start = Console(width=110), time.monotonic()
+    console, start = Console(width=110, file=sys.stdout), time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     console.print(f'Drawing scenes into {DATA} ...')
     make_demo_data(DATA)
 
-    checkpoints, curves, results = {}, {}, {}
-    columns = (
-        TextColumn('{task.description:42}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        for pipeline, name in TRAINED.items():
-            for method, prefix in METHODS.items():
-                checkpoints[pipeline, method], curves[pipeline, method] = train(
-                    prefix + name,
-                    args.out / f'{prefix}{Path(name).stem}',
-                    args.seed,
-                    progress,
-                    f'train {pipeline}, {method}',
-                )
-        task = progress.add_task('evaluate', total=len(METRICS) * len(METHODS) * len(CONDITIONS))
-        for metric, (pipeline, *_) in METRICS.items():
-            for method in METHODS:
-                for condition, corruption in CONDITIONS.items():
-                    results[metric, method, condition] = evaluate(
-                        metric, checkpoints[pipeline, method], corruption, args.out, args.seed
-                    )
-                    progress.advance(task)
-
+    # The frameworks print tables of their own; the console holds on to the real standard output.
+    with contextlib.redirect_stdout(io.StringIO()):
+        checkpoints, curves = train_all(args, console)
+        results = evaluate_all(args, console, checkpoints)
+        pictures = draw_all(args, checkpoints, curves)
     table = Table(
         'metric',
         'method',
@@ -168,32 +153,67 @@ def main() -> None:
     )
     for metric in METRICS:
         for method in METHODS:
-            table.add_row(
-                metric, method, *(f'{results[metric, method, c]:.1f}' for c in CONDITIONS)
-            )
+            values = (f'{results[metric, method, c]:.1f}' for c in CONDITIONS)
+            table.add_row(metric, method, *values)
     console.print(table)
     rows = [dict(metric=m, method=a, condition=c, value=v) for (m, a, c), v in results.items()]
     (args.out / 'results.json').write_text(json.dumps(rows, indent=2))
-    pictures = [
-        draw_curves(curves, args.out / 'loss_curves.png'),
-        draw_predictions(
-            {
-                pipeline: {method: str(checkpoints[pipeline, method]) for method in METHODS}
-                for pipeline in TRAINED
-            },
-            {
-                pipeline: {
-                    label: corrupted(load(name, args.out / 'test', args.seed), condition)
-                    for label, condition in CONDITIONS.items()
-                }
-                for pipeline, name in TRAINED.items()
-            },
-            args.out / 'predictions.png',
-        ),
-    ]
-    console.print(
-        f'{(time.monotonic() - start) / 60:.1f} minutes. Pictures: {", ".join(map(str, pictures))}'
+    minutes = (time.monotonic() - start) / 60
+    console.print(f'{minutes:.1f} minutes. Pictures: {", ".join(map(str, pictures))}')
+
+
+def bars(console: Console) -> Progress:
+    """Progress bars that leave standard output alone."""
+    columns = (
+        TextColumn('{task.description:42}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
     )
+    return Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
+
+
+def train_all(args: argparse.Namespace, console: Console) -> tuple[dict, dict]:
+    """Checkpoints and loss curves by pipeline and method."""
+    checkpoints, curves = {}, {}
+    with bars(console) as progress:
+        for pipeline, name in TRAINED.items():
+            for method, prefix in METHODS.items():
+                work_dir = args.out / f'{prefix}{Path(name).stem}'
+                label = f'train {pipeline}, {method}'
+                checkpoints[pipeline, method], curves[pipeline, method] = train(
+                    prefix + name, work_dir, args.seed, progress, label
+                )
+    return checkpoints, curves
+
+
+def evaluate_all(args: argparse.Namespace, console: Console, checkpoints: dict) -> dict:
+    """Percent by metric, method and condition."""
+    cases = list(itertools.product(METRICS, METHODS, CONDITIONS))
+    results = {}
+    with bars(console) as progress:
+        for metric, method, condition in progress.track(cases, description='evaluate'):
+            checkpoint = checkpoints[METRICS[metric][0], method]
+            results[metric, method, condition] = evaluate(
+                metric, checkpoint, CONDITIONS[condition], args.out, args.seed
+            )
+    return results
+
+
+def draw_all(args: argparse.Namespace, checkpoints: dict, curves: dict) -> list[Path]:
+    """Loss curves, and what each model sees."""
+    by_pipeline = {p: {m: checkpoints[p, m] for m in METHODS} for p in TRAINED}
+    configs = {
+        pipeline: {
+            label: corrupted(load(name, args.out / 'test', args.seed), condition)
+            for label, condition in CONDITIONS.items()
+        }
+        for pipeline, name in TRAINED.items()
+    }
+    return [
+        draw_curves(curves, args.out / 'loss_curves.png'),
+        draw_predictions(by_pipeline, configs, args.out / 'predictions.png'),
+    ]
 
 
 if __name__ == '__main__':
