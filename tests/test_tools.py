@@ -85,7 +85,7 @@ def test_corrupted_images(trained, tmp_path):
 
 
 def test_inference_apis_take_plugin_configs(trained, demo_data):
-    """A checkpoint of a plugin run predicts the same in the plugin's config and in the stock one."""
+    """A plugin run's checkpoint predicts the same in the plugin's config and in the stock one."""
     from mmdet.apis import inference_detector, init_detector
     from mmseg.apis import inference_model, init_model
 
