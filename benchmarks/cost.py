@@ -42,7 +42,7 @@ MODELS = {
     'deeplabv3plus_r50': (
         'deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py',
         'backbone.layer3',
-        4,
+        2,
         (128, 128),
     ),
 }
