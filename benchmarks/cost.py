@@ -12,7 +12,6 @@ with: t is the share of the stock step behind the tap, by time stamps in forward
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -126,19 +125,24 @@ def time_variants(name: str, rounds: int) -> tuple[float, dict[str, list[float]]
 
 
 def peak_memory(name: str, variant: str) -> None:
-    """Print the growth of the largest resident set over a few steps, and the size of the gradients,
-    in MiB.
-    """
+    """Print the growth of resident memory over a few steps, and the size of the gradients, in
+    MiB."""
     model, batch = build(name)
     attach(model, MODELS[name][1], variant)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux: start the high-water mark anew, or the peak of the imports would hide that of the
+    # steps.
+    Path('/proc/self/clear_refs').write_text('5')
+    before = resident('VmRSS')
     for _ in range(3):
         step(model, batch)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    gradients = (
-        sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad) / 2**20
-    )
-    print(json.dumps([grown, gradients]))
+    gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    print(json.dumps([resident('VmHWM') - before, gradients / 2**20]))
+
+
+def resident(which: str) -> float:
+    """A line of /proc/self/status, in MiB."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
 
 
 def measure_memory(name: str, variant: str) -> tuple[float, float]:

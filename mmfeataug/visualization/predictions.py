@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -23,8 +24,8 @@ def render_prediction(
         index: Which test image.
 
     Returns:
-        Ground truth and prediction, painted on the image as the model gets it; RGB, ``(H, W, 3)``
-        uint8.
+        Ground truth and prediction, painted on the image as the model gets it, in the file's size;
+        RGB, ``(H, W, 3)`` uint8.
     """
     cfg = copy.deepcopy(cfg)
     cfg.load_from = str(checkpoint)
@@ -40,6 +41,8 @@ def render_prediction(
     with torch.no_grad():
         sample = runner.model.test_step(data)[0].cpu()
     image = data['inputs'][0].permute(1, 2, 0).numpy()
+    # Predictions and labels are in the size of the file, whatever the pipeline made of it.
+    image = mmcv.imresize(image, sample.ori_shape[::-1])
     if cfg.model.data_preprocessor.get('bgr_to_rgb'):
         image = image[..., ::-1]
     visualizer = runner.visualizer
