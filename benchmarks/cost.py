@@ -126,7 +126,8 @@ def time_variants(name: str, rounds: int) -> tuple[float, dict[str, list[float]]
 
 def peak_memory(name: str, variant: str) -> None:
     """Print the growth of resident memory over a few steps, and the size of the gradients, in
-    MiB."""
+    MiB.
+    """
     model, batch = build(name)
     attach(model, MODELS[name][1], variant)
     # Linux: start the high-water mark anew, or the peak of the imports would hide that of the
