@@ -1,4 +1,4 @@
-# Two views in the encoder and one in the decoder. Strengths and weights are ours: the release tuned
+# One view in the encoder and one in the decoder. Strengths and weights are ours: the release tuned
 # its own on pre-trained features.
 _base_ = './deeplabv3plus_r18_demo-cityscapes.py'
 custom_hooks = [
@@ -10,9 +10,7 @@ custom_hooks = [
                 type='mmfeataug.AFAN',
                 at='backbone.layer3',
                 gamma=0.1,
-                strengths=(0.5, 1.0),
-                reinject=(False, True),
-                weight=0.2,
+                weight=0.4,
             ),
             dict(
                 type='mmfeataug.AFAN',
