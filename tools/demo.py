@@ -138,7 +138,7 @@ def main() -> None:
     console, start = Console(width=110, file=sys.stdout), time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     console.print(f'Drawing scenes into {DATA} ...')
-    make_demo_data(DATA)
+    make_demo_data(DATA, val=16)
 
     # The frameworks print tables of their own; the console holds on to the real standard output.
     with contextlib.redirect_stdout(io.StringIO()):
