@@ -160,6 +160,24 @@ def test_afan_weights(name):
     assert hook.clean_weight + views == pytest.approx(3.8 / 3 if mirrored else 1)
 
 
+@pytest.mark.parametrize(
+    ('name', 'losses', 'total'),
+    [
+        ('afan_faster-rcnn_r50-c4_1xb8-11k_voc07', (1, 1.2, 1.3, 1.4, 1.5, 2), 1.693333),
+        ('afan_deeplabv3plus_r50-d16_1xb4-30k_voc12-513x513', (1, 1.2, 1.3, 2), 1.15),
+    ],
+)
+def test_release_objective(name, losses, total):
+    """Clean loss, encoder views, last view: weighed by the config as by the release."""
+    (hook,) = load(f'afan/{name}_release.py').custom_hooks
+    weights = [hook.clean_weight]
+    for augmentation in hook.augmentations:
+        weights += [augmentation.weight] * len(augmentation.strengths)
+    assert sum(w * v for w, v in zip(weights, losses, strict=True)) == pytest.approx(
+        total, abs=1e-6
+    )
+
+
 @pytest.mark.parametrize('name', CONFIGS)
 def test_trains(name, data, tmp_path):
     cfg = shrink(load(name), data, tmp_path)

@@ -14,11 +14,6 @@ SWIN = dict(
     drop_path_rate=0.3,
     out_indices=(0, 1, 2, 3),
 )
-CONVNEXT = dict(
-    type='mmpretrain.ConvNeXt',
-    arch=dict(depths=[1, 1, 1, 1], channels=[16, 32, 64, 128]),
-    out_indices=[0, 1, 2, 3],
-)
 
 
 def faster_rcnn_swin():

@@ -171,19 +171,3 @@ class TestSettings:
         one = torch.randn(2, 1, 3, 3)
         with pytest.raises(ValueError, match="axes='channel' needs at least two values"):
             views_of(AFAN(at='x', reinject=True), one, one)
-
-
-class TestReleaseWeights:
-    """Weights of the configs that mirror the release; oracles 7 and 8 of its formulas."""
-
-    def test_detection(self):
-        losses = torch.tensor([1.0, 1.2, 1.3, 1.4, 1.5, 2.0])
-        for w, total in ((0.3, 1.693333), (0.5, 1.4)):
-            weights = torch.tensor([(1 - w) / 3] * 5 + [w / 3])
-            torch.testing.assert_close(
-                (losses * weights).sum(), torch.tensor(total), atol=1e-6, rtol=0
-            )
-
-    def test_segmentation(self):
-        losses, weights = torch.tensor([1.0, 1.2, 1.3, 2.0]), torch.tensor([0.7, 0.1, 0.1, 0.1])
-        torch.testing.assert_close((losses * weights).sum(), torch.tensor(1.15))
