@@ -1,18 +1,19 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What an augmented step costs, beside the stock step.
 
-    python benchmarks/cost.py [--steps 12] [--model faster-rcnn_r18 ...] [--no-memory]
+    python benchmarks/cost.py [--model faster-rcnn_r18 ...] [--variant ...] [--steps 12] [--no-memory]
 
-Times are taken in one process, the variants in turn, so that a drift of the machine's speed meets
-all alike; printed is the median over rounds of (variant / stock of the same round). Peak memory is
+Times are CPU time at one thread, so that other processes on the machine do not count, taken in one
+process with the variants in turn, so that a drift of its speed meets all alike; printed is the
+least of the rounds, divided by stock's. Peak memory is
 that of a fresh process for each variant (largest resident set minus the one before the first step),
 divided by stock's. ``1 + K t`` is what contract 9 counts
 with: t is the share of the stock step behind the tap, by time stamps in forward and backward.
 """
 
 import argparse
+import itertools
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -31,9 +32,9 @@ from mmfeataug.engine.timing import tail_shares
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'baseline'
 # Name: config, tap, images, height and width.
 MODELS = {
-    'faster-rcnn_r18': ('faster-rcnn_r18_fpn_8e_bccd.py', 'backbone.layer2', 4, (256, 320)),
+    'faster-rcnn_r18': ('faster-rcnn_r18_fpn_16e_bccd.py', 'backbone.layer2', 4, (256, 320)),
     'faster-rcnn_r18_roi': (
-        'faster-rcnn_r18_fpn_8e_bccd.py',
+        'faster-rcnn_r18_fpn_16e_bccd.py',
         'roi_head.bbox_head.shared_fcs.1',
         4,
         (256, 320),
@@ -98,52 +99,55 @@ def step(model, batch) -> None:
     model.parse_losses(model.loss(*batch))[0].backward()
 
 
-def time_variants(name: str, rounds: int) -> tuple[float, dict[str, list[float]]]:
+def time_variants(
+    name: str, variants: list[str], rounds: int
+) -> tuple[float, dict[str, list[float]]]:
     """Seconds of each variant in each round, and the share t."""
     model, batch = build(name)
     tap = MODELS[name][1]
     share = tail_shares(
-        model, lambda: model.parse_losses(model.loss(*batch))[0], [tap], max(rounds, 5)
+        model,
+        lambda: model.parse_losses(model.loss(*batch))[0],
+        [tap],
+        max(rounds, 5),
+        time.process_time,
     )
-    times: dict[str, list[float]] = {v: [] for v in VARIANTS}
+    times: dict[str, list[float]] = {v: [] for v in variants}
     handles = {}
-    for variant in VARIANTS:
+    for variant in variants:
         handle = handles[variant] = attach(model, tap, variant)
         step(model, batch)
         if handle is not None:
             handle.detach()
     for _ in range(rounds):
-        for variant in VARIANTS:
+        for variant in variants:
             if handles[variant] is not None:
                 model.__dict__['loss'] = handles[variant]
-            start = time.perf_counter()
+            start = time.process_time()
             step(model, batch)
-            times[variant].append(time.perf_counter() - start)
+            times[variant].append(time.process_time() - start)
             if handles[variant] is not None:
                 handles[variant].detach()
     return share[tap].share, times
 
 
 def peak_memory(name: str, variant: str) -> None:
-    """Print the growth of resident memory over a few steps, and the size of the gradients, in
-    MiB.
+    """Print the most memory that tensors of one step take beside the model, and the size of the
+    gradients, in MiB.
     """
     model, batch = build(name)
     attach(model, MODELS[name][1], variant)
-    # Linux: start the high-water mark anew, or the peak of the imports would hide that of the
-    # steps.
-    Path('/proc/self/clear_refs').write_text('5')
-    before = resident('VmRSS')
-    for _ in range(3):
+    step(model, batch)
+    model.zero_grad(set_to_none=True)
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         step(model, batch)
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
+    events.sort(key=lambda e: e.start_ns())
+    peak = max(itertools.accumulate(e.nbytes() for e in events))
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    print(json.dumps([resident('VmHWM') - before, gradients / 2**20]))
-
-
-def resident(which: str) -> float:
-    """A line of /proc/self/status, in MiB."""
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
+    print(json.dumps([peak / 2**20, gradients / 2**20]))
 
 
 def measure_memory(name: str, variant: str) -> tuple[float, float]:
@@ -165,17 +169,20 @@ def main() -> None:
     )
     parser.add_argument('--model', nargs='+', choices=MODELS, default=list(MODELS))
     parser.add_argument('--steps', type=int, default=12, help='rounds of all variants')
+    parser.add_argument('--variant', nargs='+', choices=VARIANTS, default=VARIANTS)
     parser.add_argument('--no-memory', action='store_true')
     parser.add_argument('--peak', nargs=2, metavar=('MODEL', 'VARIANT'), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     if args.peak:
         peak_memory(*args.peak)
         return
+    variants = ['stock', *(v for v in args.variant if v != 'stock')]
     console = Console(width=120)
     for name in args.model:
-        with console.status(f'{name}: {len(VARIANTS)} variants, {args.steps} rounds'):
-            share, times = time_variants(name, args.steps)
-        base = statistics.median(times['stock'])
+        with console.status(f'{name}: {len(variants)} variants, {args.steps} rounds'):
+            share, times = time_variants(name, variants, args.steps)
+        base = min(times['stock'])
         title = f'{name} at {MODELS[name][1]}: stock step {base:.3f} s, t = {share:.3f}'
         table = Table(
             'variant',
@@ -187,10 +194,8 @@ def main() -> None:
             title=title,
         )
         stock_memory = None
-        for variant in VARIANTS:
-            ratio = statistics.median(
-                a / b for a, b in zip(times[variant], times['stock'], strict=True)
-            )
+        for variant in variants:
+            ratio = min(times[variant]) / base
             bound = 1 + share * int(variant.split('K=')[1]) if 'K=' in variant else 1.0
             memory = limit = '-'
             if not args.no_memory:

@@ -61,7 +61,7 @@ class AugmentedLoss:
                 f'clean_weight={clean_weight!r} must be positive: layers before a tap learn from '
                 'the clean loss only'
             )
-        _refuse_model(model)
+        _refuse_model(model, engine)
         self.model = model
         self.enabled, self.ramp, self.iteration, self.active = True, 1.0, 0, False
         self._settings = Settings(clean_weight, engine == 'graph', strict, seed)
@@ -92,6 +92,15 @@ class AugmentedLoss:
     def clean_weight(self) -> float:
         """Factor of the clean loss while views are active."""
         return self._settings.clean_weight
+
+    @property
+    def loss_scale(self) -> float:
+        """Factor against fp16 underflow inside the step; whoever resumes a run sets it."""
+        return self._settings.loss_scale.value
+
+    @loss_scale.setter
+    def loss_scale(self, value: float) -> None:
+        self._settings.loss_scale.value = value
 
     def describe(self) -> list[str]:
         """One line a tap: path, what uses it, shapes of the last active call, and how views run."""
@@ -147,7 +156,7 @@ class AugmentedLoss:
         return list(places.values())
 
 
-def _refuse_model(model: nn.Module) -> None:
+def _refuse_model(model: nn.Module, engine: str) -> None:
     """Settings that cannot work with gradients taken inside the forward pass."""
     for method in ('loss', 'parse_losses'):
         if not callable(getattr(model, method, None)):
@@ -160,6 +169,13 @@ def _refuse_model(model: nn.Module) -> None:
         raise RuntimeError(
             'feature augmentations are attached to this model already: detach() them first'
         )
+    for name, parameter in model.named_parameters():
+        if engine == 'precomputed' and parameter._backward_hooks:
+            raise ValueError(
+                f'the parameter {name} has a gradient hook, which would change the gradient of each '
+                "pass and then their sum once more: use engine='graph', or "
+                'register_post_accumulate_grad_hook'
+            )
     for name, module in model.named_modules():
         if getattr(module, 'with_cp', False):
             raise ValueError(

@@ -178,6 +178,8 @@ class TailRunner:
             version = recording.version()
             try:
                 deviation = self._deviation(clean, memoize=True)
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:
                 deviation, reason = float('inf'), f'{type(error).__name__}: {error}'
             written = recording.version() != version and not place.tap.copy_records

@@ -32,6 +32,7 @@ def tail_shares(
     compute_loss: Callable[[], Tensor],
     paths: Iterable[str] | None = None,
     repeats: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, TailShare]:
     """Time stamps at modules in forward and backward of stock steps.
 
@@ -40,6 +41,7 @@ def tail_shares(
         compute_loss: Runs the stock forward pass and returns the total loss.
         paths: Dotted paths to look at; None looks at every module that is called.
         repeats: Steps measured, after one that is not.
+        clock: Seconds; ``time.process_time`` where other processes share the machine.
 
     Returns:
         The modules that yield features (loss modules do not), in call order. Modules without a
@@ -47,6 +49,13 @@ def tail_shares(
     """
     modules = dict(model.named_modules())
     names = {modules[p]: p for p in (modules if paths is None else paths) if p}
+    on_cuda = next(model.parameters()).is_cuda
+
+    def now() -> float:
+        if on_cuda:
+            torch.cuda.synchronize()
+        return clock()
+
     shapes: dict[str, list[tuple[int, ...]]] = {}
     shares: dict[str, list[float]] = {}
     for turn in range(repeats + 1):
@@ -58,7 +67,7 @@ def tail_shares(
 
             def call(*args: Any, **kwargs: Any) -> Any:
                 result = original(*args, **kwargs)
-                forward.setdefault(name, _now(model))  # noqa: B023
+                forward.setdefault(name, now())  # noqa: B023
                 tensors = [
                     t
                     for t in tree_leaves(result)
@@ -68,7 +77,7 @@ def tail_shares(
                     shapes.setdefault(name, []).extend(tuple(t.shape) for t in tensors)
                 for tensor in tensors:
                     if tensor.requires_grad:
-                        tensor.register_hook(lambda _: backward.__setitem__(name, _now(model)))  # noqa: B023
+                        tensor.register_hook(lambda _: backward.__setitem__(name, now()))  # noqa: B023
                 return result
 
             return call
@@ -77,9 +86,9 @@ def tail_shares(
         with patched(
             (m, 'forward', watch) for m in names if type(m).forward is not nn.Module.forward
         ):
-            start = _now(model)
+            start = now()
             compute_loss().backward()
-            end = _now(model)
+            end = now()
         if turn:
             for name, stamp in forward.items():
                 shares.setdefault(name, []).append(
@@ -91,9 +100,3 @@ def tail_shares(
         for name, values in shares.items()
         if shapes[name]
     }
-
-
-def _now(model: nn.Module) -> float:
-    if next(model.parameters()).is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter()

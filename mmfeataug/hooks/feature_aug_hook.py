@@ -12,6 +12,7 @@ from mmfeataug.engine import AugmentedLoss
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import HOOKS
 
+_LOSS_SCALE = 'feature_aug.scale'
 _REFUSED_WRAPPERS = ('FullyShardedDataParallel', 'DeepSpeedEngine', 'ColossalAI')
 
 
@@ -105,6 +106,10 @@ class FeatureAugHook(Hook):
             strict=self.strict,
             seed=runner.seed or 0,
         )
+        # The message hub is part of checkpoints.
+        self._handle.loss_scale = runner.message_hub.runtime_info.get(
+            _LOSS_SCALE, self._handle.loss_scale
+        )
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -141,6 +146,7 @@ class FeatureAugHook(Hook):
         runner.message_hub.update_scalar(
             'train/feature_aug.active', self._active_steps / self._steps
         )
+        runner.message_hub.update_info(_LOSS_SCALE, handle.loss_scale)
         if handle.active and not self._announced:
             self._announced = True
             runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))

@@ -115,6 +115,23 @@ class TestModels:
         finally:
             del segmentor.shard
 
+    def test_gradient_hook_of_a_parameter(self):
+        model = build_segmentor()
+        model.backbone.conv1.weight.register_hook(lambda g: g * 0.5)
+        with pytest.raises(ValueError, match=r"backbone.conv1.weight has a gradient hook.*'graph'"):
+            mmfeataug.attach(model, [afan('backbone.layer3')])
+        mmfeataug.attach(model, [afan('backbone.layer3')], engine='graph').detach()
+
+    def test_out_of_memory_is_not_taken_for_an_inexact_replay(self, segmentor, monkeypatch):
+        def fail(*_):
+            raise torch.OutOfMemoryError('out of memory')
+
+        batch = random_test_batch(segmentor)
+        with mmfeataug.attach(segmentor, [afan('backbone.layer3')]):
+            monkeypatch.setattr('mmfeataug.engine.tail.TailRunner._deviation', fail)
+            with pytest.raises(torch.OutOfMemoryError):
+                step(segmentor, batch)
+
     def test_part_of_a_model(self, detector):
         with pytest.raises(TypeError, match=r'ResNet has no loss\(\)'):
             mmfeataug.attach(detector.backbone, [afan('layer2')])

@@ -184,6 +184,20 @@ class TestTraining:
         second.train()
         assert_same(second.model.state_dict(), whole.model.state_dict())
 
+    def test_loss_scale_is_resumed(self, tmp_path):
+        first, _ = train(tmp_path, FeatureAugHook([AUGMENTATION]), epochs=1)
+        checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+        checkpoint['message_hub']['runtime_info']['feature_aug.scale'] = 256.0
+        torch.save(checkpoint, tmp_path / 'other.pth')
+
+        class Look(Spy):
+            def after_train_iter(self, runner, *args, **kwargs):
+                assert runner.model.loss.loss_scale == 256.0
+
+        hook = FeatureAugHook([AUGMENTATION])
+        path = str(tmp_path / 'other.pth')
+        make_runner(tmp_path, hook, spy=Look(), load_from=path, resume=True).train()
+
     def test_accumulation_counts_once_a_step(self, tmp_path):
         runner, _ = train(
             tmp_path, FeatureAugHook([AUGMENTATION]), optim_wrapper=dict(accumulative_counts=2)

@@ -1,15 +1,16 @@
-# A Faster R-CNN that a laptop CPU trains from random weights in minutes: R18, narrow FPN and heads,
-# 128 RoIs.
+# A Faster R-CNN that a laptop CPU trains from random weights in minutes: R18 with half the
+# channels, narrow FPN and heads, 128 RoIs.
 _base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
 model = dict(
     backbone=dict(
         depth=18,
+        base_channels=32,
         # nothing is pre-trained, so nothing may be frozen and BN must learn its statistics
         frozen_stages=-1,
         norm_eval=False,
         init_cfg=None,
     ),
-    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
