@@ -1,14 +1,14 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What an augmented step costs, beside the stock step.
 
-    python benchmarks/cost.py [--model faster-rcnn_r18 ...] [--variant ...] [--steps 12] [--no-memory]
+    python benchmarks/cost.py [--model faster-rcnn_r18 ...] [--variant ...] [--steps 12]
 
 Times are CPU time at one thread, so that other processes on the machine do not count, taken in one
 process with the variants in turn, so that a drift of its speed meets all alike; printed is the
-least of the rounds, divided by stock's. Peak memory is
-that of a fresh process for each variant (largest resident set minus the one before the first step),
-divided by stock's. ``1 + K t`` is what contract 9 counts
-with: t is the share of the stock step behind the tap, by time stamps in forward and backward.
+least of the rounds, divided by stock's. Peak memory is what tensors of one step take at most beside
+the model, as PyTorch's allocator sees it, in a fresh process for each variant, divided by stock's.
+``1 + K t`` is what contract 9 counts with: t is the share of the stock step behind the tap, by time
+stamps in forward and backward.
 """
 
 import argparse

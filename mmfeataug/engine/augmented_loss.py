@@ -172,8 +172,8 @@ def _refuse_model(model: nn.Module, engine: str) -> None:
     for name, parameter in model.named_parameters():
         if engine == 'precomputed' and parameter._backward_hooks:
             raise ValueError(
-                f'the parameter {name} has a gradient hook, which would change the gradient of each '
-                "pass and then their sum once more: use engine='graph', or "
+                f'the parameter {name} has a gradient hook, which would change the gradient of '
+                "each pass and then their sum once more: use engine='graph', or "
                 'register_post_accumulate_grad_hook'
             )
     for name, module in model.named_modules():

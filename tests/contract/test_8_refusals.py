@@ -123,7 +123,7 @@ class TestModels:
         mmfeataug.attach(model, [afan('backbone.layer3')], engine='graph').detach()
 
     def test_out_of_memory_is_not_taken_for_an_inexact_replay(self, segmentor, monkeypatch):
-        def fail(*_):
+        def fail(*_, **__):
             raise torch.OutOfMemoryError('out of memory')
 
         batch = random_test_batch(segmentor)

@@ -185,7 +185,7 @@ class TestTraining:
         assert_same(second.model.state_dict(), whole.model.state_dict())
 
     def test_loss_scale_is_resumed(self, tmp_path):
-        first, _ = train(tmp_path, FeatureAugHook([AUGMENTATION]), epochs=1)
+        train(tmp_path, FeatureAugHook([AUGMENTATION]), epochs=1)
         checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
         checkpoint['message_hub']['runtime_info']['feature_aug.scale'] = 256.0
         torch.save(checkpoint, tmp_path / 'other.pth')
