@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 # A little patience of idle threads costs less than their spinning where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test test-slow lint format benchmark clean
+.PHONY: help setup demo test test-slow zoo lint format benchmark clean
 
 help:
 	@echo "make demo       train baseline and A-FAN on drawn data, print mAP and mIoU, clean and corrupted"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the long tests too"
+	@echo "make zoo        run the tests over all architectures and write docs/supported_models.md"
 	@echo "make lint       ruff and mypy"
 	@echo "make benchmark  cost of an augmented step beside the stock step"
 	@echo "make clean      remove what these targets made"
@@ -32,10 +33,13 @@ demo: $(READY)
 	$(BIN)/python tools/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not zoo"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest
+
+zoo: $(READY)
+	MMFEATAUG_WRITE_ZOO=1 $(BIN)/python -m pytest -m zoo tests/zoo
 
 lint: $(READY)
 	$(BIN)/ruff check .

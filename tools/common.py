@@ -6,6 +6,7 @@ import os
 import os.path as osp
 from collections.abc import Sequence
 
+import torch.distributed
 from mmengine.config import Config, DictAction
 
 
@@ -38,7 +39,23 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     check_data(cfg, loaders)
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        _use_cpu_processes(cfg)
     return cfg
+
+
+def _use_cpu_processes(cfg: Config) -> None:
+    """mmengine takes for granted that processes have a GPU each."""
+    torch.distributed.init_process_group('gloo')
+    cfg.setdefault(
+        'model_wrapper_cfg',
+        dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        ),
+    )
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:

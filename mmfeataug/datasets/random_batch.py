@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
+from torch.nn import ModuleList
 
 
 def random_batch(
@@ -24,7 +25,8 @@ def random_batch(
 
     Returns:
         ``inputs`` of shape ``(images, 3, H, W)`` and the data samples: three boxes an image (with
-        masks where the model needs them), or a label map with one ignored stripe.
+        masks where the model needs them) and a label map, or a label map with one ignored stripe
+        and its edges.
 
     Raises:
         TypeError: For a model of another kind.
@@ -52,6 +54,8 @@ def random_batch(
                 pad_shape=size,
                 batch_input_shape=size,
                 scale_factor=(1.0, 1.0),
+                # CenterNet undoes its padding by this.
+                border=[0.0, size[0], 0.0, size[1]],
             )
         )
         samples.append(sample.to(device))
@@ -70,31 +74,51 @@ def _detection_sample(model: Any, size: tuple[int, int], generator: torch.Genera
     gt = InstanceData(
         bboxes=boxes, labels=torch.randint(0, _num_classes(model), (3,), generator=generator)
     )
-    if getattr(model, 'with_mask', False):
+    if _needs_masks(model):
         masks = torch.zeros(3, *size, dtype=torch.uint8)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
             mask[y1:y2, x1:x2] = 1
         gt.masks = BitmapMasks(masks.numpy(), *size)
-    return DetDataSample(gt_instances=gt, ignored_instances=InstanceData(bboxes=torch.zeros(0, 4)))
+    return DetDataSample(
+        gt_instances=gt,
+        ignored_instances=InstanceData(bboxes=torch.zeros(0, 4)),
+        gt_sem_seg=PixelData(sem_seg=_label_map(_most_classes(model), size, generator)),
+    )
 
 
 def _segmentation_sample(model: Any, size: tuple[int, int], generator: torch.Generator):
     from mmseg.structures import SegDataSample
 
-    blocks = torch.randint(
-        0, model.num_classes, (1, size[0] // 8, size[1] // 8), generator=generator
-    )
-    labels = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    labels[:, :4] = model.decode_head.ignore_index
-    return SegDataSample(gt_sem_seg=PixelData(data=labels))
+    labels = _label_map(model.num_classes, size, generator)
+    edges = (labels != labels.roll(1, 2)).long()
+    heads: Any = model.decode_head
+    heads = heads if isinstance(heads, ModuleList) else [heads]
+    labels[:, :4] = heads[-1].ignore_index
+    return SegDataSample(gt_sem_seg=PixelData(data=labels), gt_edge_map=PixelData(data=edges))
+
+
+def _label_map(classes: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """One label for each 8 x 8 pixels."""
+    blocks = torch.randint(0, classes, (1, size[0] // 8, size[1] // 8), generator=generator)
+    return blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+
+def _needs_masks(model: Any) -> bool:
+    box_head = type(getattr(model, 'bbox_head', None)).__name__
+    return model.with_mask or 'RTMDetIns' in box_head or hasattr(model, 'panoptic_head')
 
 
 def _num_classes(model: Any) -> int:
-    return max(
-        (
-            m.num_classes
-            for m in model.modules()
-            if isinstance(getattr(m, 'num_classes', None), int)
-        ),
-        default=1,
-    )
+    """Of things: heads for stuff count theirs too."""
+    head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    head = head or getattr(model, 'bbox_head', None) or getattr(model, 'panoptic_head', None)
+    head = head[0] if isinstance(head, ModuleList) else head
+    for name in ('num_things_classes', 'num_classes'):
+        if isinstance(getattr(head, name, None), int):
+            return getattr(head, name)
+    return _most_classes(model)
+
+
+def _most_classes(model: Any) -> int:
+    counts = (getattr(m, 'num_classes', None) for m in model.modules())
+    return max((c for c in counts if isinstance(c, int)), default=1)

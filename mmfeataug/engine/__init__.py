@@ -4,6 +4,7 @@
 from .augmentation import FeatureAugmentation, Tail, View
 from .augmented_loss import AugmentedLoss
 from .recording import TapError
+from .step import Choice
 from .tap import Tap
 
-__all__ = ['AugmentedLoss', 'FeatureAugmentation', 'Tail', 'Tap', 'TapError', 'View']
+__all__ = ['AugmentedLoss', 'Choice', 'FeatureAugmentation', 'Tail', 'Tap', 'TapError', 'View']

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from .augmentation import FeatureAugmentation
-from .step import Settings, Step
+from .step import Choice, Settings, Step
 from .tail import Losses, Place
 from .tap import Tap
 
@@ -37,6 +38,8 @@ class AugmentedLoss:
         ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
         iteration: Counts calls; whoever resumes a run sets it.
         active: Whether the last call had views.
+        only: The one view to train on, for those who want to pay for no more; None is all of them.
+        weights: Of all views that the last active call could have trained on, by name.
 
     Raises:
         ValueError, TypeError: For settings or models that cannot work; the message names setting
@@ -64,6 +67,8 @@ class AugmentedLoss:
         _refuse_model(model, engine)
         self.model = model
         self.enabled, self.ramp, self.iteration, self.active = True, 1.0, 0, False
+        self.only: Choice | None = None
+        self.weights: dict[str, list[float]] = {}
         self._settings = Settings(clean_weight, engine == 'graph', strict, seed)
         self._places = self._find_places(augmentations)
         self._replaced = model.__dict__.get('loss')
@@ -102,6 +107,11 @@ class AugmentedLoss:
     def loss_scale(self, value: float) -> None:
         self._settings.loss_scale.value = value
 
+    @property
+    def names(self) -> list[str]:
+        """Of the augmentations that can make views, as they are logged."""
+        return [name for place in self._places for name, a in place.members if a.active]
+
     def describe(self) -> list[str]:
         """One line a tap: path, what uses it, shapes of the last active call, and how views run."""
         return [
@@ -117,21 +127,37 @@ class AugmentedLoss:
         self.active = bool(places)
         if not places:
             return self.stock_loss(inputs, *args, **kwargs)
-        stock = self.stock_loss
+        stock, given = self.stock_loss, tree_map(_own, (args, kwargs))
+
+        def run_stock(inputs: Any) -> Losses:
+            # Some heads write into the data samples: every pass gets containers of its own.
+            own_args, own_kwargs = tree_map(_own, given)
+            return stock(inputs, *own_args, **own_kwargs)
+
         step = Step(
             self.model,
             places,
             self._settings,
             self.ramp,
             iteration,
-            lambda x: stock(x, *args, **kwargs),
+            run_stock,
+            self.only,
         )
-        return step.run(inputs)
+        losses = step.run(inputs)
+        self.weights = step.weights
+        return losses
 
     def _active_places(self) -> list[Place]:
         if not (self.enabled and self.ramp and self.model.training and torch.is_grad_enabled()):
             return []
-        return [p for p in self._places if any(a.active for _, a in p.members)]
+        return [
+            place
+            for place in self._places
+            if any(
+                a.active and (self.only is None or self.only.name == name)
+                for name, a in place.members
+            )
+        ]
 
     def _find_places(self, augmentations: Sequence[FeatureAugmentation]) -> list[Place]:
         places: dict[tuple[str, str], Place] = {}
@@ -154,6 +180,11 @@ class AugmentedLoss:
             name = augmentation.name if count == 1 else f'{augmentation.name}{count}'
             places[key].members.append((name, augmentation))
         return list(places.values())
+
+
+def _own(value: Any) -> Any:
+    # mmengine's data elements copy their containers on detach() and share the tensors.
+    return value.detach() if hasattr(value, 'detach') else value
 
 
 def _refuse_model(model: nn.Module, engine: str) -> None:

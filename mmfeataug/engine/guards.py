@@ -72,6 +72,11 @@ def everywhere(flag: bool, like: torch.Tensor) -> bool:
     return bool(vote)
 
 
+def anywhere(flag: bool, like: torch.Tensor) -> bool:
+    """Whether ``flag`` holds on any process."""
+    return not everywhere(not flag, like)
+
+
 class RunningStatistics:
     """The running statistics of batch norms at the time of creation."""
 

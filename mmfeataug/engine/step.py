@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """One augmented iteration: clean pass, views, weights and the returned losses meet here."""
 
+import itertools
 import logging
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,11 +15,20 @@ from torch import Tensor, nn
 
 from .augmentation import FeatureAugmentation, Tail, View
 from .gradients import GradientSum, LossScale, all_finite
-from .guards import LossState, RandomState, RunningStatistics, everywhere, no_autocast
+from .guards import LossState, RandomState, RunningStatistics, anywhere, everywhere, no_autocast
 from .recording import Recording, TapError
 from .tail import Losses, Place, TailRunner
 
 logger = logging.getLogger('mmfeataug')
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One view among all: of which augmentation, its number, and the factor of its weight."""
+
+    name: str
+    index: int
+    factor: float = 1.0
 
 
 @dataclass
@@ -43,6 +53,10 @@ class Step:
         ramp: Factor of all view weights.
         iteration: For the methods' random draws.
         run_stock: The stock loss as a function of the inputs.
+        only: The one view to train on; None is all of them.
+
+    Attributes:
+        weights: Of the views that the methods made, by name.
     """
 
     def __init__(
@@ -53,14 +67,16 @@ class Step:
         ramp: float,
         iteration: int,
         run_stock: Callable[[Any], Losses],
+        only: Choice | None = None,
     ) -> None:
         self.model, self.places, self.settings = model, places, settings
-        self.ramp, self.iteration, self.run_stock = ramp, iteration, run_stock
+        self.ramp, self.iteration, self.run_stock, self.only = ramp, iteration, run_stock, only
         self.scale = settings.loss_scale.value if _autocast_is_fp16() else 1.0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.collected = GradientSum(self.parameters)
         self.overflow = False
         self.views: Losses = {}
+        self.weights: dict[str, list[float]] = {}
         self.diagnostics: dict[str, Tensor] = {}
 
     def run(self, inputs: Any) -> Losses:
@@ -156,15 +172,24 @@ class Step:
         place.shapes = [tuple(f.shape) for f in features]
         clean_is_finite = bool(tail.total(clean).isfinite())
         for name, augmentation in place.members:
-            if not augmentation.active:
+            if not augmentation.active or (self.only and self.only.name != name):
                 continue
             generator = self._generator(name, features[0])
             ask = Tail(partial(tail.evaluate, bn=augmentation.bn), generator)
             self.diagnostics[f'{name}.dropped'] = features[0].new_zeros(())
             try:
-                for i, view in enumerate(augmentation.views(features, slopes, ask)):
-                    if self.ramp * view.weight:
-                        self._add(tail, name, i, augmentation, view, features, clean_is_finite)
+                views = iter(augmentation.views(features, slopes, ask))
+                for i in itertools.count():
+                    view = next(views, None)
+                    # A process without a view of its own runs along, or collectives inside the tail
+                    # (normalisers of mmdet's losses, SyncBN) would leave the others waiting.
+                    if not anywhere(view is not None, features[0]):
+                        break
+                    view = view or View(features, 0.0)
+                    self.weights[name] = [*self.weights.get(name, []), view.weight]
+                    weight = self.ramp * view.weight * self._share(name, i)
+                    if anywhere(bool(weight), features[0]):
+                        self._add(tail, name, i, augmentation, view, weight, clean_is_finite)
             except TapError:
                 raise
             except Exception as error:
@@ -177,10 +202,10 @@ class Step:
         index: int,
         augmentation: FeatureAugmentation,
         view: View,
-        clean: list[Tensor],
+        weight: float,
         clean_is_finite: bool,
     ) -> None:
-        key, weight = f'{name}.loss_{index}', self.ramp * view.weight
+        key, clean = f'{name}.loss_{index}', [f.float() for f in tail.clean]
         taught = RunningStatistics(self.model) if augmentation.bn == 'shared' else None
         # Every process takes the same turns, or collectives inside the tail would not meet.
         finite = everywhere(all_finite(view.features), clean[0])
@@ -209,7 +234,11 @@ class Step:
                 'iteration %d: view %s is not finite and was dropped', self.iteration, key
             )
             return
+        if not weight and taught is not None:
+            taught.restore()
         if not self.settings.graph:
+            if not weight:
+                return
             self.collected.add(gradients)
             total = total.detach()
         self.views[key] = weight * total
@@ -226,6 +255,12 @@ class Step:
                 self.collected.scale(1 / self.scale)
             _carry(weighted, self.collected)
         return {**weighted, **self.views, **self.diagnostics}
+
+    def _share(self, name: str, index: int) -> float:
+        if self.only is None:
+            return 1.0
+        chosen = (self.only.name, self.only.index) == (name, index)
+        return self.only.factor if chosen else 0.0
 
     def _generator(self, name: str, like: Tensor) -> torch.Generator:
         seed = self.settings.seed * 1_000_003 + self.iteration

@@ -191,7 +191,15 @@ class TailRunner:
             exact = deviation == 0
             if not everywhere(exact, like):
                 # A model that does not repeat itself to the last bit is not the tap's fault.
-                noise = self._deviation(clean, memoize=False)
+                try:
+                    noise = self._deviation(clean, memoize=False)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:
+                    raise TapError(
+                        f'tap at {place.tap}: the stock loss cannot be run a second time on the '
+                        f'same batch ({type(error).__name__}: {error}), which views need'
+                    ) from error
                 exact = noise > 0 and deviation <= 4 * noise
             if everywhere(exact, like):
                 place.memoize = True

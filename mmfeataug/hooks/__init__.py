@@ -2,5 +2,6 @@
 """Hooks for mmengine's Runner."""
 
 from .feature_aug_hook import FeatureAugHook
+from .iteration_seed_hook import IterationSeedHook
 
-__all__ = ['FeatureAugHook']
+__all__ = ['FeatureAugHook', 'IterationSeedHook']

@@ -2,17 +2,21 @@
 """The driver of feature augmentation in a training run."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
+import numpy as np
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmfeataug.api import attach
-from mmfeataug.engine import AugmentedLoss
+from mmfeataug.engine import AugmentedLoss, Choice
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import HOOKS
 
-_LOSS_SCALE = 'feature_aug.scale'
+from .budget import Budget, Plan
+
+_LOSS_SCALE, _PLAN = 'feature_aug.scale', 'feature_aug.plan'
 _REFUSED_WRAPPERS = ('FullyShardedDataParallel', 'DeepSpeedEngine', 'ColossalAI')
 
 
@@ -36,6 +40,11 @@ class FeatureAugHook(Hook):
         end: First iteration (or epoch) without; None is the end of training.
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
         warmup: Iterations (or epochs) over which the weights of the views grow linearly from 0.
+        prob: Probability that an iteration within this schedule has views, drawn from seed and
+            iteration, alike on all processes.
+        budget: Average cost of a step in stock steps, such as 1.15, in place of ``interval`` and
+            ``prob``: the first iterations measure what views cost, then views are drawn and spread
+            over the iterations so that the average holds. None: whatever the views cost.
         by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts
             iterations always.
 
@@ -57,6 +66,8 @@ class FeatureAugHook(Hook):
         interval: int = 1,
         warmup: int = 0,
         by_epoch: bool = False,
+        prob: float = 1.0,
+        budget: float | None = None,
     ) -> None:
         for name, value, least in (
             ('begin', begin, 0),
@@ -69,12 +80,23 @@ class FeatureAugHook(Hook):
             raise ValueError(
                 f'end={end!r} must come after begin={begin!r}; None is the end of training'
             )
+        if isinstance(prob, bool) or not isinstance(prob, (int, float)) or not 0 <= prob <= 1:
+            raise ValueError(f'prob={prob!r}: give a probability, 0 to 1')
+        if budget is not None:
+            Budget(budget, [], 0)
+            if interval != 1 or prob != 1:
+                raise ValueError(
+                    f'budget={budget!r} decides itself which iterations have views: '
+                    'leave interval and prob out'
+                )
+        self.prob, self.budget = prob, budget
+        self._budget: Budget | None = None
         self.augmentations = list(augmentations or ())
         self.clean_weight, self.engine, self.strict = clean_weight, engine, strict
         self.begin, self.end, self.interval, self.warmup = begin, end, interval, warmup
         self.by_epoch = by_epoch
         self._handle: AugmentedLoss | None = None
-        self._announced = False
+        self._announced = self._measuring = False
         self._steps = self._active_steps = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -107,9 +129,12 @@ class FeatureAugHook(Hook):
             seed=runner.seed or 0,
         )
         # The message hub is part of checkpoints.
-        self._handle.loss_scale = runner.message_hub.runtime_info.get(
-            _LOSS_SCALE, self._handle.loss_scale
-        )
+        resumed = runner.message_hub.runtime_info
+        self._handle.loss_scale = resumed.get(_LOSS_SCALE, self._handle.loss_scale)
+        if self.budget is not None:
+            self._budget = Budget(self.budget, self._handle.names, runner.seed or 0)
+            if _PLAN in resumed:
+                self._budget.plan = Plan(**resumed[_PLAN])
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -130,6 +155,13 @@ class FeatureAugHook(Hook):
             and self._turn(runner) % self.interval == 0
         )
         handle.ramp = min(1.0, since / self.warmup) if self.warmup else 1.0
+        if self.prob < 1:
+            handle.enabled &= self._draw(runner) < self.prob
+        if self._budget and handle.enabled:
+            turn = self._budget.begin(runner.iter)
+            handle.enabled = bool(turn)
+            handle.only = turn if isinstance(turn, Choice) else None
+            self._measuring = True
 
     def after_train_iter(
         self,
@@ -147,6 +179,12 @@ class FeatureAugHook(Hook):
             'train/feature_aug.active', self._active_steps / self._steps
         )
         runner.message_hub.update_info(_LOSS_SCALE, handle.loss_scale)
+        if self._budget and self._measuring:
+            self._measuring = False
+            plan = self._budget.end(handle.weights, runner.iter)
+            if plan is not None:
+                runner.message_hub.update_info(_PLAN, asdict(plan))
+                runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, plan)
         if handle.active and not self._announced:
             self._announced = True
             runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))
@@ -156,6 +194,10 @@ class FeatureAugHook(Hook):
         if self._handle is not None:
             self._handle.detach()
             self._handle = None
+
+    @staticmethod
+    def _draw(runner: Runner) -> float:
+        return np.random.default_rng([runner.seed or 0, runner.iter]).random()
 
     def _turn(self, runner: Runner) -> int:
         if not self.by_epoch:
@@ -173,6 +215,11 @@ def _refuse_run(runner: Runner) -> None:
                 'forward pass; '
                 "use MMDistributedDataParallel (launcher='pytorch')"
             )
+    if runner.cfg.get('compile'):
+        raise ValueError(
+            'compile is set: torch.compile traces train_step, and replays patch modules while it '
+            'runs; remove it'
+        )
     if runner.cfg.get('activation_checkpointing'):
         raise ValueError(
             'activation_checkpointing is set: reentrant checkpointing refuses gradients toward '

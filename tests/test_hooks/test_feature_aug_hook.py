@@ -42,7 +42,7 @@ class Spy(Hook):
         self.active, self.logs, self.ramp, self.stop_after = [], [], [], stop_after
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        handle = runner.model.loss
+        handle = getattr(runner.model, 'module', runner.model).loss
         self.active.append(handle.active)
         self.ramp.append(handle.ramp)
         self.logs.append({k: float(v) for k, v in outputs.items()})

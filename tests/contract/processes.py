@@ -1,0 +1,184 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What each process of test_6_processes.py runs: ``torchrun processes.py SCENARIO ...``."""
+
+import copy
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import mmfeataug
+from mmfeataug.engine import FeatureAugmentation, View
+
+
+class Toy(nn.Module):
+    """The tail has a collective in its forward pass, as mmdet's losses have."""
+
+    collective = True
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def loss(self, inputs, data_samples=None):
+        out = self.head(self.stem(inputs).relu())
+        count = torch.tensor(float(len(inputs)))
+        if self.collective:
+            distributed.all_reduce(count)
+        return {'loss': out.square().sum() / len(inputs)}
+
+    def parse_losses(self, losses):
+        return sum(v.mean() for k, v in losses.items() if 'loss' in k), losses
+
+    def forward(self, inputs):
+        return self.loss(inputs)
+
+
+class BadOnOne(FeatureAugmentation):
+    """Rank 1 meets a view that is not finite."""
+
+    active = True
+
+    def views(self, features, gradients, tail):
+        bad = features[0] * (float('nan') if distributed.get_rank() == 1 else 1.1)
+        yield View([bad], 0.5)
+        yield View([features[0] * 1.2], 0.5)
+
+
+class Uneven(FeatureAugmentation):
+    """As many views as the rank says, so none on the first."""
+
+    active = True
+    views_of: int | None = None
+
+    def views(self, features, gradients, tail):
+        count = distributed.get_rank() if self.views_of is None else self.views_of
+        for i in range(count):
+            yield View([features[0] * (1.1 + 0.1 * i)], 0.5)
+
+
+class SecondOnly(BadOnOne):
+    def views(self, features, gradients, tail):
+        yield View([features[0] * 1.2], 0.5)
+
+
+def compare(model, augmentation, alone, engine):
+    """DDP's gradients are the mean of what each rank's batch gives on its own."""
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    batches = [torch.randn(3, 4, generator=torch.Generator().manual_seed(r)) for r in range(world)]
+    single = copy.deepcopy(model)
+    single.collective = False
+    wrapped = DistributedDataParallel(model)
+    with mmfeataug.attach(model, [augmentation], strict=True, engine=engine):
+        losses = wrapped(batches[rank])
+        model.parse_losses(losses)[0].backward()
+    gradients = []
+    # The same on one process, a batch after the other; the guards must not ask the others.
+    initialized, distributed.is_initialized = distributed.is_initialized, lambda: False
+    for r, batch in enumerate(batches):
+        single.zero_grad()
+        with mmfeataug.attach(single, [alone(r)], strict=True):
+            single.parse_losses(single.loss(batch))[0].backward()
+        gradients.append([p.grad.clone() for p in single.parameters()])
+    distributed.is_initialized = initialized
+    for parameter, *each in zip(model.parameters(), *gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, sum(each) / world)
+    return losses
+
+
+def dropped(engine):
+    losses = compare(Toy().train(), BadOnOne(at='stem'), lambda _: SecondOnly(at='stem'), engine)
+    assert float(losses['badonone.dropped']) == 1
+
+
+def uneven(engine):
+    def alone(rank):
+        augmentation = Uneven(at='stem')
+        augmentation.views_of = rank
+        return augmentation
+
+    losses = compare(Toy().train(), Uneven(at='stem'), alone, engine)
+    own = [k for k in losses if k.startswith('uneven.loss') and float(losses[k]) > 0]
+    assert len(own) == distributed.get_rank()
+
+
+def train(kind, *options):
+    """A real model under mmengine's Runner; weights are the same on all ranks afterwards.
+
+    Options: schedule settings and wrapper settings as ``key=value``.
+    """
+    from tests.models import build_detector, random_test_batch
+    from tests.test_hooks import test_feature_aug_hook as hook_tests
+
+    pairs = dict(option.split('=') for option in options)
+    wrapper = {k: v == 'True' for k, v in pairs.items() if k in WRAPPER}
+    schedule = {
+        k: float(v) if k == 'prob' else int(v) for k, v in pairs.items() if k not in WRAPPER
+    }
+    at, model = 'backbone.layer3', None
+    if kind == 'detector':
+        at, model = 'backbone.layer2', build_detector()
+        inputs, samples = random_test_batch(model, size=64, images=8)
+        data = [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
+        hook_tests.Samples.__init__ = lambda self: setattr(self, 'data', data)
+    augmentation = {**hook_tests.AUGMENTATION, 'at': at}
+    hook = dict(type='mmfeataug.FeatureAugHook', augmentations=[augmentation], **schedule)
+    spy = hook_tests.Spy()
+    with tempfile.TemporaryDirectory() as folder:
+        runner = hook_tests.make_runner(
+            Path(folder),
+            hook,
+            by_iter=20,
+            spy=spy,
+            model=model,
+            launcher='pytorch',
+            cfg=dict(
+                model_wrapper_cfg=dict(
+                    type='MMDistributedDataParallel',
+                    device_ids=None,
+                    broadcast_buffers=False,
+                    **wrapper,
+                )
+            ),
+            default_hooks=dict(checkpoint=None),
+        )
+        before = flat(runner.model)
+        runner.train()
+    mine = flat(runner.model)
+    assert not torch.equal(mine, before)
+    assert mine.isfinite().all()
+    others = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(others, mine)
+    assert all(torch.equal(mine, other) for other in others)
+    turns = [torch.tensor(spy.active) for _ in others]
+    distributed.all_gather(turns, turns[0].clone())
+    assert all(torch.equal(turns[0], turn) for turn in turns)
+    assert 0 < sum(spy.active) < 20 or not schedule
+
+
+WRAPPER = ('find_unused_parameters', 'static_graph')
+
+
+def flat(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def main():
+    scenario, *args = sys.argv[1:]
+    distributed.init_process_group('gloo')
+    if scenario == 'train':
+        train(*args)
+    for engine in ('precomputed', 'graph') if scenario == 'gradients' else ():
+        for check in (dropped, uneven):
+            torch.manual_seed(0)
+            check(engine)
+    print('agreed', flush=True)
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()
