@@ -27,7 +27,9 @@ from rich.table import Table
 
 import mmfeataug
 from mmfeataug.datasets.random_batch import random_batch
+from mmfeataug.engine import Choice
 from mmfeataug.engine.timing import tail_shares
+from mmfeataug.hooks.budget import Budget
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'baseline'
 # Name: config, tap, images, height and width.
@@ -162,6 +164,32 @@ def measure_memory(name: str, variant: str) -> tuple[float, float]:
     )
 
 
+def average_in_budget(name: str, factor: float, iterations: int) -> tuple[float, str]:
+    """Average cost of a step in stock steps under ``FeatureAugHook(budget=factor)``, its first
+    measurements included, stock steps in between; and what was chosen.
+    """
+    model, batch = build(name)
+    for _ in range(2):
+        step(model, batch)
+    handle = attach(model, MODELS[name][1], 'precomputed K=4')
+    handle.detach()
+    budget = Budget(factor, handle.names, 0, time.process_time)
+    spent = {'stock': 0.0, 'ours': 0.0}
+    for i in range(iterations):
+        for variant in spent:
+            start = time.process_time()
+            if variant == 'ours':
+                turn = budget.begin(i)
+                handle.enabled, handle.only = bool(turn), turn if isinstance(turn, Choice) else None
+                model.__dict__['loss'] = handle
+            step(model, batch)
+            if variant == 'ours':
+                handle.detach()
+                budget.end(handle.weights, i)
+            spent[variant] += time.process_time() - start
+    return spent['ours'] / spent['stock'], str(budget.plan)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -170,6 +198,9 @@ def main() -> None:
     parser.add_argument('--model', nargs='+', choices=MODELS, default=list(MODELS))
     parser.add_argument('--steps', type=int, default=12, help='rounds of all variants')
     parser.add_argument('--variant', nargs='+', choices=VARIANTS, default=VARIANTS)
+    parser.add_argument(
+        '--budget', type=float, metavar='FACTOR', help='average of 60 steps under this budget'
+    )
     parser.add_argument('--no-memory', action='store_true')
     parser.add_argument('--peak', nargs=2, metavar=('MODEL', 'VARIANT'), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -179,7 +210,11 @@ def main() -> None:
         return
     variants = ['stock', *(v for v in args.variant if v != 'stock')]
     console = Console(width=120)
-    for name in args.model:
+    for name in args.model if args.budget else ():
+        with console.status(f'{name}: 60 steps with a budget of {args.budget}'):
+            average, plan = average_in_budget(name, args.budget, 60)
+        console.print(f'{name}: average {average:.3f} stock steps; chosen: {plan}')
+    for name in args.model if not args.budget else ():
         with console.status(f'{name}: {len(variants)} variants, {args.steps} rounds'):
             share, times = time_variants(name, variants, args.steps)
         base = min(times['stock'])

@@ -3,12 +3,14 @@
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 DETECTION = ROOT / 'configs/demo/afan_faster-rcnn_r18_fpn_demo-coco.py'
@@ -160,3 +162,61 @@ def test_pictures(trained, tmp_path):
         {('a', 'x'): [3.0, 2.0, 1.0], ('a', 'y'): [2.0, 2.0], ('b', 'x'): [1.0]}, tmp_path / 'c.png'
     )
     assert Image.open(path).width > Image.open(path).height
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+ONE_OR_TWO = """
+_base_ = {base!r}
+norm_cfg = dict(type='GN', num_groups=4)
+model = dict(
+    data_preprocessor=dict(size=(64, 64)),
+    backbone=dict(norm_eval=True),
+    decode_head=dict(norm_cfg=norm_cfg, dropout_ratio=0.0, sampler=None),
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=False),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.05, momentum=0.9))
+train_cfg = dict(max_iters=4, val_interval=100)
+randomness = dict(seed=3)
+"""
+
+
+def test_two_processes_are_one_with_the_double_batch(demo_data, tmp_path):
+    """tools/dist_train.sh, with norms that do not look at the batch."""
+    config = tmp_path / 'config.py'
+    config.write_text(ONE_OR_TWO.format(base=str(SEGMENTATION)))
+    options = data_options(demo_data['cityscapes'])
+    args = ['--work-dir', tmp_path / 'one', '--cfg-options', *options]
+    run('train.py', config, *args, 'train_dataloader.batch_size=4')
+    result = subprocess.run(
+        [
+            *('bash', ROOT / 'tools/dist_train.sh', config, '2', '--work-dir', tmp_path / 'two'),
+            *('--cfg-options', *options, 'train_dataloader.batch_size=2'),
+        ],
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            'PORT': str(free_port()),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    one, two = (
+        torch.load(tmp_path / name / 'iter_4.pth', weights_only=False)['state_dict']
+        for name in ('one', 'two')
+    )
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)

@@ -4,7 +4,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -56,6 +56,13 @@ class Plan:
         return f'{what} {often} from {self.start} on; expected average {self.cost:.2f} stock steps'
 
 
+def wall_time() -> float:
+    """Seconds, with the work that a GPU was given done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Budget:
     """Measures what views cost, then plans so that a step costs ``factor`` stock steps on average.
 
@@ -68,15 +75,22 @@ class Budget:
         factor: Average cost of a step, in stock steps; above 1.
         names: Of the augmentations.
         seed: Of the draws.
+        clock: Seconds.
     """
 
-    def __init__(self, factor: float, names: Sequence[str], seed: int) -> None:
+    def __init__(
+        self,
+        factor: float,
+        names: Sequence[str],
+        seed: int,
+        clock: Callable[[], float] = wall_time,
+    ) -> None:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor > 1:
             raise ValueError(
                 f'budget={factor!r}: give the average cost of a step in stock steps, above 1, '
                 'such as 1.15'
             )
-        self.factor, self.seed = factor, seed
+        self.factor, self.seed, self._now = factor, seed, clock
         self.plan: Plan | None = None
         # None is a stock step. The first of each kind is slower: kernels are set up, taps verified.
         self._agenda: list[str | None] = [None] * 5 + [n for n in names for _ in range(4)]
@@ -88,7 +102,7 @@ class Budget:
         """A step begins: the one view to run in it, or True for all views, or False for none."""
         if self.plan is not None:
             return self.plan.turn(iteration, self.seed)
-        self._begun = _now()
+        self._begun = self._now()
         name = self._agenda[0]
         return False if name is None else Choice(name, 0)
 
@@ -104,7 +118,7 @@ class Budget:
         """
         if self.plan is not None:
             return None
-        self._seconds[self._agenda.pop(0)].append(_now() - self._begun)
+        self._seconds[self._agenda.pop(0)].append(self._now() - self._begun)
         self._weights |= weights
         if self._agenda:
             return None
@@ -127,9 +141,3 @@ class Budget:
         one = sum(costs[n] * sum(weights) / total for n, weights in self._weights.items())
         rate = min(1.0, left / one)
         return Plan(start, rate, self._weights, 1 + rate * one)
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

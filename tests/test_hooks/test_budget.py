@@ -5,7 +5,6 @@ import pytest
 
 from mmfeataug.engine import Choice
 from mmfeataug.hooks import FeatureAugHook
-from mmfeataug.hooks import budget as module
 from mmfeataug.hooks.budget import Budget, Plan
 from tests.test_hooks.test_feature_aug_hook import AUGMENTATION, Spy, make_runner
 
@@ -13,11 +12,10 @@ WEIGHTS = {'afan': [0.1, 0.3], 'afan2': [0.1]}
 COSTS = {'afan': 0.6, 'afan2': 0.2}
 
 
-def measure(factor, monkeypatch, iterations=400):
+def measure(factor, iterations=400):
     """Run a budget on models of known cost; returns it and the cost of each iteration."""
     clock = [0.0]
-    monkeypatch.setattr(module, '_now', lambda: clock[0])
-    budget, spent = Budget(factor, list(WEIGHTS), 0), []
+    budget, spent = Budget(factor, list(WEIGHTS), 0, lambda: clock[0]), []
     for i in range(iterations):
         turn = budget.begin(i)
         cost = 1.0
@@ -32,8 +30,8 @@ def measure(factor, monkeypatch, iterations=400):
 
 
 @pytest.mark.parametrize('factor', [1.05, 1.15, 1.4, 2.0, 2.4, 3.0])
-def test_average_holds(factor, monkeypatch):
-    budget, spent = measure(factor, monkeypatch)
+def test_average_holds(factor):
+    budget, spent = measure(factor)
     average = sum(spent) / len(spent)
     assert average <= factor * 1.03
     # One view drawn by weight costs 0.52 on average, all of them 1.4.
@@ -42,8 +40,8 @@ def test_average_holds(factor, monkeypatch):
     assert sum(spent[100:]) / len(spent[100:]) == pytest.approx(expected, rel=0.03)
 
 
-def test_weights_of_what_is_drawn_sum_to_those_of_all(monkeypatch):
-    budget, _ = measure(1.3, monkeypatch)
+def test_weights_of_what_is_drawn_sum_to_those_of_all():
+    budget, _ = measure(1.3)
     total = sum(map(sum, WEIGHTS.values()))
     turns = [budget.plan.turn(i, 0) for i in range(500, 3500)]
     drawn = [t for t in turns if t]

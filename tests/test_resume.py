@@ -1,0 +1,91 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""A process that is killed in the middle of an iteration loses nothing: tools/train.py --resume
+ends at the same weights, to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.contract.test_1_stock_outside import assert_same
+from tests.test_tools import DETECTION, ROOT, SEGMENTATION, data_options
+
+CONFIG = """
+_base_ = {base!r}
+custom_imports = dict(imports=['tests.bomb'], allow_failed_imports=False)
+custom_hooks = [
+    dict(type='mmfeataug.IterationSeedHook'),
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        clean_weight=0.5,
+        begin=1,
+        warmup=4,
+        prob=0.8,
+        augmentations=[
+            dict(
+                type='mmfeataug.Bomb', at={at!r}, strengths=(0.5, 1.0), weight=0.2, gamma=0.02,
+                random_start=True,
+            ),
+        ],
+    ),
+]
+"""
+
+
+def train(config, work_dir, options, *flags, bomb=''):
+    command = [sys.executable, ROOT / 'tools/train.py', config, '--work-dir', work_dir, *flags]
+    return subprocess.run(
+        [*map(str, command), '--cfg-options', 'randomness.seed=7', *options],
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'BOMB': bomb},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ('base', 'at', 'layout', 'how', 'options'),
+    [
+        (
+            SEGMENTATION,
+            'backbone.layer3',
+            'cityscapes',
+            'SIGKILL',
+            [
+                'train_cfg.max_iters=8',
+                'default_hooks.checkpoint.interval=3',
+                'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
+                'model.data_preprocessor.size=(64,64)',
+            ],
+        ),
+        (DETECTION, 'backbone.layer2', 'coco', 'SIGTERM', ['train_cfg.max_epochs=4']),
+    ],
+    ids=['segmentation-SIGKILL', 'detection-SIGTERM'],
+)
+def test_killed_and_resumed_is_uninterrupted(demo_data, tmp_path, base, at, layout, how, options):
+    """Schedule, warm-up, random application, random start, dropout, samplers of boxes and random
+    transforms included; with a validation in between."""
+    config = tmp_path / 'config.py'
+    config.write_text(CONFIG.format(base=str(base), at=at))
+    options = [*data_options(demo_data[layout]), 'train_cfg.val_interval=2', *options]
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    result = train(config, whole, options)
+    assert result.returncode == 0, result.stderr[-3000:]
+    killed = train(config, cut, options, bomb=f'{how}:4')
+    assert killed.returncode == -getattr(signal, how), killed.stderr[-3000:]
+    result = train(config, cut, options, '--resume')
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert 'resumed epoch' in result.stdout + result.stderr
+    mine, theirs = (
+        torch.load((d / 'last_checkpoint').read_text(), weights_only=False) for d in (cut, whole)
+    )
+    assert mine['meta']['iter'] == theirs['meta']['iter']
+    assert_same(mine['state_dict'], theirs['state_dict'])
+    for a, b in zip(
+        mine['optimizer']['state'].values(), theirs['optimizer']['state'].values(), strict=True
+    ):
+        assert all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in a)
