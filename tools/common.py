@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch.distributed
 from mmengine.config import Config, DictAction
 
+from mmfeataug._checkpoints import declare_log_buffers
+
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that OpenMMLab's own tools have too, under the same names."""
@@ -30,6 +32,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     """The config with the options of :func:`add_common_arguments` applied, its data checked."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    declare_log_buffers()
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options:
