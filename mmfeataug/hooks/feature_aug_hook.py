@@ -215,11 +215,13 @@ def _refuse_run(runner: Runner) -> None:
                 'forward pass; '
                 "use MMDistributedDataParallel (launcher='pytorch')"
             )
-    if runner.cfg.get('compile'):
-        raise ValueError(
-            'compile is set: torch.compile traces train_step, and replays patch modules while it '
-            'runs; remove it'
-        )
+    # FlexibleRunner keeps the setting to itself; an empty dict compiles, too.
+    for option in (runner.cfg.get('compile'), getattr(runner, '_compile', None)):
+        if option is True or (isinstance(option, dict) and not option.get('disable')):
+            raise ValueError(
+                'compile is set: torch.compile traces train_step, and replays patch modules while '
+                'it runs; remove it'
+            )
     if runner.cfg.get('activation_checkpointing'):
         raise ValueError(
             'activation_checkpointing is set: reentrant checkpointing refuses gradients toward '
