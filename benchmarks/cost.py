@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ from mmfeataug.engine.timing import tail_shares
 from mmfeataug.hooks.budget import Budget
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'baseline'
-# Name: config, tap, images, height and width.
+# Name: config, ours or a package's own; tap; images, height and width.
 MODELS = {
     'faster-rcnn_r18': ('faster-rcnn_r18_fpn_16e_bccd.py', 'backbone.layer2', 4, (256, 320)),
     'faster-rcnn_r18_roi': (
@@ -47,7 +48,46 @@ MODELS = {
         2,
         (128, 128),
     ),
+    'mask-rcnn_r50': (
+        'mmdet/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        'backbone.layer2',
+        2,
+        (128, 160),
+    ),
+    'fcos_r50': (
+        'mmdet/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+        'backbone.layer3',
+        2,
+        (128, 160),
+    ),
+    'retinanet_r50': (
+        'mmdet/retinanet/retinanet_r50_fpn_1x_coco.py',
+        'backbone.layer3',
+        2,
+        (128, 160),
+    ),
+    'yolox_s': ('mmdet/yolox/yolox_s_8xb8-300e_coco.py', 'backbone.stage2', 2, (256, 256)),
+    'rtmdet_tiny': ('mmdet/rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 'neck', 2, (256, 256)),
+    'segformer_b0': (
+        'mmseg/segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py',
+        'backbone.layers.1.2',
+        2,
+        (128, 128),
+    ),
+    'upernet_swin-t': (
+        'mmseg/swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
+        'backbone.stages.1',
+        2,
+        (128, 128),
+    ),
+    'fcn_hr18': (
+        'mmseg/hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py',
+        'backbone.stage2',
+        2,
+        (128, 128),
+    ),
 }
+ZOO = [name for name in MODELS if name != 'faster-rcnn_r18_roi']
 VARIANTS = [
     'stock',
     *(f'{engine} K={k}' for engine in ('precomputed', 'graph', 're-run') for k in (1, 2, 4)),
@@ -60,9 +100,12 @@ def build(name: str):
     from mmengine.registry import MODELS as REGISTRY
 
     config, _, images, size = MODELS[name]
-    cfg = Config.fromfile(CONFIGS / config)
+    package, _, rest = config.partition('/')
+    path = CONFIGS / config
+    if rest:
+        path = Path(find_spec(package).submodule_search_locations[0], '.mim', 'configs', rest)
+    cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
-    cfg.model.backbone.init_cfg = None
     if 'size' in cfg.model.data_preprocessor:
         cfg.model.data_preprocessor.size = size
     torch.manual_seed(0)
@@ -195,7 +238,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--model', nargs='+', choices=MODELS, default=list(MODELS))
+    parser.add_argument('--model', nargs='+', choices=MODELS, default=list(MODELS)[:3])
+    parser.add_argument('--zoo', action='store_true', help='ten models, fast engine only')
     parser.add_argument('--steps', type=int, default=12, help='rounds of all variants')
     parser.add_argument('--variant', nargs='+', choices=VARIANTS, default=VARIANTS)
     parser.add_argument(
@@ -208,6 +252,8 @@ def main() -> None:
     if args.peak:
         peak_memory(*args.peak)
         return
+    if args.zoo:
+        args.model, args.variant = ZOO, [v for v in VARIANTS if v.startswith('precomputed')]
     variants = ['stock', *(v for v in args.variant if v != 'stock')]
     console = Console(width=120)
     for name in args.model if args.budget else ():
