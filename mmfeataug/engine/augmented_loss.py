@@ -9,8 +9,9 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from .augmentation import FeatureAugmentation
+from .losses import Losses
 from .step import Choice, Settings, Step
-from .tail import Losses, Place
+from .tail import Place
 from .tap import Tap
 
 ENGINES = ('precomputed', 'graph')

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from .augmentation import FeatureAugmentation, Tail, View
 from .gradients import GradientSum, LossScale, all_finite
 from .guards import LossState, RandomState, RunningStatistics, anywhere, everywhere, no_autocast
+from .losses import Losses, carry, detached, perturbation_norms, weighted
 from .recording import Recording, TapError
-from .tail import Losses, Place, TailRunner
+from .tail import Place, TailRunner
 
 logger = logging.getLogger('mmfeataug')
 
@@ -90,7 +91,7 @@ class Step:
         random_after = RandomState()
         try:
             slopes = self._differentiate(losses, recordings)
-            clean = {k: _detached(v) for k, v in losses.items()}
+            clean = detached(losses)
             if not settings.graph:
                 losses = clean
             for place, recording, toward in zip(self.places, recordings, slopes, strict=True):
@@ -242,19 +243,19 @@ class Step:
             self.collected.add(gradients)
             total = total.detach()
         self.views[key] = weight * total
-        for measure, value in _norms(clean, view.features).items():
+        for measure, value in perturbation_norms(clean, view.features).items():
             measure = f'{name}.{measure}'
             self.diagnostics[measure] = torch.maximum(self.diagnostics.get(measure, value), value)
 
     def _hand_over(self, losses: Losses) -> Losses:
-        weighted = _weighted(losses, self.settings.clean_weight)
+        terms = weighted(losses, self.settings.clean_weight)
         if not self.settings.graph:
             if self.scale != 1:
                 finite = all_finite(self.collected.gradients) and not self.overflow
                 self.settings.loss_scale.update(finite)
                 self.collected.scale(1 / self.scale)
-            _carry(weighted, self.collected)
-        return {**weighted, **self.views, **self.diagnostics}
+            carry(terms, self.collected)
+        return {**terms, **self.views, **self.diagnostics}
 
     def _share(self, name: str, index: int) -> float:
         if self.only is None:
@@ -267,57 +268,8 @@ class Step:
         return torch.Generator(like.device).manual_seed(seed ^ zlib.crc32(name.encode()))
 
 
-def _norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Tensor]:
-    """Of the perturbation: l-inf norm, l2 norm (mean over samples), mean absolute shift of the
-    channels' means.
-    """
-    deltas = [v - c for v, c in zip(view, clean, strict=True)]
-    rows = [d.flatten(1) if d.dim() > 1 else d[None] for d in deltas]
-    means = [
-        d.flatten(2).mean((0, 2)) if d.dim() > 3 else d.flatten(0, -2).mean(0)
-        for d in deltas
-        if d.dim() > 1 and d.numel()
-    ]
-    norms = {
-        'linf': torch.stack(
-            [d.abs().max() if d.numel() else d.new_zeros(()) for d in deltas]
-        ).max(),
-        'l2': torch.stack([r.norm(dim=1).sum() / max(len(r), 1) for r in rows]).norm(),
-    }
-    if means:
-        norms['shift'] = torch.stack([m.abs().mean() for m in means]).mean()
-    return norms
-
-
 def _autocast_is_fp16() -> bool:
     return any(
         torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
         for device in ('cuda', 'cpu')
     )
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else [v.detach() for v in value]
-
-
-def _weighted(losses: Losses, weight: float) -> Losses:
-    if weight == 1:
-        return dict(losses)
-    return {
-        key: value
-        if 'loss' not in key
-        else value * weight
-        if isinstance(value, Tensor)
-        else [v * weight for v in value]
-        for key, value in losses.items()
-    }
-
-
-def _carry(losses: Losses, collected: GradientSum) -> None:
-    """Hang the summed gradients on the first loss term; the others are constants by now."""
-    key = next(k for k, v in losses.items() if 'loss' in k and (isinstance(v, Tensor) or v))
-    value = losses[key]
-    if isinstance(value, Tensor):
-        losses[key] = collected.attach_to(value)
-    else:
-        losses[key] = [collected.attach_to(value[0]), *value[1:]]

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from .augmentation import FeatureAugmentation
 from .guards import BatchNormGuard, LossState, everywhere, no_autocast
+from .losses import Losses
 from .recording import Recording, TapError
 from .tap import Tap
 
-Losses = dict[str, Any]
 logger = logging.getLogger('mmfeataug')
 
 
