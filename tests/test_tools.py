@@ -136,7 +136,7 @@ def test_list_taps():
         *('--size', 64, 64, '--repeats', 1, '--views', 2),
     )
     line = next(line for line in log.splitlines() if ' backbone.layer2 ' in line)
-    assert '2x128x8x8' in line
+    assert '2x64x8x8' in line
     share, cost = (float(cell.strip(' x')) for cell in line.split('│')[3:5])
     assert cost == pytest.approx(1 + 2 * share, abs=0.011)
     assert 'roi_head.bbox_head.shared_fcs.1' in log
