@@ -73,7 +73,7 @@ def test_killed_and_resumed_is_uninterrupted(demo_data, tmp_path, base, at, layo
     config.write_text(CONFIG.format(base=str(base), at=at))
     options = [*data_options(demo_data[layout]), 'train_cfg.val_interval=2', *options]
     if layout == 'coco':
-        annotations = demo_data[layout] / 'annotations/instances_val2017.json'
+        annotations = f'{demo_data[layout]}/annotations/instances_val2017.json'
         options += [f'{e}.ann_file={annotations}' for e in ('val_evaluator', 'test_evaluator')]
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
     result = train(config, whole, options)
