@@ -102,8 +102,9 @@ def all_finite(gradients: Sequence[Tensor | None]) -> bool:
     reached = [g for g in gradients if g is not None and g.numel()]
     if not reached:
         return True
-    norms = torch._foreach_norm(reached, 2)
-    return bool(torch.stack([n.float() for n in norms]).isfinite().all())
+    # The squares of half precision overflow soon.
+    reached = [g.float() if g.dtype == torch.float16 else g for g in reached]
+    return bool(torch.stack([n.float() for n in torch._foreach_norm(reached, 2)]).isfinite().all())
 
 
 class LossScale:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .augmentation import FeatureAugmentation, Tail, View
+from .augmentation import Tail, View
 from .gradients import GradientSum, LossScale, all_finite
 from .guards import LossState, RandomState, RunningStatistics, anywhere, everywhere, no_autocast
 from .losses import Losses, carry, detached, perturbation_norms, weighted
@@ -190,7 +190,9 @@ class Step:
                     self.weights[name] = [*self.weights.get(name, []), view.weight]
                     weight = self.ramp * view.weight * self._share(name, i)
                     if anywhere(bool(weight), features[0]):
-                        self._add(tail, name, i, augmentation, view, weight, clean_is_finite)
+                        self._add(
+                            tail, name, i, augmentation.bn, view, weight, features, clean_is_finite
+                        )
             except TapError:
                 raise
             except Exception as error:
@@ -201,20 +203,21 @@ class Step:
         tail: TailRunner,
         name: str,
         index: int,
-        augmentation: FeatureAugmentation,
+        bn: str,
         view: View,
         weight: float,
+        clean: list[Tensor],
         clean_is_finite: bool,
     ) -> None:
-        key, clean = f'{name}.loss_{index}', [f.float() for f in tail.clean]
-        taught = RunningStatistics(self.model) if augmentation.bn == 'shared' else None
+        key = f'{name}.loss_{index}'
+        taught = RunningStatistics(self.model) if bn == 'shared' else None
         # Every process takes the same turns, or collectives inside the tail would not meet.
         finite = everywhere(all_finite(view.features), clean[0])
         if finite:
             features, kept = tail.cast(view.features, name)
             if kept is not None:
                 self.diagnostics[f'{name}.kept_by_cast'] = kept
-            total = tail.total(tail.losses(features, augmentation.bn))
+            total = tail.total(tail.losses(features, bn))
             # Real data has batches whose loss is infinite and whose gradient is not (boxes without
             # an area).
             finite = not clean_is_finite or bool(total.isfinite())

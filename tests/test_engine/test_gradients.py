@@ -72,6 +72,10 @@ def test_all_finite(values, finite):
     assert all_finite([torch.ones(2), None, torch.tensor(values)]) is finite
 
 
+def test_large_half_precision_is_finite():
+    assert all_finite([torch.full((4,), 6e4, dtype=torch.float16)])
+
+
 def test_nothing_is_finite():
     assert all_finite([])
     assert all_finite([None])
