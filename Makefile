@@ -1,32 +1,37 @@
-# Every target sets up .venv by itself, once. `make demo` and `make test` are all that a new machine needs
-# (Python 3.10 or newer with venv, gcc and g++).
+# Every target sets up by itself, once, what it needs: .venv with the continued packages (onedl-*), or .venv-openmmlab
+# with the original ones. `make demo` and `make test` are all that a new machine needs (Python 3.10 or newer with venv,
+# gcc and g++).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OPENMMLAB := .venv-openmmlab
 # A little patience of idle threads costs less than their spinning where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test test-slow zoo lint format benchmark clean
+.PHONY: help setup demo test test-openmmlab test-slow zoo lint format benchmark clean
 
 help:
-	@echo "make demo       train baseline and A-FAN on drawn data, print mAP and mIoU, clean and corrupted"
-	@echo "make test       run the tests"
-	@echo "make test-slow  run the long tests too"
-	@echo "make zoo        run the tests over all architectures and write docs/supported_models.md"
-	@echo "make lint       ruff and mypy"
-	@echo "make benchmark  cost of an augmented step beside the stock step"
-	@echo "make clean      remove what these targets made"
+	@echo "make demo            train baseline and A-FAN on drawn data, print mAP and mIoU, clean and corrupted"
+	@echo "make test            run the tests"
+	@echo "make test-openmmlab  run the tests on the original packages (mmdet 3.3.0, mmsegmentation 1.2.2)"
+	@echo "make test-slow       run the long tests too"
+	@echo "make zoo             run the tests over all architectures and write docs/supported_models.md"
+	@echo "make lint            ruff and mypy"
+	@echo "make benchmark       cost of an augmented step beside the stock step"
+	@echo "make clean           remove what these targets made"
 
 setup: $(READY)
 
 # mmcv compiles its operators against the PyTorch that is there already: 6 to 7 minutes on 2 idle cores, once; pip
 # keeps the wheel.
-$(READY): requirements/build.txt requirements/pinned.txt setup.py
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -r requirements/build.txt
-	$(BIN)/pip install --no-build-isolation -r requirements/pinned.txt
-	$(BIN)/pip install --no-build-isolation --no-deps -e .
+$(READY): requirements/pinned.txt
+$(OPENMMLAB)/.ready: requirements/pinned-openmmlab.txt requirements/pinned.txt
+$(READY) $(OPENMMLAB)/.ready: requirements/build.txt setup.py
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -r requirements/build.txt
+	$(@D)/bin/pip install --no-build-isolation -r $(@D:.venv%=requirements/pinned%.txt)
+	$(@D)/bin/pip install --no-build-isolation --no-deps -e .
 	touch $@
 
 demo: $(READY)
@@ -34,6 +39,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not zoo"
+
+test-openmmlab: $(OPENMMLAB)/.ready
+	$(OPENMMLAB)/bin/python -m pytest -m "not slow and not zoo"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest
@@ -54,5 +62,5 @@ benchmark: $(READY)
 	$(BIN)/python benchmarks/cost.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo
+	rm -rf $(VENV) $(OPENMMLAB) build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -228,7 +228,7 @@ def average_in_budget(name: str, factor: float, iterations: int) -> tuple[float,
             step(model, batch)
             if variant == 'ours':
                 handle.detach()
-                budget.end(handle.weights, i)
+                budget.end(handle.weights, i, handle.parts)
             spent[variant] += time.process_time() - start
     return spent['ours'] / spent['stock'], str(budget.plan)
 

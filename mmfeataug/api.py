@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .engine import AugmentedLoss, FeatureAugmentation
+from .engine import Augmentation, AugmentedLoss
 from .registry import AUGMENTATIONS
 
 
 def attach(
     model: nn.Module,
-    augmentations: Sequence[dict | FeatureAugmentation],
+    augmentations: Sequence[dict | Augmentation],
     clean_weight: float = 1.0,
     engine: str = 'precomputed',
     strict: bool = False,
@@ -49,9 +49,7 @@ def attach(
     # With our scope, so that the framework's default scope (mmdet, mmseg) has no say in the
     # look-up.
     built = [
-        a
-        if isinstance(a, FeatureAugmentation)
-        else AUGMENTATIONS.build({'_scope_': 'mmfeataug', **a})
+        a if isinstance(a, Augmentation) else AUGMENTATIONS.build({'_scope_': 'mmfeataug', **a})
         for a in augmentations
     ]
     return AugmentedLoss(

@@ -142,6 +142,81 @@ def deeplab_cfg(depth=18, width=32, num_classes=5, backbone=None):
     )
 
 
+def retinanet_cfg():
+    """RetinaNet with a narrow neck and head."""
+    two_stage = faster_rcnn_cfg()
+    return dict(
+        type='RetinaNet',
+        data_preprocessor=two_stage['data_preprocessor'],
+        backbone=resnet(),
+        neck=dict(
+            type='FPN',
+            in_channels=[64, 128, 256, 512],
+            out_channels=32,
+            start_level=1,
+            add_extra_convs='on_input',
+            num_outs=5,
+        ),
+        bbox_head=dict(
+            type='RetinaHead',
+            num_classes=3,
+            in_channels=32,
+            stacked_convs=1,
+            feat_channels=32,
+            anchor_generator=dict(
+                type='AnchorGenerator',
+                octave_base_scale=4,
+                scales_per_octave=1,
+                ratios=[0.5, 1.0, 2.0],
+                strides=[8, 16, 32, 64, 128],
+            ),
+            bbox_coder=two_stage['rpn_head']['bbox_coder'],
+            loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25),
+            loss_bbox=dict(type='L1Loss'),
+        ),
+        train_cfg=dict(
+            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
+            sampler=dict(type='PseudoSampler'),
+            allowed_border=-1,
+            pos_weight=-1,
+        ),
+        test_cfg=dict(
+            nms_pre=100, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20
+        ),
+    )
+
+
+def upernet_swin_cfg(num_classes=5):
+    """UPerNet on a small Swin."""
+    return dict(
+        type='EncoderDecoder',
+        data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)),
+        backbone=dict(
+            type='SwinTransformer',
+            embed_dims=16,
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 1, 2, 2],
+            window_size=4,
+            drop_path_rate=0.3,
+            out_indices=(0, 1, 2, 3),
+        ),
+        decode_head=dict(
+            type='UPerHead',
+            in_channels=[16, 32, 64, 128],
+            in_index=[0, 1, 2, 3],
+            pool_scales=(1, 2),
+            channels=32,
+            dropout_ratio=0.1,
+            num_classes=num_classes,
+            norm_cfg=BN,
+            align_corners=False,
+            loss_decode=dict(type='CrossEntropyLoss'),
+        ),
+        train_cfg=dict(),
+        test_cfg=dict(mode='whole'),
+    )
+
+
 def build_detector(cfg=None, seed=0):
     register_mmdet(init_default_scope=False)
     init_default_scope('mmdet')
@@ -184,11 +259,13 @@ def buffers(model):
     return {n: b.clone() for n, b in model.named_buffers()}
 
 
-def relative_difference(a, b):
-    """Largest difference of two gradient dicts, relative to each tensor's largest element."""
+def relative_difference(a, b, floor=0.0):
+    """Largest difference of two gradient dicts, relative to each tensor's largest element, or to
+    the share ``floor`` of the largest of all."""
     assert [n for n in a if (a[n] is None) != (b[n] is None)] == []
+    least = max(1e-12, floor * max(float(g.abs().max()) for g in b.values() if g is not None))
     return max(
-        ((a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=1e-12)).item()
+        ((a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=least)).item()
         for n in a
         if a[n] is not None
     )

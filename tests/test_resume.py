@@ -3,6 +3,7 @@
 ends at the same weights, to the bit."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,21 +17,16 @@ from tests.test_tools import DETECTION, ROOT, SEGMENTATION, data_options
 CONFIG = """
 _base_ = {base!r}
 custom_imports = dict(imports=['tests.bomb'], allow_failed_imports=False)
+augmentations = [
+    dict(
+        type='mmfeataug.Bomb', at={at!r}, strengths=(0.5, 1.0), weight=0.2, gamma=0.02,
+        random_start=True, bn={bn!r},
+    ),
+]
+model = dict(type='mmfeataug.AugmentedModel', of={of!r}, augmentations=augmentations)
 custom_hooks = [
     dict(type='mmfeataug.IterationSeedHook'),
-    dict(
-        type='mmfeataug.FeatureAugHook',
-        clean_weight=0.5,
-        begin=1,
-        warmup=4,
-        prob=0.8,
-        augmentations=[
-            dict(
-                type='mmfeataug.Bomb', at={at!r}, strengths=(0.5, 1.0), weight=0.2, gamma=0.02,
-                random_start=True,
-            ),
-        ],
-    ),
+    dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5, begin=1, warmup=4, prob=0.8),
 ]
 """
 
@@ -45,6 +41,47 @@ def train(config, work_dir, options, *flags, bomb=''):
         text=True,
         check=False,
     )
+
+
+def both_sets_can_be_tested(config, work_dir, options):
+    """With second batch norms: they have learnt, either set is tested, and either is exported to a
+    checkpoint that the stock model's config and mmseg's own runner read."""
+    checkpoint = (work_dir / 'last_checkpoint').read_text()
+    weights = torch.load(checkpoint, weights_only=False)['state_dict']
+    second = {k: v for k, v in weights.items() if k.startswith('aux_bn.')}
+    assert second
+    assert any(not torch.equal(v, weights[k.removeprefix('aux_bn.')]) for k, v in second.items())
+    found = {}
+    for flags in ((), ('--aux-bn',)):
+        stock = work_dir / f'stock{len(flags)}.pth'
+        tool('model_converters/to_stock.py', checkpoint, stock, *flags)
+        exported = torch.load(stock)['state_dict']
+        assert exported.keys() == weights.keys() - second.keys()
+        at = ['--work-dir', work_dir / 'test', '--cfg-options', *options]
+        scores = [
+            tool('test.py', config, checkpoint, *flags, *at),
+            tool('test.py', SEGMENTATION, stock, *at),
+        ]
+        scores = [line for log in scores for line in re.findall('aAcc: [^ ]*  mIoU: [^ ]*', log)]
+        assert len(scores) == 2
+        assert scores[0] == scores[1]
+        found[flags] = exported
+    key = next(iter(second)).removeprefix('aux_bn.')
+    assert torch.equal(found[()][key], weights[key])
+    assert torch.equal(found['--aux-bn',][key], weights[f'aux_bn.{key}'])
+
+
+def tool(script, *args):
+    result = subprocess.run(
+        [sys.executable, ROOT / 'tools' / script, *map(str, args)],
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
@@ -70,7 +107,8 @@ def test_killed_and_resumed_is_uninterrupted(demo_data, tmp_path, base, at, layo
     """Schedule, warm-up, random application, random start, dropout, samplers of boxes and random
     transforms included; with a validation in between."""
     config = tmp_path / 'config.py'
-    config.write_text(CONFIG.format(base=str(base), at=at))
+    of, bn = ('EncoderDecoder', 'separate') if layout == 'cityscapes' else ('FasterRCNN', 'shared')
+    config.write_text(CONFIG.format(base=str(base), at=at, of=of, bn=bn))
     options = [*data_options(demo_data[layout]), 'train_cfg.val_interval=2', *options]
     if layout == 'coco':
         annotations = f'{demo_data[layout]}/annotations/instances_val2017.json'
@@ -88,6 +126,8 @@ def test_killed_and_resumed_is_uninterrupted(demo_data, tmp_path, base, at, layo
     )
     assert mine['meta']['iter'] == theirs['meta']['iter']
     assert_same(mine['state_dict'], theirs['state_dict'])
+    if bn == 'separate':
+        both_sets_can_be_tested(config, cut, options)
     for a, b in zip(
         mine['optimizer']['state'].values(), theirs['optimizer']['state'].values(), strict=True
     ):

@@ -29,6 +29,11 @@ def parse_args() -> argparse.Namespace:
         metavar=('NAME', 'SEVERITY'),
         help='corrupt images, such as: gaussian_noise 3',
     )
+    parser.add_argument(
+        '--aux-bn',
+        action='store_true',
+        help="use the second batch norms of a model trained with bn='separate'",
+    )
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -66,6 +71,8 @@ def main() -> None:
                 '--corruption: test_dataloader.dataset.pipeline has no LoadImage... step'
             )
         pipeline.insert(loads[0] + 1, corrupt)
+    if args.aux_bn:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
     if args.out:
         evaluator = cfg.test_evaluator
         cfg.test_evaluator = [*(evaluator if isinstance(evaluator, list) else [evaluator])]

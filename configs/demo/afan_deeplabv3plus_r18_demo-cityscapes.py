@@ -4,19 +4,19 @@ _base_ = './deeplabv3plus_r18_demo-cityscapes.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
-        clean_weight=0.5,
+        clean_weight=0.7,
         augmentations=[
             dict(
                 type='mmfeataug.AFAN',
                 at='backbone.layer3',
-                gamma=0.1,
-                weight=0.4,
+                gamma=0.03,
+                weight=0.2,
             ),
             dict(
                 type='mmfeataug.AFAN',
                 at='decode_head.sep_bottleneck',
                 side='input',
-                gamma=0.1,
+                gamma=0.03,
                 reinject=True,
                 weight=0.1,
             ),

@@ -1,10 +1,37 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Taps, replays and gradients. Knows modules and tensors, no framework."""
 
-from .augmentation import FeatureAugmentation, Tail, View
+from .augmentation import (
+    Augmentation,
+    BatchAugmentation,
+    FeatureAugmentation,
+    FeatureTransform,
+    Tail,
+    Term,
+    View,
+)
 from .augmented_loss import AugmentedLoss
+from .auxiliary import AuxiliaryNorms, norms_behind, stock_state_dict
+from .guards import average_over_processes
 from .recording import TapError
 from .step import Choice
-from .tap import Tap
+from .tap import Tap, find_module
 
-__all__ = ['AugmentedLoss', 'Choice', 'FeatureAugmentation', 'Tail', 'Tap', 'TapError', 'View']
+__all__ = [
+    'Augmentation',
+    'AugmentedLoss',
+    'AuxiliaryNorms',
+    'BatchAugmentation',
+    'Choice',
+    'FeatureAugmentation',
+    'FeatureTransform',
+    'Tail',
+    'Tap',
+    'TapError',
+    'Term',
+    'View',
+    'average_over_processes',
+    'find_module',
+    'norms_behind',
+    'stock_state_dict',
+]

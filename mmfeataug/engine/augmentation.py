@@ -1,14 +1,49 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What a method is: something that turns a feature and its gradient into views."""
+"""What a method is: of one of three kinds, each with one function to write."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from .guards import BN_POLICIES
+
+
+class Augmentation(ABC):
+    """What all methods have in common.
+
+    Args:
+        at: Where: a dotted path of ``model.named_modules()``, or ``'inputs'``.
+        side: ``'output'`` or ``'input'`` of that module.
+        bn: How batch norms treat the additional passes: ``'shared'`` (statistics updated by them
+            too), ``'frozen'`` (batch statistics, running ones untouched), ``'eval'`` (running
+            statistics) or ``'separate'`` (batch norms of their own, which
+            ``mmfeataug.AugmentedModel`` or ``mmfeataug.AugmentedBackbone`` makes).
+    """
+
+    def __init__(self, *, at: str, side: str = 'output', bn: str = 'shared') -> None:
+        if not isinstance(at, str) or not at:
+            raise TypeError(f"at={at!r}: give a module path such as 'backbone.layer2', or 'inputs'")
+        if bn not in BN_POLICIES:
+            raise ValueError(f'bn={bn!r}: choose one of {", ".join(BN_POLICIES)}')
+        self.at, self.side, self.bn = at, side, bn
+
+    @property
+    def name(self) -> str:
+        """Prefix of what is logged."""
+        return type(self).__name__.lower()
+
+    @property
+    @abstractmethod
+    def active(self) -> bool:
+        """False if the settings make every effect vanish; then no extra pass is run at all."""
+
+    def bind(self, model: nn.Module) -> None:  # noqa: B027
+        """Look at the model, once, when the augmentation is attached to it."""
 
 
 @dataclass
@@ -29,53 +64,43 @@ class Tail:
     """The network behind a tap, as a function of the features there.
 
     ``tail(features)`` returns ``(loss, gradients)``: the unweighted total training loss (a scalar)
-    and its gradient toward each feature. Parameters get no gradient and batch norms keep their
-    running statistics.
+    and its gradient toward each feature. With ``against``, only terms of the loss whose name holds
+    one of these words are summed. Parameters get no gradient and batch norms keep their running
+    statistics.
 
     Attributes:
         generator: Source of a method's random draws: depends on seed and iteration only, so that a
             resumed run and every rank draw alike.
     """
 
-    evaluate: Callable[[Sequence[Tensor]], tuple[Tensor, list[Tensor]]]
+    evaluate: Callable[..., tuple[Tensor, list[Tensor]]]
     generator: torch.Generator
 
-    def __call__(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def __call__(
+        self, features: Sequence[Tensor], against: Sequence[str] = ()
+    ) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradients at these features."""
-        return self.evaluate(features)
+        return self.evaluate(features, against=against)
 
 
-class FeatureAugmentation(ABC):
-    """Base of all methods that make views of a feature.
+class FeatureAugmentation(Augmentation):
+    """Base of methods that make views of a feature.
 
     Args:
-        at: Where: a dotted path of ``model.named_modules()``, or ``'inputs'``.
-        side: ``'output'`` or ``'input'`` of that module.
-        bn: How batch norms behind the tap treat views: ``'shared'`` (statistics updated by views
-            too), ``'frozen'`` (batch statistics, running ones untouched) or ``'eval'`` (running
-            statistics).
+        at, side, bn: See :class:`Augmentation`.
         live_prefix: Let view losses train layers before the tap through skips around it. Needs
             ``engine='graph'``.
+
+    Attributes:
+        attack_bn: How batch norms treat evaluations of the tail: ``'frozen'`` or ``'eval'``.
     """
 
     def __init__(
         self, *, at: str, side: str = 'output', bn: str = 'shared', live_prefix: bool = False
     ) -> None:
-        if not isinstance(at, str) or not at:
-            raise TypeError(f"at={at!r}: give a module path such as 'backbone.layer2', or 'inputs'")
-        if bn not in BN_POLICIES:
-            raise ValueError(f'bn={bn!r}: choose one of {", ".join(BN_POLICIES)}')
-        self.at, self.side, self.bn, self.live_prefix = at, side, bn, live_prefix
-
-    @property
-    def name(self) -> str:
-        """Prefix of what is logged."""
-        return type(self).__name__.lower()
-
-    @property
-    @abstractmethod
-    def active(self) -> bool:
-        """False if the settings make every view vanish; then no extra pass is run at all."""
+        super().__init__(at=at, side=side, bn=bn)
+        self.live_prefix = live_prefix
+        self.attack_bn = 'eval' if bn == 'eval' else 'frozen'
 
     @abstractmethod
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
@@ -86,4 +111,145 @@ class FeatureAugmentation(ABC):
                 if the module yields a tuple or is called several times in a pass.
             gradients: Gradient of the clean training loss toward each of them.
             tail: Evaluates the loss from the tap, for attacks of several steps.
+        """
+
+
+class FeatureTransform(FeatureAugmentation):
+    """Base of methods that change a feature without looking at the loss.
+
+    In place, the training pass itself goes on with the changed feature, at no extra pass, and
+    gradients flow through the change; draws come from PyTorch's random stream, as dropout's do.
+    Declared by ``mmfeataug.AugmentedBackbone`` it is a layer that is the identity in evaluation and
+    needs no hook.
+
+    Args:
+        at, side: See :class:`Augmentation`.
+        as_view: Leave the clean pass alone and train on a view besides.
+        weight, bn: Of that view.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str,
+        side: str = 'output',
+        as_view: bool = False,
+        weight: float = 0.5,
+        bn: str = 'shared',
+    ) -> None:
+        super().__init__(at=at, side=side, bn=bn)
+        if not isinstance(as_view, bool):
+            raise TypeError(f'as_view={as_view!r} at {at!r}: give True or False')
+        if not 0 <= weight < float('inf'):
+            raise ValueError(f'weight={weight!r} at {at!r}: give a number that is not negative')
+        self.as_view, self.weight = as_view, weight
+
+    @property
+    def active(self) -> bool:
+        """A view without weight is none."""
+        return not self.as_view or self.weight > 0
+
+    @abstractmethod
+    def transform(self, feature: Tensor) -> Tensor:
+        """The changed feature; same shape, differentiable.
+
+        Args:
+            feature: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``, at least fp32.
+        """
+
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """One view, if ``as_view``."""
+        if self.as_view:
+            yield View([self.transform(f) for f in features], self.weight)
+
+    def apply(self, value: Any) -> Any:
+        """:meth:`transform` on every floating-point tensor of ``value``, in its own precision."""
+
+        def one(leaf: Any) -> Any:
+            if not (isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() > 1):
+                return leaf
+            with torch.autocast(leaf.device.type, enabled=False):
+                wide = leaf if leaf.dtype == torch.float64 else leaf.float()
+                return self.transform(wide).to(leaf.dtype)
+
+        return tree_map(one, value)
+
+    def install(self, module: nn.Module) -> Any:
+        """Make it a layer of ``module``, active while that is in training mode; returns the handle
+        of the module's hook.
+        """
+        if self.side == 'input':
+            return module.register_forward_pre_hook(self._before)
+        return module.register_forward_hook(self._behind)
+
+    def _before(self, module: nn.Module, args: Any) -> Any:
+        return self.apply(args) if module.training else None
+
+    def _behind(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return self.apply(output) if module.training else None
+
+
+@dataclass
+class Term:
+    """An additional term of the objective.
+
+    Attributes:
+        value: Scalar, in the autograd graph.
+        weight: Its factor.
+    """
+
+    value: Tensor
+    weight: float
+
+
+class BatchAugmentation(Augmentation):
+    """Base of methods that compare the batch with copies of it.
+
+    Args:
+        at: One path or several, in any order.
+        side, bn: See :class:`Augmentation`; ``bn`` is for passes over copies.
+        hold: Modules that yield in a pass over a copy what they yielded for the clean batch, such
+            as ``'rpn_head'``: the same proposals make features of RoIs comparable.
+        online: Whether clean features take part in the gradient of the terms. The clean graph is
+            then kept until the terms are done.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str | Sequence[str],
+        side: str = 'output',
+        bn: str = 'frozen',
+        hold: Sequence[str] = (),
+        online: bool = False,
+    ) -> None:
+        paths = (at,) if isinstance(at, str) else tuple(at)
+        for path in paths or ('',):
+            super().__init__(at=path, side=side, bn=bn)
+        if 'inputs' in paths:
+            raise ValueError(
+                f"at='inputs': {type(self).__name__} compares features; name a module, such as "
+                "'backbone'"
+            )
+        self.places, self.hold, self.online = paths, tuple(hold), online
+
+    @abstractmethod
+    def terms(
+        self,
+        inputs: Tensor,
+        clean: list[Tensor],
+        network: Callable[..., Any],
+        generator: torch.Generator,
+    ) -> Iterator[Term]:
+        """Make terms of the objective.
+
+        Args:
+            inputs: The images, preprocessed.
+            clean: Features of the clean pass at the taps, fp32, in the order of ``at``; several a
+                tap if it yields a tuple or is called several times.
+            network: ``network(images)`` returns these features for other images, in the autograd
+                graph, and runs no further than it must; ``network(images, loss=True)`` returns
+                ``(features, total)`` with the whole training loss; ``weights=`` lets it compute
+                with other weights, by the names of ``model.state_dict()``.
+            generator: As in :class:`Tail`.
         """

@@ -2,17 +2,24 @@
 """What stands in the place of ``model.loss`` while augmentations are attached."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
-from .augmentation import FeatureAugmentation
+from .augmentation import (
+    Augmentation,
+    BatchAugmentation,
+    FeatureAugmentation,
+    FeatureTransform,
+)
+from .auxiliary import check_separate
+from .copies import Watch
 from .losses import Losses
 from .step import Choice, Settings, Step
-from .tail import Place
-from .tap import Tap
+from .tail import Batch, Place
+from .tap import Tap, find_module
 
 ENGINES = ('precomputed', 'graph')
 
@@ -41,6 +48,9 @@ class AugmentedLoss:
         active: Whether the last call had views.
         only: The one view to train on, for those who want to pay for no more; None is all of them.
         weights: Of all views that the last active call could have trained on, by name.
+        parts: Numbers of samples, from the fewest to one short of the batch, that the views of the
+            last active call could have been trained on, by name; those that need the whole batch
+            are missing.
 
     Raises:
         ValueError, TypeError: For settings or models that cannot work; the message names setting
@@ -51,7 +61,7 @@ class AugmentedLoss:
     def __init__(
         self,
         model: nn.Module,
-        augmentations: Sequence[FeatureAugmentation],
+        augmentations: Sequence[Augmentation],
         *,
         clean_weight: float = 1.0,
         engine: str = 'precomputed',
@@ -70,8 +80,13 @@ class AugmentedLoss:
         self.enabled, self.ramp, self.iteration, self.active = True, 1.0, 0, False
         self.only: Choice | None = None
         self.weights: dict[str, list[float]] = {}
+        self.parts: dict[str, range] = {}
         self._settings = Settings(clean_weight, engine == 'graph', strict, seed)
+        self._watches: list[Watch] = []
+        self._layers: list[tuple[str, FeatureTransform]] = []
         self._places = self._find_places(augmentations)
+        for augmentation in augmentations:
+            augmentation.bind(model)
         self._replaced = model.__dict__.get('loss')
         model.__dict__['loss'] = self
 
@@ -111,7 +126,10 @@ class AugmentedLoss:
     @property
     def names(self) -> list[str]:
         """Of the augmentations that can make views, as they are logged."""
-        return [name for place in self._places for name, a in place.members if a.active]
+        members: list[tuple[str, Augmentation]] = []
+        members += [member for place in self._places for member in place.members]
+        members += [(watch.name, watch.augmentation) for watch in self._watches]
+        return [name for name, augmentation in members if augmentation.active]
 
     def describe(self) -> list[str]:
         """One line a tap: path, what uses it, shapes of the last active call, and how views run."""
@@ -119,73 +137,79 @@ class AugmentedLoss:
             f'{", ".join(name for name, _ in place.members)} at {place.tap} '
             f'{place.shapes} by {"replay" if place.memoize else "full re-run"}'
             for place in self._places
+        ] + [
+            *(f'{watch.name} at {watch} by passes over copies' for watch in self._watches),
+            *(f'{layer.name} at {at} in place' for at, layer in self._layers),
         ]
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Losses:
-        """The loss dict of the model, augmented if any view is active."""
-        places = self._active_places()
+        """The loss dict of the model, augmented if anything is active."""
         iteration, self.iteration = self.iteration, self.iteration + 1
-        self.active = bool(places)
-        if not places:
-            return self.stock_loss(inputs, *args, **kwargs)
-        stock, given = self.stock_loss, tree_map(_own, (args, kwargs))
-
-        def run_stock(inputs: Any) -> Losses:
-            # Some heads write into the data samples: every pass gets containers of its own.
-            own_args, own_kwargs = tree_map(_own, given)
-            return stock(inputs, *own_args, **own_kwargs)
-
-        step = Step(
-            self.model,
-            places,
-            self._settings,
-            self.ramp,
-            iteration,
-            run_stock,
-            self.only,
-        )
-        losses = step.run(inputs)
-        self.weights = step.weights
+        places, watches, layers = self._active()
+        self.active = bool(places or watches or layers)
+        with ExitStack() as stack:
+            for at, transform in layers:
+                if at == 'inputs':
+                    inputs = transform.apply(inputs)
+                else:
+                    hook = transform.install(find_module(self.model, at))
+                    stack.callback(hook.remove)
+            if not (places or watches):
+                return self.stock_loss(inputs, *args, **kwargs)
+            batch = Batch(self.stock_loss, inputs, args, kwargs)
+            step = Step(
+                self.model, places, self._settings, self.ramp, iteration, batch, self.only, watches
+            )
+            losses = step.run()
+        self.weights, self.parts = step.weights, step.parts
         return losses
 
-    def _active_places(self) -> list[Place]:
+    def _active(
+        self,
+    ) -> tuple[list[Place], list[Watch], list[tuple[str, FeatureTransform]]]:
+        """What acts in this call: on features, on copies of the batch, and as layers."""
         if not (self.enabled and self.ramp and self.model.training and torch.is_grad_enabled()):
-            return []
-        return [
-            place
-            for place in self._places
-            if any(
-                a.active and (self.only is None or self.only.name == name)
-                for name, a in place.members
-            )
-        ]
+            return [], [], []
 
-    def _find_places(self, augmentations: Sequence[FeatureAugmentation]) -> list[Place]:
+        def acts(name: str, augmentation: Augmentation) -> bool:
+            return augmentation.active and (self.only is None or self.only.name == name)
+
+        places = [p for p in self._places if any(acts(n, a) for n, a in p.members)]
+        watches = [w for w in self._watches if acts(w.name, w.augmentation)]
+        return places, watches, [(at, t) for at, t in self._layers if t.active]
+
+    def _find_places(self, augmentations: Sequence[Augmentation]) -> list[Place]:
         places: dict[tuple[str, str], Place] = {}
         names: dict[str, int] = {}
         for augmentation in augmentations:
-            if not isinstance(augmentation, FeatureAugmentation):
+            if not isinstance(augmentation, Augmentation):
                 raise TypeError(
-                    'augmentations must hold FeatureAugmentation objects, got '
+                    f'augmentations must hold Augmentation objects, got '
                     f'{type(augmentation).__name__}'
                 )
+            count = names[augmentation.name] = names.get(augmentation.name, 0) + 1
+            name = augmentation.name if count == 1 else f'{augmentation.name}{count}'
+            if isinstance(augmentation, BatchAugmentation):
+                self._watches.append(Watch(self.model, augmentation, name))
+                continue
+            assert isinstance(augmentation, FeatureAugmentation)
+            if isinstance(augmentation, FeatureTransform) and not augmentation.as_view:
+                if augmentation.at != 'inputs':
+                    find_module(self.model, augmentation.at)
+                self._layers.append((augmentation.at, augmentation))
+                continue
             if augmentation.live_prefix and not self._settings.graph:
                 raise ValueError(
                     f"live_prefix=True at {augmentation.at!r} needs engine='graph', got "
                     "engine='precomputed'"
                 )
+            if augmentation.bn == 'separate':
+                check_separate(self.model, name, augmentation.at, augmentation.side)
             key = augmentation.at, augmentation.side
             if key not in places:
                 places[key] = Place(Tap(self.model, *key))
-            count = names[augmentation.name] = names.get(augmentation.name, 0) + 1
-            name = augmentation.name if count == 1 else f'{augmentation.name}{count}'
             places[key].members.append((name, augmentation))
         return list(places.values())
-
-
-def _own(value: Any) -> Any:
-    # mmengine's data elements copy their containers on detach() and share the tensors.
-    return value.detach() if hasattr(value, 'detach') else value
 
 
 def _refuse_model(model: nn.Module, engine: str) -> None:

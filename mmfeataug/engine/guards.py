@@ -5,6 +5,8 @@ losses.
 
 import random
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -13,7 +15,9 @@ import torch
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BN_POLICIES = ('shared', 'frozen', 'eval')
+from .auxiliary import norm_pairs
+
+BN_POLICIES = ('shared', 'frozen', 'eval', 'separate')
 
 
 def no_autocast(like: torch.Tensor) -> torch.autocast:
@@ -77,6 +81,15 @@ def anywhere(flag: bool, like: torch.Tensor) -> bool:
     return not everywhere(not flag, like)
 
 
+def average_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Mean of a tensor of the same shape on every process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    value = value.clone()
+    distributed.all_reduce(value)
+    return value / distributed.get_world_size()
+
+
 class RunningStatistics:
     """The running statistics of batch norms at the time of creation."""
 
@@ -103,6 +116,7 @@ class BatchNormGuard:
     - ``shared``: as they are; running statistics are updated.
     - ``frozen``: normalise with the batch's statistics, leave the running ones untouched.
     - ``eval``: normalise with the running statistics, which stay untouched.
+    - ``separate``: as ``shared``, with the second set of weights and statistics.
 
     Layers that the model itself keeps in eval mode (``norm_eval=True``) are left alone.
     """
@@ -113,18 +127,55 @@ class BatchNormGuard:
             for m in model.modules()
             if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
         ]
+        self._pairs = [
+            (first, second, first._parameters, first._buffers)
+            for first, second in norm_pairs(model)
+        ]
 
-    def apply(self, policy: str) -> None:
-        """Switch to a policy; allowed any number of times between entry and exit."""
+    def apply(self, policy: str, separate: bool = False) -> None:
+        """Switch to a policy; allowed any number of times between entry and exit.
+
+        Args:
+            policy: See the class.
+            separate: Whether layers that have a second set of weights and statistics use that.
+                ``'separate'`` means so, too.
+        """
+        separate = separate or policy == 'separate'
         for layer in self._layers:
             layer.training = policy != 'eval'
             layer.track_running_stats = policy != 'frozen'
+        for first, second, parameters, buffers in self._pairs:
+            first._parameters = second._parameters if separate else parameters
+            first._buffers = second._buffers if separate else buffers
 
     def __enter__(self) -> 'BatchNormGuard':
         return self
 
     def __exit__(self, *_: object) -> None:
         self.apply('shared')
+
+
+@contextmanager
+def other_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Within this context the model computes with other parameters and buffers.
+
+    Args:
+        model: Its own tensors are put back afterwards, untouched.
+        weights: By the names of ``model.state_dict()``; what is not named stays.
+    """
+    undo: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for path, module in model.named_modules():
+            for space in (module._parameters, module._buffers):
+                for name, own in list(space.items()):
+                    other = weights.get(f'{path}.{name}'.lstrip('.'))
+                    if own is not None and other is not None:
+                        undo.append((space, name, own))  # type: ignore[arg-type]
+                        space[name] = other  # type: ignore[assignment]
+        yield
+    finally:
+        for space, name, own in undo:
+            space[name] = own
 
 
 class LossState:

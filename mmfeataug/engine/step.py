@@ -4,7 +4,7 @@
 import itertools
 import logging
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,22 +14,32 @@ import torch
 from torch import Tensor, nn
 
 from .augmentation import Tail, View
+from .copies import Network, Seen, Watch
 from .gradients import GradientSum, LossScale, all_finite
 from .guards import LossState, RandomState, RunningStatistics, anywhere, everywhere, no_autocast
 from .losses import Losses, carry, detached, perturbation_norms, weighted
 from .recording import Recording, TapError
-from .tail import Place, TailRunner
+from .tail import Batch, Place, TailRunner
 
 logger = logging.getLogger('mmfeataug')
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One view among all: of which augmentation, its number, and the factor of its weight."""
+    """One view among all.
+
+    Attributes:
+        name: Of the augmentation.
+        index: Of the view.
+        factor: Of its weight.
+        samples: Number of samples of the batch to train it on, where the tap allows that; None is
+            all. Methods see the features of all either way.
+    """
 
     name: str
     index: int
     factor: float = 1.0
+    samples: int | None = None
 
 
 @dataclass
@@ -53,11 +63,13 @@ class Step:
         settings: Of the handle.
         ramp: Factor of all view weights.
         iteration: For the methods' random draws.
-        run_stock: The stock loss as a function of the inputs.
+        batch: The stock loss, and what it is called with.
         only: The one view to train on; None is all of them.
+        watches: Of the active augmentations that look at copies of the batch.
 
     Attributes:
         weights: Of the views that the methods made, by name.
+        parts: Numbers of samples, short of all, that these can be trained on, by name.
     """
 
     def __init__(
@@ -67,26 +79,29 @@ class Step:
         settings: Settings,
         ramp: float,
         iteration: int,
-        run_stock: Callable[[Any], Losses],
+        batch: Batch,
         only: Choice | None = None,
+        watches: Sequence[Watch] = (),
     ) -> None:
         self.model, self.places, self.settings = model, places, settings
-        self.ramp, self.iteration, self.run_stock, self.only = ramp, iteration, run_stock, only
+        self.watches = watches
+        self.ramp, self.iteration, self.batch, self.only = ramp, iteration, batch, only
         self.scale = settings.loss_scale.value if _autocast_is_fp16() else 1.0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.collected = GradientSum(self.parameters)
         self.overflow = False
         self.views: Losses = {}
         self.weights: dict[str, list[float]] = {}
+        self.parts: dict[str, range] = {}
         self.diagnostics: dict[str, Tensor] = {}
 
-    def run(self, inputs: Any) -> Losses:
+    def run(self) -> Losses:
         """The stock loss dict with the views' losses and diagnostics added."""
         settings = self.settings
         if settings.loss_state is None:
             settings.loss_state = LossState(self.model)
         state = settings.loss_state.save()
-        losses, recordings = self._clean_pass(inputs)
+        losses, recordings, seen = self._clean_pass()
         state, state_after = settings.loss_state.learn(state, settings.loss_state.save())
         random_after = RandomState()
         try:
@@ -100,31 +115,34 @@ class Step:
                     place,
                     recording,
                     [i for i, g in enumerate(toward) if g is not None],
-                    self.run_stock,
-                    inputs,
+                    self.batch,
                     settings.loss_state,
                     state,
                     self.scale,
                 )
                 self._visit(tail, [g for g in toward if g is not None], clean)
+            for watch, left in zip(self.watches, seen, strict=True):
+                self._compare(watch, left, state)
         finally:
             # The next iteration draws and sees what it would after a stock call.
             settings.loss_state.restore(state_after)
             random_after.restore()
         return self._hand_over(losses)
 
-    def _clean_pass(self, inputs: Any) -> tuple[Losses, list[Recording]]:
+    def _clean_pass(self) -> tuple[Losses, list[Recording], list[Seen]]:
         live = any(a.live_prefix for place in self.places for _, a in place.members)
         with ExitStack() as stack:
             recordings = [stack.enter_context(place.tap.record(live)) for place in self.places]
+            seen = [stack.enter_context(watch.clean_pass()) for watch in self.watches]
+            inputs = self.batch.inputs
             for recording in recordings:
                 if recording.tap.module is None:
                     inputs = recording.capture(inputs)
-            losses = self.run_stock(inputs)
+            losses = self.batch.loss(inputs)
         for recording in recordings:
             if not recording.fired:
                 raise recording.tap.silent()
-        return losses, recordings
+        return losses, recordings, seen
 
     def _differentiate(
         self, losses: Losses, recordings: list[Recording]
@@ -140,14 +158,16 @@ class Step:
         total = self.model.parse_losses(losses)[0]  # type: ignore[operator]
         points = [handle for recording in recordings for handle in recording.handles]
         toward = points if graph else self.parameters + points
-        with no_autocast(total):
-            gradients = torch.autograd.grad(
-                total,
-                toward,
-                torch.full_like(total, self.scale * weight),
-                retain_graph=graph,
-                allow_unused=True,
-            )
+        gradients: Sequence[Tensor | None] = ()
+        if toward:
+            with no_autocast(total):
+                gradients = torch.autograd.grad(
+                    total,
+                    toward,
+                    torch.full_like(total, self.scale * weight),
+                    retain_graph=graph or any(w.augmentation.online for w in self.watches),
+                    allow_unused=True,
+                )
         count = len(toward) - len(points)
         if not graph:
             self.collected.add(gradients[:count])
@@ -176,7 +196,7 @@ class Step:
             if not augmentation.active or (self.only and self.only.name != name):
                 continue
             generator = self._generator(name, features[0])
-            ask = Tail(partial(tail.evaluate, bn=augmentation.bn), generator)
+            ask = Tail(partial(tail.evaluate, augmentation=augmentation), generator)
             self.diagnostics[f'{name}.dropped'] = features[0].new_zeros(())
             try:
                 views = iter(augmentation.views(features, slopes, ask))
@@ -197,6 +217,8 @@ class Step:
                 raise
             except Exception as error:
                 raise RuntimeError(f'{name} failed at the tap {place.tap}: {error}') from error
+            if parts := tail.parts:
+                self.parts[name] = parts
 
     def _add(
         self,
@@ -210,14 +232,16 @@ class Step:
         clean_is_finite: bool,
     ) -> None:
         key = f'{name}.loss_{index}'
-        taught = RunningStatistics(self.model) if bn == 'shared' else None
+        taught = RunningStatistics(self.model) if bn in ('shared', 'separate') else None
         # Every process takes the same turns, or collectives inside the tail would not meet.
         finite = everywhere(all_finite(view.features), clean[0])
         if finite:
             features, kept = tail.cast(view.features, name)
             if kept is not None:
                 self.diagnostics[f'{name}.kept_by_cast'] = kept
-            total = tail.total(tail.losses(features, bn))
+            samples = self.only.samples if self.only else None
+            part = None if samples is None else tail.part(samples, self._seed)
+            total = tail.total(tail.losses(features, bn, part=part))
             # Real data has batches whose loss is infinite and whose gradient is not (boxes without
             # an area).
             finite = not clean_is_finite or bool(total.isfinite())
@@ -232,11 +256,7 @@ class Step:
         if not finite:
             if taught is not None:
                 taught.restore()
-            self.views[key] = clean[0].new_zeros(())
-            self.diagnostics[f'{name}.dropped'] += 1
-            logger.warning(
-                'iteration %d: view %s is not finite and was dropped', self.iteration, key
-            )
+            self._drop(name, key, clean[0])
             return
         if not weight and taught is not None:
             taught.restore()
@@ -249,6 +269,77 @@ class Step:
         for measure, value in perturbation_norms(clean, view.features).items():
             measure = f'{name}.{measure}'
             self.diagnostics[measure] = torch.maximum(self.diagnostics.get(measure, value), value)
+
+    def _compare(self, watch: Watch, seen: Seen, state: Any) -> None:
+        """All terms of one augmentation that looks at copies of the batch."""
+        name, augmentation = watch.name, watch.augmentation
+        assert self.settings.loss_state is not None
+        network = Network(self.model, watch, seen, self.batch, self.settings.loss_state, state)
+        handles = watch.handles(seen)
+        clean = [f.float() if augmentation.online else f.detach().float() for f in handles]
+        if augmentation.online and not self.settings.graph:
+            clean = [f.detach().requires_grad_() for f in clean]
+        generator = self._generator(name, clean[0])
+        self.diagnostics[f'{name}.dropped'] = clean[0].new_zeros(())
+        taught = RunningStatistics(self.model)
+        try:
+            terms = augmentation.terms(self.batch.inputs, clean, network, generator)
+            for i, term in enumerate(terms):
+                self.weights[name] = [*self.weights.get(name, []), term.weight]
+                weight = self.ramp * term.weight * self._share(name, i)
+                key, value = f'{name}.loss_{i}', term.value
+                gradients: list[Tensor | None] = []
+                finite = bool(value.isfinite()) and all_finite(taught.current)
+                if not self.settings.graph:
+                    gradients = self._slopes(value, weight, clean, handles, augmentation.online)
+                    finite &= all_finite(gradients)
+                if not everywhere(finite, value):
+                    taught.restore()
+                    self._drop(name, key, value)
+                    continue
+                if not self.settings.graph:
+                    self.collected.add(gradients)
+                    value = value.detach()
+                self.views[key] = weight * value
+        except TapError:
+            raise
+        except Exception as error:
+            raise RuntimeError(f'{name} failed at {watch}: {error}') from error
+
+    def _slopes(
+        self,
+        value: Tensor,
+        weight: float,
+        clean: list[Tensor],
+        handles: list[Tensor],
+        online: bool,
+    ) -> list[Tensor | None]:
+        """Gradient of a term toward the parameters; through the clean pass, too, if online."""
+        toward = self.parameters + (clean if online else [])
+        if not value.requires_grad:
+            return [None] * len(self.parameters)
+        with no_autocast(value):
+            scale = torch.full_like(value, weight * self.scale)
+            found = torch.autograd.grad(value, toward, scale, allow_unused=True)
+            slopes: list[Tensor | None] = list(found[: len(self.parameters)])
+            back = found[len(self.parameters) :]
+            through = [(h, g) for h, g in zip(handles, back, strict=False) if g is not None]
+            through = [(h, g.to(h.dtype)) for h, g in through if h.requires_grad]
+            if through:
+                points, outer = zip(*through, strict=True)
+                more = torch.autograd.grad(
+                    points, self.parameters, outer, retain_graph=True, allow_unused=True
+                )
+                slopes = [
+                    a if b is None else b if a is None else a + b
+                    for a, b in zip(slopes, more, strict=True)
+                ]
+        return slopes
+
+    def _drop(self, name: str, key: str, like: Tensor) -> None:
+        self.views[key] = like.new_zeros(())
+        self.diagnostics[f'{name}.dropped'] += 1
+        logger.warning('iteration %d: view %s is not finite and was dropped', self.iteration, key)
 
     def _hand_over(self, losses: Losses) -> Losses:
         terms = weighted(losses, self.settings.clean_weight)
@@ -266,9 +357,12 @@ class Step:
         chosen = (self.only.name, self.only.index) == (name, index)
         return self.only.factor if chosen else 0.0
 
+    @property
+    def _seed(self) -> int:
+        return self.settings.seed * 1_000_003 + self.iteration
+
     def _generator(self, name: str, like: Tensor) -> torch.Generator:
-        seed = self.settings.seed * 1_000_003 + self.iteration
-        return torch.Generator(like.device).manual_seed(seed ^ zlib.crc32(name.encode()))
+        return torch.Generator(like.device).manual_seed(self._seed ^ zlib.crc32(name.encode()))
 
 
 def _autocast_is_fp16() -> bool:

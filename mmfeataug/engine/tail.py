@@ -2,6 +2,7 @@
 """The network behind a tap: how it is run again, and whether that is exact."""
 
 import logging
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map
 
 from .augmentation import FeatureAugmentation
-from .guards import BatchNormGuard, LossState, everywhere, no_autocast
+from .guards import BatchNormGuard, LossState, anywhere, everywhere, no_autocast
 from .losses import Losses
 from .recording import Recording, TapError
 from .tap import Tap
@@ -32,6 +35,9 @@ class Place:
         full_precision: Whether views run outside autocast, because its precision would swallow
             them.
         shapes: Of the features, for people to read.
+        divisible: Whether views can be trained on a part of the batch, as far as is known; once
+            False for good.
+        divided: Whether ``divisible`` has been tried out.
     """
 
     tap: Tap
@@ -40,6 +46,53 @@ class Place:
     verified: bool = False
     full_precision: bool = False
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    divisible: bool = True
+    divided: bool = False
+
+
+class Batch:
+    """The stock loss of one batch, for any number of passes.
+
+    Args:
+        stock: ``loss`` of the model.
+        inputs: Its first argument.
+        args, kwargs: The others.
+
+    Attributes:
+        size: Number of samples where they can be told apart, which needs inputs and one list of
+            data samples of the same length; else None.
+    """
+
+    def __init__(
+        self, stock: Callable[..., Losses], inputs: Any, args: tuple, kwargs: dict[str, Any]
+    ) -> None:
+        self._stock, self.inputs = stock, inputs
+        self._given = tree_map(_own, (args, kwargs))
+        self.size: int | None = None
+        rest = [*args, *kwargs.values()]
+        countable = isinstance(inputs, (list, tuple)) or (
+            isinstance(inputs, Tensor) and inputs.dim()
+        )
+        if countable and len(rest) == 1 and isinstance(rest[0], (list, tuple)):
+            self.size = len(inputs) if len(inputs) == len(rest[0]) else None
+
+    def loss(self, inputs: Any, part: list[int] | None = None) -> Losses:
+        """The stock loss.
+
+        Args:
+            inputs: Those of the batch, or what stands in for them.
+            part: Positions of the samples that ``inputs`` holds; None is all.
+        """
+        # Some heads write into the data samples: every pass gets containers of its own.
+        args, kwargs = tree_map(_own, self._given)
+        if part is not None:
+            args = [_pick(value, part) for value in args]
+            kwargs = {key: _pick(value, part) for key, value in kwargs.items()}
+        return self._stock(inputs, *args, **kwargs)
+
+    def pick(self, part: list[int] | None) -> Any:
+        """The inputs of the samples at these positions."""
+        return self.inputs if part is None else _pick(self.inputs, part)
 
 
 @dataclass
@@ -49,7 +102,6 @@ class TailRunner:
     Attributes:
         movable: Indices of the recorded features that have a gradient; others (RoI coordinates,
             grids) are no features to a method.
-        run_stock: The stock loss as a function of the inputs.
         loss_state: Restores what losses keep between calls; ``state`` is how it was before the
             clean pass.
         scale: Factor of losses while gradients are taken, against fp16 underflow.
@@ -59,8 +111,7 @@ class TailRunner:
     place: Place
     recording: Recording
     movable: list[int]
-    run_stock: Callable[[Any], Losses]
-    inputs: Any
+    batch: Batch
     loss_state: LossState
     state: Any
     scale: float
@@ -75,16 +126,81 @@ class TailRunner:
         """Total loss as the framework defines it."""
         return self.model.parse_losses(losses)[0]  # type: ignore[operator]
 
+    @property
+    def parts(self) -> range:
+        """The numbers of samples, short of all, that a view can be trained on here; may be empty.
+        What rules parts out is noted for good.
+        """
+        place, size = self.place, self.batch.size
+        # What passed the tap beside the features comes back as it was recorded.
+        others = [leaf for kept, _, _ in self.recording.structures for leaf in kept]
+        place.divisible &= all(f.dim() and len(f) == size for f in self.recording.features) and all(
+            isinstance(leaf, (int, float, str, type(None))) for leaf in others
+        )
+        # Pooled to one value a channel, a single sample cannot be normalised by itself.
+        norms = any(isinstance(m, _BatchNorm) and m.training for m in self.model.modules())
+        return range(1 + norms, size) if place.divisible and size else range(0)
+
+    def part(self, samples: int, seed: int) -> list[int] | None:
+        """Positions of that many samples in a row, but no fewer than possible, wrapping round at
+        the end of the batch; None where the whole batch has to do. Alike on all processes.
+
+        The first one is drawn: a plain rotation would never meet some where views come in every
+        second iteration.
+        """
+        parts, like = self.parts, self.recording.features[0]
+        samples = max(samples, parts.start)
+        if not everywhere(samples in parts, like):
+            return None
+        first = random.Random(seed).randrange(parts.stop)
+        part = [(first + i) % parts.stop for i in range(samples)]
+        # Where one process tries it out, all do: the prefix may hold collectives.
+        if anywhere(not self.place.divided, like):
+            self.place.divisible = everywhere(self._arrives(part), like)
+            self.place.divided = True
+        return part if self.place.divisible else None
+
+    @torch.no_grad()
+    def _arrives(self, part: list[int]) -> bool:
+        """Whether a pass of these samples brings to the tap what they had there in the clean pass,
+        by its form: as many RoIs as images is chance.
+        """
+        recording, tap = self.recording, self.place.tap
+        self.loss_state.restore(self.state)
+        recording.random_at_start.restore()
+        try:
+            with BatchNormGuard(self.model) as norms, tap.record() as found:
+                norms.apply('frozen')
+                inputs = self.batch.pick(part)
+                self.batch.loss(found.capture(inputs) if tap.module is None else inputs, part)
+            shapes = [f.shape for f in found.features]
+            expected = [(len(part), *f.shape[1:]) for f in recording.features]
+            return shapes == expected and found.structures == recording.structures
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            logger.warning('tap at %s: views cannot have a part of the batch (%s)', tap, error)
+            return False
+
     def losses(
-        self, view: Sequence[Tensor], bn: str, grad: bool = True, memoize: bool | None = None
+        self,
+        view: Sequence[Tensor],
+        bn: str,
+        grad: bool = True,
+        memoize: bool | None = None,
+        part: list[int] | None = None,
+        separate: bool = False,
     ) -> Losses:
         """The stock losses from the tap on, with the random draws of the clean pass. What runs
-        before the tap gets no gradient.
+        before the tap gets no gradient; on a part of the batch, as :meth:`part` gives it, it is run
+        again, because nobody knows how recorded results are to be cut.
         """
         recording, place = self.recording, self.place
         features = recording.features
         for i, feature in zip(self.movable, view, strict=True):
             features[i] = feature
+        if part is not None:
+            features, memoize = [f[part] for f in features], False
         self.loss_state.restore(self.state)
         recording.random_at_start.restore()
         with ExitStack() as stack:
@@ -99,27 +215,43 @@ class TailRunner:
 
             def fire() -> None:
                 torch.set_grad_enabled(grad)
-                norms.apply(bn)
+                norms.apply(bn, separate)
 
             memoize = place.memoize if memoize is None else memoize
             replay = stack.enter_context(
                 place.tap.replay(recording, features, fire, memoize, place.full_precision)
             )
-            losses = self.run_stock(
-                self.inputs if place.tap.module is not None else replay.substitute()
-            )
+            inputs = self.batch.pick(part) if place.tap.module is not None else replay.substitute()
+            losses = self.batch.loss(inputs, part)
             if replay.occurrence != len(recording.structures):
                 raise TapError(f'tap at {place.tap} was reached less often than in the clean pass')
             return losses
 
-    def evaluate(self, features: Sequence[Tensor], bn: str) -> tuple[Tensor, list[Tensor]]:
-        """Loss and gradient toward the features, for attacks."""
+    def evaluate(
+        self,
+        features: Sequence[Tensor],
+        augmentation: FeatureAugmentation,
+        against: Sequence[str] = (),
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradient toward the features, for an attack of this augmentation.
+
+        Raises:
+            ValueError: If no term of the loss has a name that holds a word of ``against``.
+        """
         leaves = [f.detach().requires_grad_() for f in features]
         cast = leaves
         if not self.place.full_precision:
             cast = [leaf.to(c.dtype) for leaf, c in zip(leaves, self.clean, strict=True)]
         # An attack looks at the network, it does not teach its statistics.
-        total = self.total(self.losses(cast, 'eval' if bn == 'eval' else 'frozen'))
+        separate = augmentation.bn == 'separate'
+        losses = self.losses(cast, augmentation.attack_bn, separate=separate)
+        if against:
+            chosen = {k: v for k, v in losses.items() if any(word in k for word in against)}
+            if not any('loss' in k for k in chosen):
+                terms = ', '.join(k for k in losses if 'loss' in k)
+                raise ValueError(f'against={tuple(against)!r} names no term of the loss: {terms}')
+            losses = chosen
+        total = self.total(losses)
         gradients = self.gradient(total, leaves, 1.0)
         return total.detach(), [
             torch.zeros_like(leaf) if g is None else g / self.scale
@@ -234,3 +366,12 @@ class TailRunner:
 
 def _tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else list(value)
+
+
+def _own(value: Any) -> Any:
+    # mmengine's data elements copy their containers on detach() and share the tensors.
+    return value.detach() if hasattr(value, 'detach') else value
+
+
+def _pick(values: Any, part: list[int]) -> Any:
+    return values[part] if isinstance(values, Tensor) else [values[i] for i in part]

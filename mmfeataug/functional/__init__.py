@@ -2,14 +2,35 @@
 """Tensor maths of the methods: no state, no framework."""
 
 from .attack import interpolate, project_linf, signed_step
-from .statistics import channel_dim, mean_std, reinject_statistics, statistic_dims
+from .consistency import feature_distance, prediction_divergence
+from .distort import DISTORTIONS, build_distortions, combined_distortion
+from .semantic import labels_from_gradient, semantic_direction
+from .statistics import (
+    AXES,
+    channel_dim,
+    mean_std,
+    perturb_statistics,
+    reinject_statistics,
+    replace_statistics,
+    statistic_dims,
+)
 
 __all__ = [
+    'AXES',
+    'DISTORTIONS',
+    'build_distortions',
     'channel_dim',
+    'combined_distortion',
+    'feature_distance',
     'interpolate',
+    'labels_from_gradient',
     'mean_std',
+    'perturb_statistics',
+    'prediction_divergence',
     'project_linf',
     'reinject_statistics',
+    'replace_statistics',
+    'semantic_direction',
     'signed_step',
     'statistic_dims',
 ]

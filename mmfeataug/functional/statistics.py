@@ -72,6 +72,49 @@ def reinject_statistics(
     release are ``'channel'``.
     """
     dims = statistic_dims(clean, axes)
-    mean, std = mean_std(clean, dims, eps)
-    adv_mean, adv_std = mean_std(adversarial, dims, eps)
-    return (clean - mean) / std * adv_std + adv_mean
+    return replace_statistics(clean, *mean_std(adversarial, dims, eps), dims, eps)
+
+
+def replace_statistics(
+    x: Tensor, mean: Tensor, std: Tensor, dims: tuple[int, ...], eps: float = 1e-5
+) -> Tensor:
+    """``x`` with another mean and standard deviation over ``dims``.
+
+    Args:
+        x: Any shape.
+        mean: Broadcasts to ``x``.
+        std: Likewise.
+        dims: Over which ``x`` is normalised first.
+        eps: Added to the variance of ``x``.
+
+    Source: adaptive instance normalisation, https://arxiv.org/abs/1703.06868, equation 8.
+    """
+    own_mean, own_std = mean_std(x, dims, eps)
+    return (x - own_mean) / own_std * std + mean
+
+
+def perturb_statistics(
+    x: Tensor,
+    mean_scale: Tensor | float,
+    std_scale: Tensor | float,
+    relu: bool = True,
+    mean: Tensor | None = None,
+) -> Tensor:
+    """The feature with each channel's mean and standard deviation scaled.
+
+    ``(x - mu) * std_scale + mu * mean_scale``, with ``mu`` the mean over the batch and all
+    positions, which gets no gradient.
+
+    Args:
+        x: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``.
+        mean_scale: Factor of the means, 1 changes nothing; broadcasts to ``x``.
+        std_scale: Factor of the deviations, likewise; negative values turn a channel over.
+        relu: Clamp at 0, as behind a ReLU.
+        mean: ``mu``, if it is not to be taken from ``x`` alone.
+
+    Source: AdvBN, https://arxiv.org/abs/2009.08965.
+    """
+    if mean is None:
+        mean = x.detach().mean(statistic_dims(x, 'batch'), keepdim=True)
+    out = (x - mean) * std_scale + mean * mean_scale
+    return out.clamp(min=0) if relu else out

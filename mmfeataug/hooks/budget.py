@@ -5,7 +5,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 
 import numpy as np
@@ -25,12 +25,15 @@ class Plan:
         rate: Share of iterations with views, 0 to 1.
         weights: Of the views to draw one from each time, by name; None trains on all of them.
         cost: Expected cost of an iteration in stock steps, averaged.
+        samples: Number of samples of the batch that a drawn view is trained on, by name of the
+            augmentation; all of them where it is missing.
     """
 
     start: int
     rate: float
     weights: dict[str, list[float]] | None
     cost: float
+    samples: dict[str, int] = field(default_factory=dict)
 
     def turn(self, iteration: int, seed: int) -> Choice | bool:
         """The view that is drawn for this iteration; True for all views, False for none."""
@@ -46,13 +49,18 @@ class Plan:
             len(views), p=weights / weights.sum()
         )
         # The one that is drawn stands for all.
-        return Choice(*views[drawn], float(weights.sum() / weights[drawn]))
+        name, index = views[drawn]
+        factor = float(weights.sum() / weights[drawn])
+        return Choice(name, index, factor, self.samples.get(name))
 
     def __str__(self) -> str:
         often = f'in {self.rate:.1%} of the iterations' if self.rate < 1 else 'in every iteration'
         what = 'all views'
         if self.weights is not None:
             what = f'one of {sum(map(len, self.weights.values()))} views, drawn by weight,'
+        if self.samples:
+            parts = ' and '.join(f'{k} samples for {name}' for name, k in self.samples.items())
+            what = f'{what} on a part of the batch ({parts}),'
         return f'{what} {often} from {self.start} on; expected average {self.cost:.2f} stock steps'
 
 
@@ -69,7 +77,9 @@ class Budget:
     The first iterations measure: stock steps, then steps with one view of each augmentation. What
     these spend is saved up again before the plan begins. If all views together do not fit, one view
     is drawn each time, with a probability proportional to its weight, and carries the weight of
-    all; if that is too much, it has a turn only as often as the budget allows.
+    all. If that is too much, it is trained on as many samples of the batch as fit, where the tap
+    allows that; what such a part costs is measured next. What still is too much has a turn only as
+    often as the budget allows.
 
     Args:
         factor: Average cost of a step, in stock steps; above 1.
@@ -93,9 +103,13 @@ class Budget:
         self.factor, self.seed, self._now = factor, seed, clock
         self.plan: Plan | None = None
         # None is a stock step. The first of each kind is slower: kernels are set up, taps verified.
-        self._agenda: list[str | None] = [None] * 5 + [n for n in names for _ in range(4)]
-        self._seconds: dict[str | None, list[float]] = defaultdict(list)
+        self._agenda: list[Choice | None] = [None] * 5
+        self._agenda += [Choice(n, 0) for n in names for _ in range(4)]
+        self._seconds: dict[Choice | None, list[float]] = defaultdict(list)
         self._weights: dict[str, list[float]] = {}
+        self._parts: dict[str, range] = {}
+        # What the second round measures; None before it.
+        self._samples: dict[str, int] | None = None
         self._begun = 0.0
 
     def begin(self, iteration: int) -> Choice | bool:
@@ -103,15 +117,21 @@ class Budget:
         if self.plan is not None:
             return self.plan.turn(iteration, self.seed)
         self._begun = self._now()
-        name = self._agenda[0]
-        return False if name is None else Choice(name, 0)
+        return self._agenda[0] or False
 
-    def end(self, weights: dict[str, list[float]], iteration: int) -> Plan | None:
+    def end(
+        self,
+        weights: dict[str, list[float]],
+        iteration: int,
+        parts: dict[str, range] | None = None,
+    ) -> Plan | None:
         """A step is over.
 
         Args:
             weights: Of the views that it could have trained on, by name.
             iteration: Of this step.
+            parts: Numbers of samples, from the fewest to one short of the batch, that they could
+                have been trained on, by name; those that need the whole batch are missing.
 
         Returns:
             The plan, when it has just been made.
@@ -120,24 +140,77 @@ class Budget:
             return None
         self._seconds[self._agenda.pop(0)].append(self._now() - self._begun)
         self._weights |= weights
+        self._parts |= parts or {}
         if self._agenda:
             return None
-        plans = [asdict(self._decide(iteration + 1))]
-        broadcast_object_list(plans)
-        self.plan = Plan(**plans[0])
+        if self._samples is None:
+            self._samples = _of_first_process(self._divide())
+            self._agenda += [
+                Choice(n, 0, samples=k) for n, k in self._samples.items() for _ in range(4)
+            ]
+            if self._agenda:
+                return None
+        self.plan = Plan(**_of_first_process(asdict(self._decide(iteration + 1))))
         return self.plan
 
+    def _divide(self) -> dict[str, int]:
+        """Numbers of samples to try, by name: as many as would let one view fit into each step if
+        a part cost its share.
+        """
+        costs, left = self._costs(), self.factor - 1
+        if self._every(costs) <= left:
+            return {}
+        whole, divisible = (
+            self._one({n: c for n, c in costs.items() if (n in self._parts) == kind})
+            for kind in (False, True)
+        )
+        if whole + divisible <= left or not divisible:
+            return {}
+        share = max(left - whole, 0) / divisible
+        return {n: max(r.start, math.floor(r.stop * share)) for n, r in self._parts.items()}
+
     def _decide(self, iteration: int) -> Plan:
-        stock = median(self._seconds.pop(None)[1:])
-        costs = {n: max(median(s[1:]) / stock - 1, 0.01) for n, s in self._seconds.items()}
-        spent = sum(sum(s) / stock - len(s) for s in self._seconds.values())
-        # The first view alone was measured, its attack included.
-        every = sum(costs[n] * sum(w > 0 for w in weights) for n, weights in self._weights.items())
-        left = self.factor - 1
+        costs, left = self._costs(), self.factor - 1
+        stock = self._stock
+        spent = sum(sum(s) / stock - len(s) for c, s in self._seconds.items() if c is not None)
         start = iteration + math.ceil(max(spent, 0) / left)
+        every = self._every(costs)
         if every <= left:
             return Plan(start, 1.0, None, 1 + every)
-        total = sum(map(sum, self._weights.values()))
-        one = sum(costs[n] * sum(weights) / total for n, weights in self._weights.items())
+        samples = {}
+        for name, k in (self._samples or {}).items():
+            part = self._cost(Choice(name, 0, samples=k))
+            # A smaller batch for nothing would be a bad bargain.
+            if part < 0.9 * costs[name]:
+                costs[name], samples[name] = part, k
+        one = self._one(costs)
         rate = min(1.0, left / one)
-        return Plan(start, rate, self._weights, 1 + rate * one)
+        return Plan(start, rate, self._weights, 1 + rate * one, samples)
+
+    @property
+    def _stock(self) -> float:
+        return median(self._seconds[None][1:])
+
+    def _cost(self, choice: Choice) -> float:
+        """Of one view, its attack included, in stock steps."""
+        return max(median(self._seconds[choice][1:]) / self._stock - 1, 0.01)
+
+    def _costs(self) -> dict[str, float]:
+        """Of one view on the whole batch, by name."""
+        whole = [c for c in self._seconds if c is not None and c.samples is None]
+        return {c.name: self._cost(c) for c in whole}
+
+    def _every(self, costs: dict[str, float]) -> float:
+        """Cost of all views together."""
+        return sum(costs[n] * sum(w > 0 for w in weights) for n, weights in self._weights.items())
+
+    def _one(self, costs: dict[str, float]) -> float:
+        """Contribution of these augmentations to the average cost of a view drawn among all."""
+        total = sum(map(sum, self._weights.values()))
+        return sum(c * sum(self._weights.get(n, ())) / total for n, c in costs.items())
+
+
+def _of_first_process(value: dict) -> dict:
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmfeataug.api import attach
 from mmfeataug.engine import AugmentedLoss, Choice
-from mmfeataug.models.wrappers import collect
+from mmfeataug.models.wrappers import collect, declares
 from mmfeataug.registry import HOOKS
 
 from .budget import Budget, Plan
@@ -43,8 +43,10 @@ class FeatureAugHook(Hook):
         prob: Probability that an iteration within this schedule has views, drawn from seed and
             iteration, alike on all processes.
         budget: Average cost of a step in stock steps, such as 1.15, in place of ``interval`` and
-            ``prob``: the first iterations measure what views cost, then views are drawn and spread
-            over the iterations so that the average holds. None: whatever the views cost.
+            ``prob``: the first iterations measure what views cost, then as many are trained on as
+            hold the average. If not all fit, one is drawn each time; if that is too much, it has a
+            part of the batch, where the tap allows that; what still is too much comes in some of
+            the iterations only. None: whatever the views cost.
         by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts
             iterations always.
 
@@ -114,7 +116,7 @@ class FeatureAugHook(Hook):
             # An earlier training run of this process was interrupted.
             left_over.detach()
         augmentations = [*self.augmentations, *collect(model)]
-        if not augmentations:
+        if not augmentations and not declares(model):
             raise ValueError(
                 'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some '
                 'with '
@@ -181,7 +183,7 @@ class FeatureAugHook(Hook):
         runner.message_hub.update_info(_LOSS_SCALE, handle.loss_scale)
         if self._budget and self._measuring:
             self._measuring = False
-            plan = self._budget.end(handle.weights, runner.iter)
+            plan = self._budget.end(handle.weights, runner.iter, handle.parts)
             if plan is not None:
                 runner.message_hub.update_info(_PLAN, asdict(plan))
                 runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, plan)

@@ -1,6 +1,28 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """One file a paper."""
 
+from .advbn import AdvBN
+from .advstyle import AdvStyle
 from .afan import AFAN
+from .dsu import DSU
+from .fma import FMA
+from .mixstyle import MixStyle
+from .moex import MoEx
+from .normalization_perturbation import NormalizationPerturbation
+from .padain import PAdaIN
+from .sea import SeA
+from .stability import StabilityTraining
 
-__all__ = ['AFAN']
+__all__ = [
+    'AFAN',
+    'DSU',
+    'FMA',
+    'AdvBN',
+    'AdvStyle',
+    'MixStyle',
+    'MoEx',
+    'NormalizationPerturbation',
+    'PAdaIN',
+    'SeA',
+    'StabilityTraining',
+]

@@ -2,9 +2,10 @@
 """A-FAN: adversarial feature augmentation and normalisation."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import (
@@ -17,6 +18,9 @@ from mmfeataug.functional import (
 )
 from mmfeataug.functional.statistics import AXES
 from mmfeataug.registry import AUGMENTATIONS
+
+from .pixels import PixelScale
+from .settings import non_negative
 
 
 @AUGMENTATIONS.register_module()
@@ -51,7 +55,13 @@ class AFAN(FeatureAugmentation):
         weight: Factor of each view's loss: one number, or one a strength.
         unit: ``'absolute'``, or ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard
             deviations of the clean feature, per channel over the batch, so that one value serves
-            any layer and model.
+            any layer and model; or, at ``'inputs'``, ``'pixel'``: in grey levels of the raw image
+            (0 to 255), whatever the data preprocessor makes of them, and the image stays in range.
+        against: Words in the names of the loss terms to attack, such as ``('loss_cls',)`` or
+            ``('bbox',)``; empty: the whole loss. A list of several such lists makes one attack
+            each and keeps the one with the larger whole loss, as Det-AdvProp does
+            (https://arxiv.org/abs/2103.13886). Costs one evaluation of the tail an attack step,
+            and one more an attack if there are several.
         side, bn, live_prefix: See :class:`FeatureAugmentation`.
 
     Raises:
@@ -73,28 +83,36 @@ class AFAN(FeatureAugmentation):
         noise: float = 0.0,
         weight: float | Sequence[float] = 0.5,
         unit: str = 'absolute',
+        against: Sequence[str] | Sequence[Sequence[str]] = (),
         side: str = 'output',
         bn: str = 'shared',
         live_prefix: bool = False,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, live_prefix=live_prefix)
-        self.strengths = tuple(_non_negative('strengths', s, at) for s in strengths)
+        self.strengths = tuple(non_negative('strengths', s, at) for s in strengths)
         if not self.strengths:
             raise ValueError(f'strengths=() at {at!r}: give at least one strength')
-        self.gamma = _non_negative('gamma', gamma, at)
-        self.eps = None if eps is None else _non_negative('eps', eps, at)
-        self.noise = _non_negative('noise', noise, at)
+        self.gamma = non_negative('gamma', gamma, at)
+        self.eps = None if eps is None else non_negative('eps', eps, at)
+        self.noise = non_negative('noise', noise, at)
         self.reinject = self._per_view('reinject', reinject, bool)
         self.weight = tuple(
-            _non_negative('weight', w, at) for w in self._per_view('weight', weight, (int, float))
+            non_negative('weight', w, at) for w in self._per_view('weight', weight, (int, float))
         )
         if axes not in AXES:
             raise ValueError(f'axes={axes!r} at {at!r}: choose one of {", ".join(AXES)}')
-        if unit not in ('absolute', 'std'):
-            raise ValueError(f"unit={unit!r} at {at!r}: choose 'absolute' or 'std'")
+        if unit not in ('absolute', 'std', 'pixel'):
+            raise ValueError(f"unit={unit!r} at {at!r}: choose 'absolute', 'std' or 'pixel'")
+        if unit == 'pixel' and at != 'inputs':
+            raise ValueError(f"unit='pixel' at {at!r}: only at='inputs' there are pixels")
+        if isinstance(against, str):
+            raise TypeError(f'against={against!r} at {at!r}: give a list of words')
+        words: Any = [against] if all(isinstance(w, str) for w in against) else against
+        self.against: list[tuple[str, ...]] = [tuple(group) for group in words]
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
         self.axes, self.steps, self.random_start, self.unit = axes, steps, random_start, unit
+        self._pixels: PixelScale | None = None
 
     @property
     def active(self) -> bool:
@@ -103,13 +121,20 @@ class AFAN(FeatureAugmentation):
         moved = self.noise > 0 or (any(self.strengths) and step and self.eps != 0)
         return any(self.weight) and bool(moved)
 
+    def bind(self, model: nn.Module) -> None:
+        """Learn the scale of pixels."""
+        self._pixels = PixelScale(model)
+
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view a strength; see :meth:`FeatureAugmentation.views`."""
         if any(self.reinject):
             for f in features:
                 statistic_dims(f, self.axes)
         units = [self._unit(f) for f in features]
-        adversarial = self._attack(features, gradients, units, tail)
+        attacks = [
+            self._attack(features, gradients, units, tail, against) for against in self.against
+        ]
+        adversarial = attacks[0] if len(attacks) == 1 else max(attacks, key=lambda a: tail(a)[0])
         for strength, reinject, weight in zip(
             self.strengths, self.reinject, self.weight, strict=True
         ):
@@ -129,6 +154,7 @@ class AFAN(FeatureAugmentation):
         gradients: list[Tensor],
         units: list[float | Tensor],
         tail: Tail,
+        against: Sequence[str],
     ) -> list[Tensor]:
         points = features
         if self.random_start:
@@ -138,8 +164,8 @@ class AFAN(FeatureAugmentation):
                 for f, unit in zip(features, units, strict=True)
             ]
         for step in range(self.steps):
-            if step or self.random_start:
-                _, gradients = tail(points)
+            if step or self.random_start or against:
+                _, gradients = tail(points, against)
             points = [
                 signed_step(p, g, self.gamma * unit)
                 for p, g, unit in zip(points, gradients, units, strict=True)
@@ -149,11 +175,17 @@ class AFAN(FeatureAugmentation):
                     project_linf(p, f, self.eps * unit)
                     for p, f, unit in zip(points, features, units, strict=True)
                 ]
+        if self.unit == 'pixel':
+            assert self._pixels is not None
+            points = [self._pixels.preprocessed(self._pixels.raw(p).clamp(0, 255)) for p in points]
         return points
 
     def _unit(self, feature: Tensor) -> float | Tensor:
         if self.unit == 'absolute':
             return 1.0
+        if self.unit == 'pixel':
+            assert self._pixels is not None
+            return self._pixels.level(feature)
         channel = channel_dim(feature)
         others = tuple(d for d in range(feature.dim()) if d != channel)
         return feature.std(others, correction=0, keepdim=True)
@@ -171,11 +203,3 @@ class AFAN(FeatureAugmentation):
                 'give one value, or one a strength'
             )
         return values
-
-
-def _non_negative(name: str, value: float, at: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'{name}={value!r} at {at!r}: give a number')
-    if not 0 <= value < float('inf'):
-        raise ValueError(f'{name}={value!r} at {at!r}: give a finite number that is not negative')
-    return float(value)

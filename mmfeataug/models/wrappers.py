@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from mmfeataug.registry import MODELS
+from mmfeataug.engine import AuxiliaryNorms, FeatureTransform, find_module, norms_behind
+from mmfeataug.registry import AUGMENTATIONS, MODELS
 
 _DECLARED = 'feature_augmentations'
 
@@ -17,17 +18,39 @@ _DECLARED = 'feature_augmentations'
 def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
     """Note augmentations on a module, with ``at`` relative to it (``''`` is the module itself).
 
+    Those that change features in place become layers at once; batch norms behind those with
+    ``bn='separate'`` get a second set.
+
     Raises:
-        TypeError: If an entry is not a config with a type and a place.
+        TypeError: If an entry is not a config with a type.
+        ValueError: If its settings cannot be.
     """
+    driven, separate = [], []
     for entry in augmentations:
-        if not isinstance(entry, dict) or 'type' not in entry or 'at' not in entry:
+        if not isinstance(entry, dict) or 'type' not in entry:
             raise TypeError(
                 f"augmentations: {entry!r} is not a config like dict(type='mmfeataug.AFAN', "
                 "at='layer2')"
             )
-    setattr(module, _DECLARED, [dict(entry) for entry in augmentations])
-    module.register_forward_pre_hook(_warn_if_idle)
+        # A place needs a name while the entry is read: '' is the module itself.
+        named = {**entry, 'at': '.'} if entry.get('at') == '' else entry
+        try:
+            built = AUGMENTATIONS.build({'_scope_': 'mmfeataug', **named})
+        except TypeError as error:
+            raise TypeError(f'augmentations: {entry!r}: {error}') from error
+        at = entry.get('at', built.at)
+        if isinstance(built, FeatureTransform) and not built.as_view and at != 'inputs':
+            if built.active:
+                built.install(find_module(module, at) if at else module)
+            continue
+        driven.append({**entry, 'at': at})
+        if built.bn == 'separate':
+            separate += norms_behind(module, at if isinstance(at, str) else 'inputs', built.side)
+    if separate:
+        AuxiliaryNorms(module, dict.fromkeys(separate))
+    setattr(module, _DECLARED, driven)
+    if driven:
+        module.register_forward_pre_hook(_warn_if_idle)
     return module
 
 
@@ -36,10 +59,42 @@ def collect(model: nn.Module) -> list[dict]:
     found = []
     for path, module in model.named_modules():
         for entry in getattr(module, _DECLARED, ()):
-            found.append({**entry, 'at': '.'.join(filter(None, (path, entry['at'])))})
+            at = entry['at']
+            joined = [
+                '.'.join(filter(None, (path, a))) for a in ([at] if isinstance(at, str) else at)
+            ]
+            found.append({**entry, 'at': joined[0] if isinstance(at, str) else joined})
         if hasattr(module, _DECLARED):
             _forget_warning(module)
     return found
+
+
+def declares(model: nn.Module) -> bool:
+    """Whether any part of the model was built with augmentations, layers included."""
+    return any(hasattr(module, _DECLARED) for module in model.modules())
+
+
+class AugmentedModel:
+    """Build a detector, segmentor or classifier and declare augmentations in it.
+
+    Building one returns the stock model itself. It is the place for methods that need parameters of
+    their own anywhere in the model, such as second batch norms in backbone and heads
+    (``bn='separate'``): they are made here, so that optimizer, DDP, EMA and resume see them. Their
+    keys in a checkpoint begin with ``aux_bn.``; all others are stock.
+
+    Args:
+        of: Type of the model.
+        augmentations: Configs whose ``at`` counts from the model, as ``'backbone.layer2'``.
+        **model: Everything else of the model's config.
+
+    Examples:
+        >>> model = dict(type='mmfeataug.AugmentedModel', of='FasterRCNN', augmentations=[
+        ...     dict(type='mmfeataug.AdvBN', at='backbone.layer1', bn='separate')])
+    """
+
+    def __new__(cls, of: str, augmentations: Sequence[dict] = (), **model: Any) -> nn.Module:  # type: ignore[misc]
+        """See the class."""
+        return declare(MODELS.build(dict(type=of, **model)), augmentations)
 
 
 class AugmentedBackbone:
@@ -83,6 +138,7 @@ class AugmentedNeck:
         return declare(nn.Identity() if neck is None else MODELS.build(neck), augmentations)
 
 
+MODELS.register_module(module=AugmentedModel)
 MODELS.register_module(module=AugmentedBackbone)
 MODELS.register_module(module=AugmentedNeck)
 

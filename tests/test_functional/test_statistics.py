@@ -2,7 +2,12 @@
 import pytest
 import torch
 
-from mmfeataug.functional import mean_std, reinject_statistics, statistic_dims
+from mmfeataug.functional import (
+    mean_std,
+    perturb_statistics,
+    reinject_statistics,
+    statistic_dims,
+)
 
 
 def column(values):
@@ -65,3 +70,30 @@ class TestStatisticDims:
     def test_unknown(self):
         with pytest.raises(ValueError, match='choose one of channel, spatial, batch'):
             statistic_dims(torch.zeros(2, 3, 4, 4), 'pono')
+
+
+class TestPerturbStatistics:
+    """Oracles: values 1, 3, 5, 7 with mean 4."""
+
+    x = torch.tensor([1.0, 3, 5, 7], dtype=torch.float64).view(2, 1, 1, 2)
+
+    @pytest.mark.parametrize(
+        ('mean_scale', 'std_scale', 'relu', 'expected'),
+        [
+            (1.0, 1.0, True, [1, 3, 5, 7]),
+            (1.2, 0.8, True, [2.4, 4, 5.6, 7.2]),
+            (2.1, -0.1, True, [8.7, 8.5, 8.3, 8.1]),
+            (-0.1, 2.1, True, [0, 0, 1.7, 5.9]),
+            (-0.1, 2.1, False, [-6.7, -2.5, 1.7, 5.9]),
+        ],
+    )
+    def test_oracles(self, mean_scale, std_scale, relu, expected):
+        out = perturb_statistics(self.x, mean_scale, std_scale, relu)
+        torch.testing.assert_close(out.flatten(), torch.tensor(expected).double())
+
+    def test_slopes(self):
+        """Of the sum: the number of values times the mean toward its factor, 0 toward the other."""
+        mean_scale, std_scale = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        out = perturb_statistics(self.x, mean_scale, std_scale, relu=False).sum()
+        slopes = torch.autograd.grad(out, (mean_scale, std_scale))
+        assert [float(s) for s in slopes] == [16, 0]

@@ -264,9 +264,17 @@ class TestWrappers:
         assert all(spy.active)
         assert_same(declared.model.state_dict(), direct.model.state_dict())
 
-    @pytest.mark.parametrize('entry', ['AFAN', dict(type='mmfeataug.AFAN'), dict(at='layer2')])
-    def test_bad_declaration(self, entry):
+    @pytest.mark.parametrize(
+        ('entry', 'message'),
+        [
+            ('AFAN', 'is not a config like'),
+            (dict(at='layer2'), 'is not a config like'),
+            (dict(type='mmfeataug.AFAN'), r"mmfeataug.AFAN.*'at'"),
+            (dict(type='mmfeataug.AFAN', at='layer2', gama=1), r"layer2.*'gama'"),
+        ],
+    )
+    def test_bad_declaration(self, entry, message):
         from mmfeataug.models.wrappers import declare
 
-        with pytest.raises(TypeError, match='is not a config like'):
+        with pytest.raises(TypeError, match=message):
             declare(torch.nn.Identity(), [entry])

@@ -13,7 +13,7 @@ def make_tail(slope, seed=0):
     """A loss that is linear in the features, and a count of its evaluations."""
     calls = []
 
-    def evaluate(features):
+    def evaluate(features, against=()):
         calls.append([f.clone() for f in features])
         return sum((f * slope).sum() for f in features), [slope.expand_as(f) for f in features]
 
@@ -152,7 +152,9 @@ class TestSettings:
             ({'steps': 1.5}, ValueError, 'steps=1.5'),
             ({'axes': 'pono'}, ValueError, "axes='pono'"),
             ({'unit': 'px'}, ValueError, "unit='px'"),
-            ({'bn': 'separate'}, ValueError, "bn='separate'"),
+            ({'bn': 'aux'}, ValueError, "bn='aux'"),
+            ({'unit': 'pixel'}, ValueError, 'only at=.inputs'),
+            ({'against': 'cls'}, TypeError, 'list of words'),
         ],
     )
     def test_refusals(self, settings, error, message):

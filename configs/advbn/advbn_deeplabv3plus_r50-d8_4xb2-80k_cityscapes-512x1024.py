@@ -1,0 +1,15 @@
+# Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
+# set.
+_base_ = '../baseline/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='EncoderDecoder',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdvBN',
+            at='backbone.layer1',
+            bn='separate',
+        ),
+    ],
+)
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]

@@ -1,0 +1,15 @@
+# Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
+# set.
+_base_ = '../baseline/deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='EncoderDecoder',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdvBN',
+            at='backbone.layer1',
+            bn='separate',
+        ),
+    ],
+)
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]

@@ -1,0 +1,15 @@
+# Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
+# set.
+_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='FasterRCNN',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdvBN',
+            at='backbone.layer1',
+            bn='separate',
+        ),
+    ],
+)
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]

@@ -1,0 +1,15 @@
+# Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
+# set.
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='FasterRCNN',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdvBN',
+            at='backbone.layer1',
+            bn='separate',
+        ),
+    ],
+)
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]

@@ -1,0 +1,15 @@
+# Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
+# set.
+_base_ = 'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='FasterRCNN',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdvBN',
+            at='backbone.layer1',
+            bn='separate',
+        ),
+    ],
+)
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]

@@ -1,0 +1,17 @@
+# An attack of one grey level.
+_base_ = '../baseline/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='EncoderDecoder',
+    augmentations=[
+        dict(
+            type='mmfeataug.AFAN',
+            at='inputs',
+            unit='pixel',
+            gamma=1.0,
+            weight=0.5,
+            bn='separate',
+        ),
+    ],
+)
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5)]

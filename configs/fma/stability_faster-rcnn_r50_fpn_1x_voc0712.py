@@ -1,0 +1,18 @@
+# Fine-tunes the baseline's checkpoint at a tenth of its learning rate: train that first, or set
+# load_from.
+_base_ = 'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py'
+load_from = 'work_dirs/faster-rcnn_r50_fpn_1x_voc0712/epoch_4.pth'
+optim_wrapper = dict(optimizer=dict(lr=0.001))
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.StabilityTraining',
+                at='roi_head.bbox_head.fc_cls',
+                hold=('rpn_head',),
+                weight=1.0,
+            ),
+        ],
+    )
+]

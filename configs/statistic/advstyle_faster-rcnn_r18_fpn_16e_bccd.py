@@ -1,0 +1,14 @@
+_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        clean_weight=0.5,
+        augmentations=[
+            dict(
+                type='mmfeataug.AdvStyle',
+                at='inputs',
+                weight=0.5,
+            ),
+        ],
+    )
+]

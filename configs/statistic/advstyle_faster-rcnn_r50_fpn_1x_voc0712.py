@@ -1,0 +1,14 @@
+_base_ = 'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        clean_weight=0.5,
+        augmentations=[
+            dict(
+                type='mmfeataug.AdvStyle',
+                at='inputs',
+                weight=0.5,
+            ),
+        ],
+    )
+]

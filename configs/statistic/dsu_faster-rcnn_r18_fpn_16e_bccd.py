@@ -1,0 +1,24 @@
+_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.DSU',
+                at='backbone.layer1',
+            ),
+            dict(
+                type='mmfeataug.DSU',
+                at='backbone.layer2',
+            ),
+            dict(
+                type='mmfeataug.DSU',
+                at='backbone.layer3',
+            ),
+            dict(
+                type='mmfeataug.DSU',
+                at='backbone.layer4',
+            ),
+        ],
+    )
+]

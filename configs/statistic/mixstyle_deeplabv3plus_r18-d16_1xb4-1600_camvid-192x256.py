@@ -1,0 +1,16 @@
+_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.MixStyle',
+                at='backbone.layer1',
+            ),
+            dict(
+                type='mmfeataug.MixStyle',
+                at='backbone.layer2',
+            ),
+        ],
+    )
+]

@@ -1,0 +1,16 @@
+_base_ = '../baseline/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.MixStyle',
+                at='backbone.layer1',
+            ),
+            dict(
+                type='mmfeataug.MixStyle',
+                at='backbone.layer2',
+            ),
+        ],
+    )
+]

@@ -1,0 +1,16 @@
+_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.MixStyle',
+                at='backbone.layer1',
+            ),
+            dict(
+                type='mmfeataug.MixStyle',
+                at='backbone.layer2',
+            ),
+        ],
+    )
+]

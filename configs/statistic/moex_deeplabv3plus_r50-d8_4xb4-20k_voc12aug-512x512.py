@@ -1,0 +1,12 @@
+_base_ = '../baseline/deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.MoEx',
+                at='backbone.layer1',
+            ),
+        ],
+    )
+]

@@ -1,0 +1,13 @@
+_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.NormalizationPerturbation',
+                at='backbone.layer1',
+                plus=True,
+            ),
+        ],
+    )
+]

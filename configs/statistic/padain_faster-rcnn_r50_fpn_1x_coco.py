@@ -1,0 +1,28 @@
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.PAdaIN',
+                at='backbone.layer1',
+                prob=0.01,
+            ),
+            dict(
+                type='mmfeataug.PAdaIN',
+                at='backbone.layer2',
+                prob=0.01,
+            ),
+            dict(
+                type='mmfeataug.PAdaIN',
+                at='backbone.layer3',
+                prob=0.01,
+            ),
+            dict(
+                type='mmfeataug.PAdaIN',
+                at='backbone.layer4',
+                prob=0.01,
+            ),
+        ],
+    )
+]

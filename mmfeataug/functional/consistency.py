@@ -1,0 +1,87 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""How far apart two passes are."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .statistics import channel_dim
+
+NORMS = ('mse', 'l1', 'l2')
+
+
+def feature_distance(
+    x: Tensor, target: Tensor, norm: str = 'mse', scale_channels: bool = False
+) -> Tensor:
+    """Distance of two features.
+
+    Args:
+        x: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``.
+        target: Same shape.
+        norm: ``'mse'`` or ``'l1'``: mean over all elements of the squared or absolute difference;
+            ``'l2'``: length of the difference of a sample, mean over samples.
+        scale_channels: Divide by the standard deviation of the target's channel over the batch, so
+            that channels and layers of different scale count alike.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: For another norm, or for shapes that differ.
+    """
+    if x.shape != target.shape:
+        raise ValueError(
+            f'features of shapes {tuple(x.shape)} and {tuple(target.shape)} cannot be compared'
+        )
+    if norm not in NORMS:
+        raise ValueError(f'norm={norm!r}: choose one of {", ".join(NORMS)}')
+    difference = x - target
+    if scale_channels:
+        channel = channel_dim(x)
+        others = tuple(d for d in range(x.dim()) if d != channel)
+        variance = target.detach().var(others, correction=0, keepdim=True)
+        difference = difference / (variance + 1e-5).sqrt()
+    if norm == 'mse':
+        return difference.square().mean()
+    if norm == 'l1':
+        return difference.abs().mean()
+    rows = difference.flatten(1)
+    # The slope of a root at 0 is infinite.
+    squared = rows.square().sum(1)
+    safe = torch.where(squared > 0, squared, torch.ones_like(squared)).sqrt()
+    return torch.where(squared > 0, safe, torch.zeros_like(safe)).mean()
+
+
+def prediction_divergence(
+    logits: Tensor, target: Tensor, kind: str = 'kl', sigmoid: bool = False
+) -> Tensor:
+    """Divergence of the predicted distribution from a target one, mean over predictions.
+
+    Args:
+        logits: Of the copy; classes are the channels of ``(N, K, H, W)`` or ``(R, K)``.
+        target: Of the clean image, same shape.
+        kind: ``'kl'``, or ``'ce'`` (cross entropy, which is that plus the target's entropy).
+        sigmoid: Each class is a decision of its own, as in RetinaNet.
+
+    Returns:
+        A scalar.
+
+    Source: stability training, https://arxiv.org/abs/1604.04326, equation 6.
+    """
+    if logits.shape != target.shape:
+        raise ValueError(
+            f'predictions of shapes {tuple(logits.shape)} and {tuple(target.shape)} cannot be '
+            'compared: the passes must look at the same proposals, see hold'
+        )
+    if kind not in ('kl', 'ce'):
+        raise ValueError(f"kind={kind!r}: choose 'kl' or 'ce'")
+    if sigmoid:
+        p = target.sigmoid()
+        cross = F.binary_cross_entropy_with_logits(logits, p, reduction='none')
+        own = F.binary_cross_entropy_with_logits(target, p, reduction='none')
+    else:
+        channel = channel_dim(logits)
+        p = target.softmax(channel)
+        cross = -(p * logits.log_softmax(channel)).sum(channel)
+        own = -(p * target.log_softmax(channel)).sum(channel)
+    return (cross - own if kind == 'kl' else cross).mean()

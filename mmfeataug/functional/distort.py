@@ -1,0 +1,73 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Distortions of images that leave every pixel where it is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DISTORTIONS: tuple[dict[str, Any], ...] = (
+    dict(type='ColorJiggle', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05),
+    dict(type='RandomGamma', gamma=(0.5, 2.0)),
+    dict(type='RandomGaussianBlur', kernel_size=(9, 9), sigma=(0.5, 2.5)),
+    dict(type='RandomMotionBlur', kernel_size=(3, 11), angle=180.0, direction=1.0),
+    dict(type='RandomGaussianNoise', std=0.05),
+    dict(type='RandomGaussianNoise', std=0.15),
+)
+"""Photometric changes, blur and noise: the three families of FMA's combined augmentations. The
+strengths are ours; the paper's are not known to us."""
+
+
+def build_distortions(configs: Sequence[dict[str, Any]]) -> list[Callable[[Tensor], Tensor]]:
+    """Distortions from configs whose ``type`` is an intensity augmentation of kornia.
+
+    Raises:
+        ImportError: If kornia is not installed.
+        ValueError: For an unknown type, or one that moves pixels.
+    """
+    try:
+        from kornia import augmentation as kornia
+    except ImportError as error:
+        raise ImportError(
+            "distortions come from kornia: pip install 'mmfeataug[robustness]'"
+        ) from error
+    if not configs:
+        raise ValueError('distortions=[]: give at least one')
+    built = []
+    for config in configs:
+        settings = dict(config)
+        name = settings.pop('type', None)
+        kind = getattr(kornia, str(name), None)
+        if kind is None:
+            raise ValueError(
+                f'distortions: kornia.augmentation has no {name!r}; write '
+                "dict(type='RandomGaussianNoise', std=0.1), for example"
+            )
+        if not issubclass(kind, kornia.IntensityAugmentationBase2D):
+            raise ValueError(
+                f'distortions: {name} moves pixels, and boxes, masks and features would no longer '
+                'fit; choose photometric changes, blur or noise'
+            )
+        built.append(kind(**{'p': 1.0, **settings}))
+    return built
+
+
+def combined_distortion(
+    images: Tensor, distortions: Sequence[Callable[[Tensor], Tensor]]
+) -> Tensor:
+    """Each image with one distortion of its own, drawn from PyTorch's random stream.
+
+    Args:
+        images: ``(N, 3, H, W)`` in 0 to 1.
+        distortions: Callables of ``(1, 3, H, W)``.
+
+    Returns:
+        Same shape, in 0 to 1, without gradient.
+
+    Source: combined augmentations of https://arxiv.org/abs/2012.01386.
+    """
+    with torch.no_grad():
+        choice = torch.randint(len(distortions), (len(images),)).tolist()
+        rows = [distortions[k](image[None]) for k, image in zip(choice, images, strict=True)]
+        return torch.cat(rows).clamp(0, 1)

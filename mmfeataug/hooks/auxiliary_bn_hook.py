@@ -1,0 +1,32 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Which of two sets of batch norms a model is tested with."""
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmfeataug.engine import stock_state_dict
+from mmfeataug.registry import HOOKS
+
+
+@HOOKS.register_module()
+class AuxiliaryBNHook(Hook):
+    """Puts the second batch norms of a checkpoint in the place of the first when it is loaded.
+
+    For tests; ``tools/test.py --aux-bn`` adds it. AdvBN's release does so for data far from what
+    the model was trained on (Stylized ImageNet, sketches), and takes the first set elsewhere.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Change the loaded weights.
+
+        Raises:
+            ValueError: If the checkpoint has no second batch norms.
+        """
+        weights = checkpoint.get('state_dict', checkpoint)
+        stock = stock_state_dict(weights, aux_bn=True)
+        if len(stock) == len(weights):
+            raise ValueError(
+                "the checkpoint has no second batch norms (keys with 'aux_bn.'): it was not "
+                "trained with bn='separate'; test it without --aux-bn"
+            )
+        checkpoint['state_dict'] = stock

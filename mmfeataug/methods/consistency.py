@@ -1,0 +1,123 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What FMA and stability training have in common: a distorted copy should look alike inside."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmfeataug.engine import BatchAugmentation, Term
+from mmfeataug.functional import DISTORTIONS, build_distortions, combined_distortion
+
+from .pixels import PixelScale
+from .settings import non_negative
+
+TARGETS = ('detached', 'online', 'frozen')
+
+
+class Consistency(BatchAugmentation):
+    """A term that is small if a distorted copy of the batch leaves what the clean batch leaves.
+
+    Args:
+        at: One place or several.
+        distortions: One is drawn for each image (combined augmentations): configs of kornia's
+            intensity augmentations, acting on images in 0 to 1. Geometry stays, so boxes and masks
+            stay right.
+        weight: Factor of the term.
+        task_weight: Factor of the training loss on the copy; 0 runs it only as far as the last
+            place.
+        target: What the copy is compared with: ``'detached'``: the clean pass, without gradient;
+            ``'online'``: with gradient; ``'frozen'``: the model with the weights of
+            ``teacher``, in evaluation mode of its batch norms.
+        teacher: Checkpoint of the frozen target, usually the ``load_from`` of the fine-tuning.
+        side, bn, hold: See :class:`BatchAugmentation`.
+
+    Raises:
+        ValueError: For settings that cannot be, such as a distortion that moves pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str | Sequence[str],
+        distortions: Sequence[dict] = DISTORTIONS,
+        weight: float = 1.0,
+        task_weight: float = 0.0,
+        target: str = 'detached',
+        teacher: str | None = None,
+        side: str = 'output',
+        bn: str = 'frozen',
+        hold: Sequence[str] = (),
+    ) -> None:
+        super().__init__(at=at, side=side, bn=bn, hold=hold, online=target == 'online')
+        if target not in TARGETS:
+            raise ValueError(f'target={target!r} at {at!r}: choose one of {", ".join(TARGETS)}')
+        if (target == 'frozen') != (teacher is not None):
+            raise ValueError(
+                f"target={target!r} with teacher={teacher!r} at {at!r}: target='frozen' and a "
+                'checkpoint as teacher belong together (the weights of the start are gone when a '
+                'run is resumed)'
+            )
+        self.weight = non_negative('weight', weight, at)
+        self.task_weight = non_negative('task_weight', task_weight, at)
+        self.target, self.teacher = target, teacher
+        self._distortions = build_distortions(distortions)
+        self._pixels: PixelScale | None = None
+        self._frozen: dict[str, Tensor] | None = None
+
+    @property
+    def active(self) -> bool:
+        """False if neither term has a weight."""
+        return bool(self.weight or self.task_weight)
+
+    def bind(self, model: nn.Module) -> None:
+        """Learn the scale of pixels, and load the frozen target."""
+        self._pixels = PixelScale(model)
+        if self.teacher is not None:
+            self._frozen = _load_weights(self.teacher, model)
+
+    @abstractmethod
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """How far a feature of the copy is from its target, a scalar."""
+
+    def terms(
+        self,
+        inputs: Tensor,
+        clean: list[Tensor],
+        network: Callable[..., Any],
+        generator: torch.Generator,
+    ) -> Iterator[Term]:
+        """One term; see :meth:`BatchAugmentation.terms`."""
+        assert self._pixels is not None
+        # kornia draws from the global streams, which the engine puts back after the step.
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=inputs.device)))
+        raw = self._pixels.raw(inputs.float()) / 255
+        distorted = combined_distortion(raw.clamp(0, 1), self._distortions)
+        images = self._pixels.preprocessed(distorted * 255).to(inputs.dtype)
+        if self._frozen is not None:
+            self._frozen = {k: v.to(inputs.device) for k, v in self._frozen.items()}
+            with torch.no_grad():
+                clean = network(inputs, weights=self._frozen)
+        if self.task_weight:
+            features, total = network(images, loss=True)
+        else:
+            features, total = network(images), 0.0
+        distances = [self.distance(f, c) for f, c in zip(features, clean, strict=True)]
+        consistency = torch.stack(distances).mean()
+        yield Term(self.weight * consistency + self.task_weight * total, 1.0)
+
+
+def _load_weights(path: str, model: nn.Module) -> dict[str, Tensor]:
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    weights = checkpoint.get('state_dict', checkpoint)
+    missing = [key for key in model.state_dict() if key not in weights]
+    if missing:
+        raise ValueError(
+            f'teacher={path!r} lacks {len(missing)} weights of the model, such as {missing[0]}: '
+            'give a checkpoint of the same model'
+        )
+    return weights

@@ -1,0 +1,48 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""DSU: statistics drawn around a sample's own, as widely as they vary in the batch."""
+
+import torch
+from torch import Tensor
+
+from mmfeataug.functional import mean_std, replace_statistics, statistic_dims
+from mmfeataug.registry import AUGMENTATIONS
+
+from .statistic import StatisticTransform
+
+
+@AUGMENTATIONS.register_module()
+class DSU(StatisticTransform):
+    r"""Each sample with channel means and deviations drawn around its own.
+
+    .. math:: \mu' = \mu + \epsilon_\mu \Sigma_\mu, \quad \sigma' = \sigma + \epsilon_\sigma
+        \Sigma_\sigma
+
+    with :math:`\Sigma` the deviation of the statistic over the batch, for each channel. Statistics
+    take part in the gradient. Paper: https://arxiv.org/abs/2202.03958; the authors apply it behind
+    the stem and every stage.
+
+    Args:
+        at: Where.
+        factor: Of the drawn deviation; 1 is the paper's.
+        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+    """
+
+    def __init__(self, *, at: str, factor: float = 1.0, prob: float = 0.5, **kwargs) -> None:
+        super().__init__(at=at, prob=prob, **kwargs)
+        if not factor >= 0:
+            raise ValueError(f'factor={factor!r} at {at!r}: give a number that is not negative')
+        self.factor = factor
+
+    def change(self, feature: Tensor) -> Tensor:
+        """See the class."""
+        dims = statistic_dims(feature, 'spatial')
+        mean, std = (
+            s + torch.randn_like(s) * self.factor * uncertainty(s)
+            for s in mean_std(feature, dims, 1e-6)
+        )
+        return replace_statistics(feature, mean, std, dims, 1e-6)
+
+
+def uncertainty(statistic: Tensor) -> Tensor:
+    """Standard deviation of a statistic over the samples; dimension 0 is kept with size 1."""
+    return (statistic.var(0, keepdim=True) + 1e-6).sqrt()

@@ -1,0 +1,44 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""FMA: feature maps of distorted images, kept where those of clean images are."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mmfeataug.functional import feature_distance
+from mmfeataug.registry import AUGMENTATIONS
+
+from .consistency import Consistency
+
+
+@AUGMENTATIONS.register_module()
+class FMA(Consistency):
+    r"""Consistency of feature maps, for fine-tuning with combined augmentations.
+
+    .. math:: L = L_{task}(x) + \lambda \, mean_l \, D(\phi_l(T_k(x)), \phi_l(x))
+
+    with the distortion :math:`T_k` drawn for each image. Paper: https://arxiv.org/abs/2012.01386.
+    Layers, norm, weight and strengths of the paper are not known to us: the defaults are ours. It
+    is made to fine-tune a trained model: give the run a ``load_from``.
+
+    Args:
+        at: One place or several; all count alike.
+        norm: See :func:`mmfeataug.functional.feature_distance`.
+        scale_channels: Likewise.
+        distortions, weight, task_weight, target, teacher, side, bn: See :class:`Consistency`.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str | Sequence[str] = 'backbone',
+        norm: str = 'mse',
+        scale_channels: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(at=at, **kwargs)
+        self.norm, self.scale_channels = norm, scale_channels
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """See :func:`mmfeataug.functional.feature_distance`."""
+        return feature_distance(x, target, self.norm, self.scale_channels)

@@ -1,0 +1,52 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""MixStyle: statistics between those of two samples."""
+
+import torch
+from torch import Tensor
+
+from mmfeataug.functional import mean_std, statistic_dims
+from mmfeataug.registry import AUGMENTATIONS
+
+from .statistic import StatisticTransform, other_samples
+
+
+@AUGMENTATIONS.register_module()
+class MixStyle(StatisticTransform):
+    r"""Each sample with channel means and deviations mixed with those of another one.
+
+    :math:`\lambda \sim Beta(\alpha, \alpha)` a sample; statistics get no gradient. Paper:
+    https://arxiv.org/abs/2104.02008; the authors apply it behind several early layers, never the
+    last.
+
+    Args:
+        at: Where, such as ``'backbone.layer1'``.
+        alpha: Of the Beta distribution; small values leave one of the two styles nearly pure.
+        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+    """
+
+    def __init__(self, *, at: str, alpha: float = 0.1, prob: float = 0.5, **kwargs) -> None:
+        super().__init__(at=at, prob=prob, **kwargs)
+        if not alpha > 0:
+            raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive number')
+        self.alpha = alpha
+
+    def change(self, feature: Tensor) -> Tensor:
+        """See the class."""
+        share = torch.distributions.Beta(self.alpha, self.alpha).sample((len(feature),))
+        return mix_statistics(
+            feature, other_samples(feature), share.to(feature).view(self.per_sample(feature))
+        )
+
+
+def mix_statistics(feature: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """The feature with ``share`` of its own statistics and the rest of sample ``other``'s.
+
+    Args:
+        feature: ``(N, C, H, W)`` or ``(N, L, C)``.
+        other: ``(N,)`` index of another sample, for each.
+        share: In 0 to 1, broadcasts to the feature.
+    """
+    dims = statistic_dims(feature, 'spatial')
+    mean, std = (s.detach() for s in mean_std(feature, dims, 1e-6))
+    mixed = [share * s + (1 - share) * s[other] for s in (mean, std)]
+    return (feature - mean) / std * mixed[1] + mixed[0]

@@ -1,0 +1,33 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""MoEx: moments exchanged between samples."""
+
+from torch import Tensor
+
+from mmfeataug.functional import AXES, reinject_statistics
+from mmfeataug.registry import AUGMENTATIONS
+
+from .statistic import StatisticTransform, other_samples
+
+
+@AUGMENTATIONS.register_module()
+class MoEx(StatisticTransform):
+    """Each sample with the moments of another one, at each position over its channels.
+
+    Features only: the paper also mixes the labels, which boxes and maps do not allow in the same
+    way. Paper: https://arxiv.org/abs/2002.11102.
+
+    Args:
+        at: Where, early: ``'backbone.layer1'``.
+        axes: What moments are taken over; ``'channel'`` is the paper's choice.
+        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+    """
+
+    def __init__(self, *, at: str, axes: str = 'channel', prob: float = 0.5, **kwargs) -> None:
+        super().__init__(at=at, prob=prob, **kwargs)
+        if axes not in AXES[:2]:
+            raise ValueError(f'axes={axes!r} at {at!r}: choose one of {", ".join(AXES[:2])}')
+        self.axes = axes
+
+    def change(self, feature: Tensor) -> Tensor:
+        """See the class."""
+        return reinject_statistics(feature, feature[other_samples(feature)], self.axes)

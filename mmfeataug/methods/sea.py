@@ -1,0 +1,130 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""SeA: semantic adversarial augmentation of last-layer features."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfeataug.engine import FeatureAugmentation, Tail, View, find_module
+from mmfeataug.functional import channel_dim, labels_from_gradient, semantic_direction
+from mmfeataug.registry import AUGMENTATIONS
+
+from .settings import non_negative
+
+
+@AUGMENTATIONS.register_module()
+class SeA(FeatureAugmentation):
+    r"""Inputs of a classifier, moved toward the other examples that its gradient points to.
+
+    With rows :math:`x_i` of unit length and :math:`a_i` the direction of
+    :func:`mmfeataug.functional.semantic_direction`:
+
+    .. math:: \tilde x_i = normalize(x_i + \eta a_i)
+
+    One view, which costs the classifier alone: the gradient is that of the clean pass. Rows are the
+    RoI vectors before ``roi_head.bbox_head.fc_cls``, the pixels before ``decode_head.conv_seg``,
+    the images before ``head.fc``, all with ``side='input'``. Rows keep their length, so features
+    that are not normalised stay in their range; on unit rows this is the paper's formula. Paper:
+    https://arxiv.org/abs/2408.13351. Its margin and temperature belong to the loss of the head,
+    see :class:`mmfeataug.models.MarginSoftmaxLoss`.
+
+    Args:
+        at: Where; see :class:`FeatureAugmentation`.
+        eta: Length of the step, for rows of unit length.
+        alpha: Temperature of the weights of other rows.
+        rows: At most so many rows are moved, drawn at random from those that the loss looks at;
+            the others stay as they are. Memory is ``rows`` squared numbers and ``rows`` features,
+            however large the map.
+        background: Index of a background class of the classifier (-1: the last, as in mmdet's RoI
+            heads). At least half of the drawn rows are then foreground, if there are any; a batch
+            without makes no view. None: all rows are equal.
+        weight: Factor of the view's loss.
+        side, bn, live_prefix: See :class:`FeatureAugmentation`.
+
+    Raises:
+        ValueError: For settings that cannot be; ``background`` where the tap is not the input of a
+            linear classifier; fewer than two rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str,
+        eta: float = 0.8,
+        alpha: float = 0.01,
+        rows: int = 512,
+        background: int | None = None,
+        weight: float = 0.5,
+        side: str = 'input',
+        bn: str = 'shared',
+        live_prefix: bool = False,
+    ) -> None:
+        super().__init__(at=at, side=side, bn=bn, live_prefix=live_prefix)
+        self.eta = non_negative('eta', eta, at)
+        self.weight = non_negative('weight', weight, at)
+        if not alpha > 0:
+            raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive temperature')
+        if not isinstance(rows, int) or rows < 2:
+            raise ValueError(f'rows={rows!r} at {at!r}: give a whole number of at least 2')
+        self.alpha, self.rows, self.background = alpha, rows, background
+        self._classifier: nn.Parameter | None = None
+
+    @property
+    def active(self) -> bool:
+        """False if the view has no weight or does not move."""
+        return bool(self.eta and self.weight)
+
+    def bind(self, model: nn.Module) -> None:
+        """Find the classifier whose gradients tell foreground from background."""
+        if self.background is None:
+            return
+        module = find_module(model, self.at)
+        weight = getattr(module, 'weight', None)
+        if self.side != 'input' or weight is None or weight.flatten(1).shape[0] != weight.shape[0]:
+            raise ValueError(
+                f'background={self.background!r} at {self.at!r}: foreground is known at the input '
+                "of a linear classifier only, such as at='roi_head.bbox_head.fc_cls', "
+                "side='input'; set background=None elsewhere"
+            )
+        self._classifier = weight
+
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """At most one view; see :meth:`FeatureAugmentation.views`."""
+        moved = [self._move(f, g, tail.generator) for f, g in zip(features, gradients, strict=True)]
+        if any(m is not None for m in moved):
+            view = [f if m is None else m for f, m in zip(features, moved, strict=True)]
+            yield View(view, self.weight)
+
+    def _move(self, feature: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor | None:
+        last = feature.movedim(channel_dim(feature), -1)
+        x = last.reshape(-1, last.shape[-1])
+        g = grad.movedim(channel_dim(feature), -1).reshape(x.shape)
+        if len(x) < 2:
+            raise ValueError(
+                f'SeA needs at least two rows, the feature of shape {tuple(feature.shape)} has '
+                f'{len(x)}: use a larger batch or another tap'
+            )
+        chosen = self._choose(g, generator)
+        if len(chosen) < 2:
+            return None
+        rows, length = F.normalize(x[chosen], dim=1), x[chosen].norm(dim=1, keepdim=True)
+        rows = F.normalize(rows + self.eta * semantic_direction(rows, g[chosen], self.alpha), dim=1)
+        out = x.clone()
+        out[chosen] = rows * length
+        return out.reshape(last.shape).movedim(-1, channel_dim(feature))
+
+    def _choose(self, grad: Tensor, generator: torch.Generator) -> Tensor:
+        """Indices of the rows to move: a random part of those that have a gradient."""
+        rows = grad.abs().amax(dim=1).nonzero().flatten()
+        rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
+        if self._classifier is None or self.background is None:
+            return rows[: self.rows]
+        # A random part is enough to tell, and bounds the work on large maps.
+        rows = rows[: 16 * self.rows]
+        classes = self._classifier.detach().flatten(1)
+        label, known = labels_from_gradient(grad[rows], classes)
+        foreground = known & (label != self.background % len(classes))
+        chosen = rows[foreground][: self.rows]
+        return torch.cat([chosen, rows[~foreground][: min(len(chosen), self.rows - len(chosen))]])

@@ -1,0 +1,25 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Checks of what a config says."""
+
+
+def non_negative(name: str, value: float, at: object) -> float:
+    """A finite number that is not negative.
+
+    Raises:
+        TypeError, ValueError: Naming the setting, its value and its place.
+    """
+    return in_range(name, value, at, float('inf'))
+
+
+def in_range(name: str, value: float, at: object, most: float = 1.0) -> float:
+    """A finite number between 0 and ``most``.
+
+    Raises:
+        TypeError, ValueError: Naming the setting, its value and its place.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'{name}={value!r} at {at!r}: give a number')
+    if not 0 <= value <= most or value == float('inf'):
+        limit = 'that is not negative' if most == float('inf') else f'from 0 to {most:g}'
+        raise ValueError(f'{name}={value!r} at {at!r}: give a finite number {limit}')
+    return float(value)

@@ -1,0 +1,61 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Stability training: predictions or embeddings that noise does not change."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mmfeataug.functional import feature_distance, prediction_divergence
+from mmfeataug.registry import AUGMENTATIONS
+
+from .consistency import Consistency
+
+GAUSSIAN_NOISE = (dict(type='RandomGaussianNoise', std=0.1),)
+FORMS = ('prediction', 'embedding')
+
+
+@AUGMENTATIONS.register_module()
+class StabilityTraining(Consistency):
+    r"""The clean training loss, and a term for how far a noisy copy is from the clean one.
+
+    In the prediction form the term is the divergence of the predicted distributions, at the layer
+    that yields logits (``decode_head.conv_seg``; ``roi_head.bbox_head.fc_cls`` with
+    ``hold='rpn_head'``, so that both passes look at the same proposals; RetinaNet's
+    ``bbox_head.retina_cls`` with ``sigmoid=True``); in the embedding form the l2 distance of
+    features. Paper: https://arxiv.org/abs/1604.04326. With ``distortions`` of several families it
+    is the "CA + ST" that FMA's paper compares with.
+
+    Args:
+        at: One place or several.
+        form: ``'prediction'`` or ``'embedding'``.
+        divergence: ``'kl'`` or ``'ce'``, see :func:`mmfeataug.functional.prediction_divergence`.
+        sigmoid: Each class is a decision of its own.
+        distortions: Gaussian noise as in the paper; its strength here is ours.
+        weight, task_weight, target, teacher, side, bn, hold: See :class:`Consistency`.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str | Sequence[str],
+        form: str = 'prediction',
+        divergence: str = 'kl',
+        sigmoid: bool = False,
+        distortions: Sequence[dict] = GAUSSIAN_NOISE,
+        **kwargs,
+    ) -> None:
+        super().__init__(at=at, distortions=distortions, **kwargs)
+        if form not in FORMS:
+            raise ValueError(f'form={form!r} at {at!r}: choose one of {", ".join(FORMS)}')
+        self.form, self.divergence, self.sigmoid = form, divergence, sigmoid
+
+    @property
+    def name(self) -> str:
+        """Prefix of what is logged."""
+        return 'stability'
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """Divergence or distance, see the class."""
+        if self.form == 'embedding':
+            return feature_distance(x, target, 'l2')
+        return prediction_divergence(x, target, self.divergence, self.sigmoid)

@@ -1,0 +1,78 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Losses that methods ask for."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfeataug.registry import MODELS
+
+
+@MODELS.register_module()
+class MarginSoftmaxLoss(nn.Module):
+    """Cross entropy with a margin on the true logit and a temperature, as in SeA's release.
+
+    ``temperature * CE((z - margin * onehot(y)) / temperature)``; margin 0 and temperature 1 are
+    the plain cross entropy. It takes the place of ``CrossEntropyLoss`` in heads of mmdet, mmseg and
+    mmpretrain: ``loss_cls=dict(type='mmfeataug.MarginSoftmaxLoss')``.
+
+    Args:
+        margin: Subtracted from the true logit.
+        temperature: Positive.
+        loss_weight: Factor.
+        loss_name: Name in mmseg's loss dict.
+
+    Source: https://arxiv.org/abs/2408.13351.
+    """
+
+    use_sigmoid = False
+
+    def __init__(
+        self,
+        margin: float = 0.0,
+        temperature: float = 0.1,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_margin_softmax',
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f'temperature={temperature!r}: give a positive number')
+        self.margin, self.temperature = margin, temperature
+        self.loss_weight, self.loss_name = loss_weight, loss_name
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+        ignore_index: int = -100,
+        **kwargs,
+    ) -> Tensor:
+        """The loss.
+
+        Args:
+            cls_score: Logits, ``(N, K)`` or ``(N, K, H, W)``.
+            label: ``(N,)`` or ``(N, H, W)``.
+            weight: Of each element of ``label``.
+            avg_factor: What the sum is divided by; None: the number of elements.
+            reduction_override: ``'none'``, ``'mean'`` or ``'sum'``.
+            ignore_index: Label without a loss.
+        """
+        known = (label != ignore_index) & (label >= 0)
+        hot = torch.zeros_like(cls_score).scatter_(
+            1, label.clamp(min=0).unsqueeze(1), known.unsqueeze(1).to(cls_score.dtype)
+        )
+        logits = (cls_score - self.margin * hot) / self.temperature
+        loss = self.temperature * F.cross_entropy(
+            logits, label, reduction='none', ignore_index=ignore_index
+        )
+        if weight is not None:
+            loss = loss * weight
+        if reduction_override == 'none':
+            return self.loss_weight * loss
+        total = loss.sum()
+        if reduction_override != 'sum':
+            total = total / (loss.numel() if avg_factor is None else avg_factor)
+        return self.loss_weight * total

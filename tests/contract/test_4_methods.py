@@ -1,0 +1,151 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Contracts 1, 2, 4, 5 for every method, on two detectors and two segmentors."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import mmfeataug
+from tests.contract.test_1_stock_outside import assert_same
+from tests.models import (
+    buffers,
+    build_detector,
+    build_segmentor,
+    deeplab_cfg,
+    faster_rcnn_cfg,
+    random_test_batch,
+    relative_difference,
+    retinanet_cfg,
+    step,
+    upernet_swin_cfg,
+)
+
+pytestmark = pytest.mark.methods
+
+
+def early(name):
+    return 'backbone.stages.0' if 'swin' in name else 'backbone.layer1'
+
+
+CLASSIFIER = {
+    'faster-rcnn': ('roi_head.bbox_head.fc_cls', dict(background=-1)),
+    'retinanet': ('bbox_head.retina_cls', {}),
+    'deeplabv3plus': ('decode_head.conv_seg', {}),
+    'upernet-swin': ('decode_head.conv_seg', {}),
+}
+MODELS = {
+    'faster-rcnn': lambda: build_detector(faster_rcnn_cfg()),
+    'retinanet': lambda: build_detector(retinanet_cfg()),
+    'deeplabv3plus': lambda: build_segmentor(deeplab_cfg()),
+    'upernet-swin': lambda: build_segmentor(upernet_swin_cfg()),
+}
+METHODS = {
+    'advbn': lambda m: dict(type='AdvBN', at=early(m), steps=2),
+    'advstyle': lambda m: dict(type='AdvStyle'),
+    'afan-pixel': lambda m: dict(type='AFAN', at='inputs', unit='pixel', gamma=2.0),
+    'sea': lambda m: dict(type='SeA', at=CLASSIFIER[m][0], rows=64, **CLASSIFIER[m][1]),
+    'fma': lambda m: dict(type='FMA'),
+    'fma-online': lambda m: (
+        dict(type='FMA', at=['neck' if 'r' in m[-5:-1] else 'backbone'][:1])
+        | dict(target='online', task_weight=0.5, bn='shared', norm='l2', scale_channels=False)
+    ),
+    'stability': lambda m: dict(
+        type='StabilityTraining',
+        at=CLASSIFIER[m][0],
+        hold=('rpn_head',) if m == 'faster-rcnn' else (),
+        sigmoid=m == 'retinanet',
+    ),
+    'mixstyle': lambda m: dict(type='MixStyle', at=early(m), prob=1.0),
+    'mixstyle-view': lambda m: dict(type='MixStyle', at=early(m), prob=1.0, as_view=True),
+    'dsu': lambda m: dict(type='DSU', at=early(m), prob=1.0),
+    'moex': lambda m: dict(type='MoEx', at=early(m), prob=1.0),
+    'padain': lambda m: dict(type='PAdaIN', at=early(m), prob=1.0),
+    'np': lambda m: dict(type='NormalizationPerturbation', at=early(m), prob=1.0),
+    'np+': lambda m: dict(type='NormalizationPerturbation', at=early(m), plus=True, prob=1.0),
+}
+EVERYWHERE = [(m, k) for m in MODELS for k in METHODS]
+EACH = pytest.mark.parametrize(('model', 'method'), EVERYWHERE)
+
+
+def run(model, method, engine='precomputed', **settings):
+    built = MODELS[model]()
+    batch = random_test_batch(built)
+    keys, kept = list(built.state_dict()), copy.deepcopy(built.state_dict())
+    config = {**METHODS[method](model), **settings}
+    with mmfeataug.attach(built, [config], engine=engine, strict=True) as handle:
+        losses, gradients = step(built, batch)
+        assert handle.active
+        copy.deepcopy(built)
+        pickle.dumps(built.state_dict())
+    assert list(built.state_dict()) == keys
+    assert all(not m.__dict__.keys() & {'forward', 'loss'} for m in built.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in built.modules())
+    for name, parameter in built.named_parameters():
+        assert torch.equal(parameter, kept[name]), name
+    return losses, gradients, buffers(built)
+
+
+@EACH
+def test_engines_agree_and_nothing_is_left(model, method):
+    losses, gradients, state = run(model, method)
+    assert all(v.isfinite().all() for v in losses.values() if isinstance(v, torch.Tensor))
+    plain_losses, plain_gradients, plain_state = run(model, method, 'graph')
+    assert losses.keys() == plain_losses.keys()
+    # Two sweeps through the clean graph instead of one: what cancels is compared on a larger scale.
+    floor = 0.1 if method == 'fma-online' else 0.0
+    assert relative_difference(gradients, plain_gradients, floor) < 2e-6
+    for name in state:
+        torch.testing.assert_close(state[name], plain_state[name], msg=name)
+    # This can fail: without the method the gradient is another one.
+    stock = MODELS[model]()
+    _, plain = step(stock, random_test_batch(stock))
+    assert any(not torch.equal(gradients[n], plain[n]) for n in plain if plain[n] is not None)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_off_is_stock(method):
+    off = {'prob': 0.0} if 'prob' in METHODS[method]('deeplabv3plus') else {'weight': 0.0}
+    if method == 'fma-online':
+        off['task_weight'] = 0.0
+    stock, ours = (MODELS['deeplabv3plus']() for _ in range(2))
+    batch = random_test_batch(stock)
+    expected = step(stock, batch)
+    with mmfeataug.attach(ours, [{**METHODS[method]('deeplabv3plus'), **off}]) as handle:
+        found = step(ours, batch)
+        assert not handle.active
+    assert_same(found, expected)
+    assert_same(buffers(ours), buffers(stock))
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_random_streams_go_on_as_if_nothing_was(method):
+    """Methods that make views or terms draw for themselves; layers draw as dropout does."""
+    stock, ours = (MODELS['deeplabv3plus']() for _ in range(2))
+    batch = random_test_batch(stock)
+    step(stock, batch)
+    expected = torch.rand(1)
+    with mmfeataug.attach(ours, [METHODS[method]('deeplabv3plus')]) as handle:
+        step(ours, batch)
+        in_place = bool(handle._layers)
+    assert (torch.rand(1) == expected) != in_place
+
+
+def test_methods_work_together():
+    """A layer before a tap, views behind it, and copies of the batch, all in one step; replays see
+    the layer's draws again."""
+    configs = [
+        METHODS['mixstyle']('faster-rcnn'),
+        dict(type='AFAN', at='backbone.layer2', strengths=(0.5, 1.0), weight=0.2),
+        dict(type='DSU', at='backbone.layer3', prob=1.0),
+        METHODS['sea']('faster-rcnn'),
+        METHODS['fma']('faster-rcnn'),
+    ]
+    found = []
+    for engine in ('precomputed', 'graph'):
+        built = MODELS['faster-rcnn']()
+        with mmfeataug.attach(built, configs, engine=engine, strict=True):
+            found.append(step(built, random_test_batch(built)))
+    assert relative_difference(found[0][1], found[1][1]) < 2e-6
+    assert {k.split('.')[0] for k in found[0][0] if '.' in k} == {'afan', 'sea', 'fma'}

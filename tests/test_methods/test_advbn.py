@@ -1,0 +1,88 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""AdvBN and AdvStyle as functions of features and gradients; no network."""
+
+import pytest
+import torch
+
+from mmfeataug.functional import mean_std, perturb_statistics
+from mmfeataug.methods import AdvBN, AdvStyle
+from tests.test_methods.test_afan import make_tail
+
+
+def scales(view, feature):
+    """Mean and deviation of the view's channels in units of the feature's."""
+    means, stds = zip(*[mean_std(f, (0, 2, 3), 0.0) for f in (view, feature)], strict=True)
+    return (means[0] / means[1]).flatten(), (stds[0] / stds[1]).flatten()
+
+
+@pytest.fixture
+def feature():
+    return torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)).double() + 5
+
+
+class TestAdvBN:
+    def test_same_sign_steps_reach_the_bound(self, feature):
+        """Oracle: 1, 1.2, 1.4, ..., 2.0 and then 2.1; the deviations have no slope and stay."""
+        slope = torch.ones((), dtype=torch.float64)
+        for steps, expected in ((1, 1.2), (3, 1.6), (6, 2.1)):
+            tail, calls = make_tail(slope)
+            (view,) = AdvBN(at='x', steps=steps).views([feature], [], tail)
+            mean, _ = scales(view.features[0], feature)
+            torch.testing.assert_close(mean, torch.full((3,), expected).double())
+            assert len(calls) == steps
+
+    def test_slope_of_the_deviation(self, feature):
+        """A loss that grows with the spread makes it grow; the mean stays."""
+        center = feature.mean((0, 2, 3), keepdim=True)
+        tail, _ = make_tail(feature - center)
+        (view,) = AdvBN(at='x', steps=2).views([feature], [], tail)
+        mean, std = scales(view.features[0], feature)
+        torch.testing.assert_close(std, torch.full((3,), 1.4).double())
+        torch.testing.assert_close(mean, torch.ones(3).double(), atol=0.41, rtol=0)
+
+    def test_shared_by_the_batch(self, feature):
+        tail, _ = make_tail(torch.ones((), dtype=torch.float64))
+        (view,) = AdvBN(at='x', steps=1).views([feature], [], tail)
+        torch.testing.assert_close(view.features[0], perturb_statistics(feature, 1.2, 1.0))
+        assert view.weight == 1.0
+
+    def test_clamped_behind_a_relu_only(self):
+        slope = -torch.ones((), dtype=torch.float64)
+        positive = torch.rand(2, 3, 4, 4).double()
+        for feature, negative in ((positive, False), (positive - 0.6, True)):
+            tail, calls = make_tail(slope)
+            (view,) = AdvBN(at='x', steps=6).views([feature], [], tail)
+            assert bool((view.features[0] < 0).any()) == negative
+            assert all(bool((c[0] < 0).any()) == negative for c in calls)
+
+    def test_attack_in_evaluation_mode(self):
+        for bn in ('shared', 'frozen', 'eval', 'separate'):
+            assert AdvBN(at='x', bn=bn).attack_bn == 'eval'
+
+    @pytest.mark.parametrize(
+        'settings', [dict(steps=0), dict(step_size=-1), dict(eps=float('inf')), dict(weight='a')]
+    )
+    def test_settings(self, settings):
+        (name,) = settings
+        with pytest.raises((ValueError, TypeError), match=name):
+            AdvBN(at='x', **settings)
+
+    @pytest.mark.parametrize('name', ['eps', 'step_size', 'weight'])
+    def test_off(self, name):
+        assert not AdvBN(at='x', **{name: 0}).active
+
+
+class TestAdvStyle:
+    def test_each_sample_moves_by_one_step(self):
+        feature = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+        signs = torch.tensor([1.0, -1, 1, -1, 1, 1]).double().view(2, 3, 1, 1)
+        mean, std = mean_std(feature, (2, 3))
+        grad = signs + 0 * feature
+        (view,) = AdvStyle(gamma=0.3).views([feature], [grad], None)
+        moved_mean, _ = mean_std(view.features[0], (2, 3))
+        torch.testing.assert_close(moved_mean, mean + 0.3 * signs)
+        # A slope along the feature itself raises the deviation.
+        (view,) = AdvStyle(gamma=0.3).views([feature], [feature - mean], None)
+        torch.testing.assert_close(
+            mean_std(view.features[0], (2, 3))[1], std + 0.3, atol=1e-4, rtol=0
+        )

@@ -1,0 +1,153 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The statistic family as functions of features; no network."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmfeataug.functional import mean_std
+from mmfeataug.methods import DSU, MixStyle, MoEx, NormalizationPerturbation, PAdaIN
+from mmfeataug.methods.dsu import uncertainty
+from mmfeataug.methods.mixstyle import mix_statistics
+from mmfeataug.methods.normalization_perturbation import scale_statistics
+
+FAMILY = [
+    MixStyle(at='x', prob=1.0),
+    DSU(at='x', prob=1.0),
+    MoEx(at='x', prob=1.0),
+    PAdaIN(at='x', prob=1.0),
+    NormalizationPerturbation(at='x', prob=1.0),
+    NormalizationPerturbation(at='x', prob=1.0, plus=True),
+]
+EACH = pytest.mark.parametrize('method', FAMILY, ids=lambda m: m.name)
+
+
+def maps(*rows):
+    """One channel, one row of pixels a sample."""
+    return torch.tensor(rows, dtype=torch.float64)[:, None, None, :]
+
+
+class TestFamily:
+    @EACH
+    def test_same_shape_and_a_gradient(self, method):
+        torch.manual_seed(0)
+        for shape in ((4, 6, 5, 5), (4, 9, 6)):
+            x = torch.randn(shape, requires_grad=True)
+            out = method.transform(x)
+            (grad,) = torch.autograd.grad(out.square().sum(), x)
+            assert out.shape == x.shape
+            assert not torch.equal(out, x)
+            assert grad.isfinite().all()
+
+    @EACH
+    def test_identity_in_evaluation(self, method):
+        layer = nn.Conv2d(3, 6, 1)
+        x = torch.randn(4, 3, 5, 5)
+        stock = layer(x)
+        hook = method.install(layer)
+        assert not torch.equal(layer(x), stock)
+        layer.eval()
+        assert torch.equal(layer(x), stock)
+        hook.remove()
+
+    def test_probability(self):
+        torch.manual_seed(0)
+        method, x = MixStyle(at='x', prob=0.25), torch.randn(4, 2, 3, 3)
+        changed = sum(not torch.equal(method.transform(x), x) for _ in range(400))
+        assert 70 < changed < 130
+
+    def test_half_precision_keeps_its_type(self):
+        out = FAMILY[0].apply((torch.randn(4, 2, 3, 3).bfloat16(), 7))
+        assert out[0].dtype == torch.bfloat16
+        assert out[1] == 7
+
+
+class TestOracles:
+    def test_mixstyle(self):
+        out = mix_statistics(maps([1, 3], [10, 14]), torch.tensor([1, 0]), torch.tensor(0.25))
+        expected = maps([7.75, 11.25], [3.25, 5.75])
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+    def test_np(self):
+        x = maps([1, 3, 5, 7])
+        out = scale_statistics(
+            x, x.mean((2, 3), keepdim=True), torch.tensor(1.5), torch.tensor(0.5)
+        )
+        torch.testing.assert_close(out, maps([-2.5, 0.5, 3.5, 6.5]))
+
+    def test_np_plus(self):
+        """Two channels, the second with half the variance of means: delta is 1 and .5 there."""
+        second = maps([1, 3, 5, 7], [1, 3, 5, 7])
+        # Means 4 + c and 4 - c have variance 2 c^2; the first channel's is twice the second's.
+        first, shift = second.clone(), maps([1.0], [-1.0])
+        x = torch.cat([first + shift * 2**0.5, second + shift], dim=1)
+        mean = x.mean((2, 3), keepdim=True)
+        a, b = torch.tensor(1.5), torch.tensor(0.5)
+        out = scale_statistics(x, mean, a, b, plus=True)
+        torch.testing.assert_close(out[:, :1], (a * x + (b - a) * mean)[:, :1])
+        torch.testing.assert_close(out[:, 1:], (a * x + 0.5 * (b - a) * mean)[:, 1:])
+        # The oracle itself: delta .5 at mean 4.
+        assert (1.5 * maps([1, 3, 5, 7]) + 0.5 * (0.5 - 1.5) * 4).flatten().tolist() == [
+            *(-0.5, 2.5, 5.5, 8.5)
+        ]
+
+    def test_dsu(self):
+        sigma = uncertainty(torch.tensor([1.0, 3.0], dtype=torch.float64))
+        assert float(sigma) == pytest.approx(2**0.5, abs=1e-6)
+
+    def test_dsu_draws_around_the_own_statistics(self):
+        torch.manual_seed(0)
+        x = torch.randn(2, 1, 8, 8, dtype=torch.float64) + maps([1.0], [3.0])
+        drawn = torch.stack(
+            [mean_std(DSU(at='x', prob=1.0).transform(x), (2, 3))[0] for _ in range(3000)]
+        )
+        own = x.mean((2, 3), keepdim=True)
+        torch.testing.assert_close(drawn.mean(0), own, atol=0.1, rtol=0)
+        spread = own.std(0).expand(2, 1, 1, 1)
+        torch.testing.assert_close(drawn.std(0), spread, atol=0.1, rtol=0)
+
+    @pytest.mark.parametrize(
+        ('method', 'dims'), [(MoEx(at='x', prob=1.0), (1,)), (PAdaIN(at='x', prob=1.0), (2, 3))]
+    )
+    def test_moments_are_those_of_another_sample(self, method, dims):
+        torch.manual_seed(1)
+        x = torch.randn(3, 4, 5, 5, dtype=torch.float64) * torch.arange(1, 4).view(3, 1, 1, 1)
+        out = method.transform(x)
+        own, found = mean_std(x, dims)[1], mean_std(out, dims)[1]
+        for i in range(3):
+            assert any(torch.allclose(found[i], own[j], rtol=1e-3) for j in range(3))
+
+
+class TestBadInput:
+    @EACH
+    def test_batch_of_one(self, method):
+        fresh = type(method)(at='backbone.layer1', prob=1.0)
+        if method.samples == 1:
+            assert fresh.transform(torch.randn(1, 2, 3, 3)).shape == (1, 2, 3, 3)
+            return
+        fresh.samples = method.samples
+        with pytest.raises(ValueError, match=r'at least 2 samples.*batch_size'):
+            fresh.transform(torch.randn(1, 2, 3, 3))
+        fresh.transform(torch.randn(2, 2, 3, 3))
+        last = torch.randn(1, 2, 3, 3)
+        assert fresh.transform(last) is last
+
+    @pytest.mark.parametrize(
+        ('make', 'message'),
+        [
+            (lambda: MixStyle(at='x', alpha=0), 'alpha=0'),
+            (lambda: MixStyle(at='x', prob=1.5), r'prob=1.5.*from 0 to 1'),
+            (lambda: DSU(at='x', factor=-1), 'factor=-1'),
+            (lambda: MoEx(at='x', axes='batch'), 'channel, spatial'),
+            (lambda: NormalizationPerturbation(at='x', sigma=-0.1), 'sigma=-0.1'),
+            (lambda: MixStyle(at='x', as_view=True, weight=-1), 'weight=-1'),
+        ],
+    )
+    def test_settings(self, make, message):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+    def test_off(self):
+        assert not MixStyle(at='x', prob=0).active
+        assert not MixStyle(at='x', as_view=True, weight=0).active
+        assert not NormalizationPerturbation(at='x', sigma=0).active
