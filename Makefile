@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OPENMMLAB := .venv-openmmlab
+# Test processes side by side; each takes one core and about 3 GB.
+WORKERS ?= 2
 # A little patience of idle threads costs less than their spinning where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -38,13 +40,13 @@ demo: $(READY)
 	$(BIN)/python tools/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not zoo"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not zoo"
 
 test-openmmlab: $(OPENMMLAB)/.ready
-	$(OPENMMLAB)/bin/python -m pytest -m "not slow and not zoo"
+	$(OPENMMLAB)/bin/python -m pytest -n $(WORKERS) -m "not slow and not zoo"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 zoo: $(READY)
 	MMFEATAUG_WRITE_ZOO=1 $(BIN)/python -m pytest -m zoo tests/zoo

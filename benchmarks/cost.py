@@ -3,10 +3,11 @@
 
     python benchmarks/cost.py [--model faster-rcnn_r18 ...] [--variant ...] [--steps 12]
 
-Times are CPU time at one thread, so that other processes on the machine do not count, taken in one
-process with the variants in turn, so that a drift of its speed meets all alike; printed is the
-least of the rounds, divided by stock's. Peak memory is what tensors of one step take at most beside
-the model, as PyTorch's allocator sees it, in a fresh process for each variant, divided by stock's.
+Times are CPU time at one thread, taken in one process. Each step of a variant stands between two
+stock steps and is divided by their mean, so that other processes and a drift of the machine's speed
+meet both alike; printed is the median over the rounds. Peak memory is what tensors of one step take
+at most beside the model, as PyTorch's allocator sees it, in a fresh process for each variant,
+divided by stock's.
 ``1 + K t`` is what contract 9 counts with: t is the share of the stock step behind the tap, by time
 stamps in forward and backward.
 """
@@ -19,6 +20,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 
 import torch
 from mmengine.config import Config
@@ -47,6 +49,12 @@ MODELS = {
         'backbone.layer3',
         2,
         (128, 128),
+    ),
+    'deeplabv3plus_r18': (
+        'deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py',
+        'backbone.layer2',
+        4,
+        (192, 256),
     ),
     'mask-rcnn_r50': (
         'mmdet/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -87,7 +95,7 @@ MODELS = {
         (128, 128),
     ),
 }
-ZOO = [name for name in MODELS if name != 'faster-rcnn_r18_roi']
+ZOO = [name for name in MODELS if name not in ('faster-rcnn_r18_roi', 'deeplabv3plus_r18')]
 VARIANTS = [
     'stock',
     *(f'{engine} K={k}' for engine in ('precomputed', 'graph', 're-run') for k in (1, 2, 4)),
@@ -113,10 +121,14 @@ def build(name: str):
     return model, random_batch(model, size, images)
 
 
-def attach(model, tap: str, variant: str):
+def attach(model, name: str, variant: str):
     """The handle of a variant; None for stock."""
     if variant == 'stock':
         return None
+    if ' K=' not in variant:
+        import methods
+
+        return methods.attach(model, name, variant)
     engine, k = variant.split(' K=')
     views = int(k)
     handle = mmfeataug.attach(
@@ -124,7 +136,7 @@ def attach(model, tap: str, variant: str):
         [
             dict(
                 type='AFAN',
-                at=tap,
+                at=MODELS[name][1],
                 strengths=[(i + 1) / views for i in range(views)],
                 weight=0.5 / views,
             )
@@ -146,8 +158,8 @@ def step(model, batch) -> None:
 
 def time_variants(
     name: str, variants: list[str], rounds: int
-) -> tuple[float, dict[str, list[float]]]:
-    """Seconds of each variant in each round, and the share t."""
+) -> tuple[float, float, dict[str, float]]:
+    """The share t, seconds of a stock step, and the time of each variant in stock steps."""
     model, batch = build(name)
     tap = MODELS[name][1]
     share = tail_shares(
@@ -157,23 +169,39 @@ def time_variants(
         max(rounds, 5),
         time.process_time,
     )
-    times: dict[str, list[float]] = {v: [] for v in variants}
     handles = {}
     for variant in variants:
-        handle = handles[variant] = attach(model, tap, variant)
+        handle = handles[variant] = attach(model, name, variant)
         step(model, batch)
         if handle is not None:
             handle.detach()
+    seconds, ratios = compare(model, batch, handles, rounds)
+    return share[tap].share, seconds, ratios
+
+
+def compare(model, batch, handles: dict, rounds: int) -> tuple[float, dict[str, float]]:
+    """Seconds of a stock step, and the time of each handle's step in stock steps: medians over
+    rounds in which every step stands between two stock steps.
+    """
+
+    def seconds(handle=None) -> float:
+        if handle is not None:
+            model.__dict__['loss'] = handle
+        start = time.process_time()
+        step(model, batch)
+        taken = time.process_time() - start
+        if handle is not None:
+            handle.detach()
+        return taken
+
+    stock = [seconds()]
+    ratios: dict[str, list[float]] = {name: [] for name in handles}
     for _ in range(rounds):
-        for variant in variants:
-            if handles[variant] is not None:
-                model.__dict__['loss'] = handles[variant]
-            start = time.process_time()
-            step(model, batch)
-            times[variant].append(time.process_time() - start)
-            if handles[variant] is not None:
-                handles[variant].detach()
-    return share[tap].share, times
+        for name, handle in handles.items():
+            taken = seconds(handle)
+            stock.append(seconds())
+            ratios[name].append(2 * taken / (stock[-2] + stock[-1]))
+    return median(stock), {name: median(each) for name, each in ratios.items()}
 
 
 def peak_memory(name: str, variant: str) -> None:
@@ -181,7 +209,7 @@ def peak_memory(name: str, variant: str) -> None:
     gradients, in MiB.
     """
     model, batch = build(name)
-    attach(model, MODELS[name][1], variant)
+    attach(model, name, variant)
     step(model, batch)
     model.zero_grad(set_to_none=True)
     with torch.profiler.profile(
@@ -214,7 +242,7 @@ def average_in_budget(name: str, factor: float, iterations: int) -> tuple[float,
     model, batch = build(name)
     for _ in range(2):
         step(model, batch)
-    handle = attach(model, MODELS[name][1], 'precomputed K=4')
+    handle = attach(model, name, 'precomputed K=4')
     handle.detach()
     budget = Budget(factor, handle.names, 0, time.process_time)
     spent = {'stock': 0.0, 'ours': 0.0}
@@ -240,6 +268,7 @@ def main() -> None:
     )
     parser.add_argument('--model', nargs='+', choices=MODELS, default=list(MODELS)[:3])
     parser.add_argument('--zoo', action='store_true', help='ten models, fast engine only')
+    parser.add_argument('--methods', action='store_true', help='every method at its default')
     parser.add_argument('--steps', type=int, default=12, help='rounds of all variants')
     parser.add_argument('--variant', nargs='+', choices=VARIANTS, default=VARIANTS)
     parser.add_argument(
@@ -252,6 +281,11 @@ def main() -> None:
     if args.peak:
         peak_memory(*args.peak)
         return
+    if args.methods:
+        import methods
+
+        methods.show(args.steps, not args.no_memory, Console(width=120))
+        return
     if args.zoo:
         args.model, args.variant = ZOO, [v for v in VARIANTS if v.startswith('precomputed')]
     variants = ['stock', *(v for v in args.variant if v != 'stock')]
@@ -262,8 +296,7 @@ def main() -> None:
         console.print(f'{name}: average {average:.3f} stock steps; chosen: {plan}')
     for name in args.model if not args.budget else ():
         with console.status(f'{name}: {len(variants)} variants, {args.steps} rounds'):
-            share, times = time_variants(name, variants, args.steps)
-        base = min(times['stock'])
+            share, base, times = time_variants(name, variants, args.steps)
         title = f'{name} at {MODELS[name][1]}: stock step {base:.3f} s, t = {share:.3f}'
         table = Table(
             'variant',
@@ -276,7 +309,7 @@ def main() -> None:
         )
         stock_memory = None
         for variant in variants:
-            ratio = min(times[variant]) / base
+            ratio = times[variant]
             bound = 1 + share * int(variant.split('K=')[1]) if 'K=' in variant else 1.0
             memory = limit = '-'
             if not args.no_memory:

@@ -26,7 +26,10 @@ augmentations = [
 model = dict(type='mmfeataug.AugmentedModel', of={of!r}, augmentations=augmentations)
 custom_hooks = [
     dict(type='mmfeataug.IterationSeedHook'),
-    dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5, begin=1, warmup=4, prob=0.8),
+    dict(
+        type='mmfeataug.FeatureAugHook', clean_weight=0.5, begin=1, warmup=4, prob=0.8,
+        augmentations={more!r},
+    ),
 ]
 """
 
@@ -108,7 +111,13 @@ def test_killed_and_resumed_is_uninterrupted(demo_data, tmp_path, base, at, layo
     transforms included; with a validation in between."""
     config = tmp_path / 'config.py'
     of, bn = ('EncoderDecoder', 'separate') if layout == 'cityscapes' else ('FasterRCNN', 'shared')
-    config.write_text(CONFIG.format(base=str(base), at=at, of=of, bn=bn))
+    more = [
+        dict(type='mmfeataug.MixStyle', at='backbone.layer1'),
+        dict(type='mmfeataug.FMA'),
+        dict(type='mmfeataug.SeA', at='decode_head.conv_seg'),
+    ]
+    more = more if bn == 'separate' else []
+    config.write_text(CONFIG.format(base=str(base), at=at, of=of, bn=bn, more=more))
     options = [*data_options(demo_data[layout]), 'train_cfg.val_interval=2', *options]
     if layout == 'coco':
         annotations = f'{demo_data[layout]}/annotations/instances_val2017.json'

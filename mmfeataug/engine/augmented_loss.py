@@ -15,10 +15,11 @@ from .augmentation import (
     FeatureTransform,
 )
 from .auxiliary import check_separate
+from .batch import Batch
 from .copies import Watch
 from .losses import Losses
 from .step import Choice, Settings, Step
-from .tail import Batch, Place
+from .tail import Place
 from .tap import Tap, find_module
 
 ENGINES = ('precomputed', 'graph')
@@ -130,6 +131,12 @@ class AugmentedLoss:
         members += [member for place in self._places for member in place.members]
         members += [(watch.name, watch.augmentation) for watch in self._watches]
         return [name for name, augmentation in members if augmentation.active]
+
+    @property
+    def separate(self) -> bool:
+        """Whether any augmentation uses second batch norms."""
+        members = [a for place in self._places for _, a in place.members]
+        return any(a.bn == 'separate' for a in [*members, *(w.augmentation for w in self._watches)])
 
     def describe(self) -> list[str]:
         """One line a tap: path, what uses it, shapes of the last active call, and how views run."""

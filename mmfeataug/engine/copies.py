@@ -2,7 +2,7 @@
 """Passes over other images than the batch's, and the features that passes leave."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,11 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .augmentation import BatchAugmentation
 from .auxiliary import check_separate
-from .guards import BatchNormGuard, LossState, RandomState, other_weights
+from .batch import Batch, own
+from .guards import BatchNormGuard, RandomState, no_autocast, other_weights
+from .loss_state import LossState
 from .losses import Losses
 from .recording import TapError
-from .tail import Batch
 from .tap import ENTRY_POINTS, find_module, patched
 
 
@@ -136,13 +137,13 @@ class Watch:
                     result, random_after = clean.results[module][turn]
                     seen.results[module].append((None, random_after))
                     random_after.restore()
-                    return tree_map(_own, result)
+                    return tree_map(own, result)
                 inside.append(module)
                 try:
                     result = original(*args, **kwargs)
                 finally:
                     inside.pop()
-                seen.results[module].append((tree_map(_own, result), RandomState()))
+                seen.results[module].append((tree_map(own, result), RandomState()))
                 return result
 
             return call
@@ -154,10 +155,6 @@ class Watch:
                 method = getattr(type(module), name, None)
                 if callable(method) and method is not nn.Module.forward:
                     yield module, name, held
-
-
-def _own(value: Any) -> Any:
-    return value.detach() if hasattr(value, 'detach') else value
 
 
 @dataclass
@@ -192,3 +189,43 @@ class Network:
         if not loss:
             return features
         return features, self.model.parse_losses(losses)[0]  # type: ignore[operator]
+
+
+def term_gradient(
+    value: Tensor,
+    scale: float,
+    parameters: Sequence[nn.Parameter],
+    through: Sequence[tuple[Tensor, Tensor]],
+) -> list[Tensor | None]:
+    """Gradient of ``scale * value`` toward the parameters.
+
+    Args:
+        value: Scalar.
+        scale: Its factor.
+        parameters: Of the model.
+        through: Leaves that ``value`` depends on, with the tensors in the graph of the clean pass
+            that they stand for; what goes on from there to the parameters is added. That graph is
+            kept.
+    """
+    if not value.requires_grad:
+        return [None] * len(parameters)
+    count = len(parameters)
+    toward = [*parameters, *(leaf for leaf, _ in through)]
+    with no_autocast(value):
+        found = torch.autograd.grad(value, toward, torch.full_like(value, scale), allow_unused=True)
+        slopes: list[Tensor | None] = list(found[:count])
+        onward = [
+            (handle, slope.to(handle.dtype))
+            for (_, handle), slope in zip(through, found[count:], strict=True)
+            if slope is not None and handle.requires_grad
+        ]
+        if onward:
+            points, outer = zip(*onward, strict=True)
+            more = torch.autograd.grad(
+                points, parameters, outer, retain_graph=True, allow_unused=True
+            )
+            slopes = [
+                a if b is None else b if a is None else a + b
+                for a, b in zip(slopes, more, strict=True)
+            ]
+    return slopes

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from .augmentation import Tail, View
-from .copies import Network, Seen, Watch
+from .batch import Batch
+from .copies import Network, Seen, Watch, term_gradient
 from .gradients import GradientSum, LossScale, all_finite
-from .guards import LossState, RandomState, RunningStatistics, anywhere, everywhere, no_autocast
+from .guards import RandomState, RunningStatistics, anywhere, everywhere, no_autocast
+from .loss_state import LossState
 from .losses import Losses, carry, detached, perturbation_norms, weighted
 from .recording import Recording, TapError
-from .tail import Batch, Place, TailRunner
+from .tail import Place, TailRunner
 
 logger = logging.getLogger('mmfeataug')
 
@@ -279,6 +281,7 @@ class Step:
         clean = [f.float() if augmentation.online else f.detach().float() for f in handles]
         if augmentation.online and not self.settings.graph:
             clean = [f.detach().requires_grad_() for f in clean]
+        through = list(zip(clean, handles, strict=True)) if augmentation.online else []
         generator = self._generator(name, clean[0])
         self.diagnostics[f'{name}.dropped'] = clean[0].new_zeros(())
         taught = RunningStatistics(self.model)
@@ -291,7 +294,7 @@ class Step:
                 gradients: list[Tensor | None] = []
                 finite = bool(value.isfinite()) and all_finite(taught.current)
                 if not self.settings.graph:
-                    gradients = self._slopes(value, weight, clean, handles, augmentation.online)
+                    gradients = term_gradient(value, weight * self.scale, self.parameters, through)
                     finite &= all_finite(gradients)
                 if not everywhere(finite, value):
                     taught.restore()
@@ -305,36 +308,6 @@ class Step:
             raise
         except Exception as error:
             raise RuntimeError(f'{name} failed at {watch}: {error}') from error
-
-    def _slopes(
-        self,
-        value: Tensor,
-        weight: float,
-        clean: list[Tensor],
-        handles: list[Tensor],
-        online: bool,
-    ) -> list[Tensor | None]:
-        """Gradient of a term toward the parameters; through the clean pass, too, if online."""
-        toward = self.parameters + (clean if online else [])
-        if not value.requires_grad:
-            return [None] * len(self.parameters)
-        with no_autocast(value):
-            scale = torch.full_like(value, weight * self.scale)
-            found = torch.autograd.grad(value, toward, scale, allow_unused=True)
-            slopes: list[Tensor | None] = list(found[: len(self.parameters)])
-            back = found[len(self.parameters) :]
-            through = [(h, g) for h, g in zip(handles, back, strict=False) if g is not None]
-            through = [(h, g.to(h.dtype)) for h, g in through if h.requires_grad]
-            if through:
-                points, outer = zip(*through, strict=True)
-                more = torch.autograd.grad(
-                    points, self.parameters, outer, retain_graph=True, allow_unused=True
-                )
-                slopes = [
-                    a if b is None else b if a is None else a + b
-                    for a, b in zip(slopes, more, strict=True)
-                ]
-        return slopes
 
     def _drop(self, name: str, key: str, like: Tensor) -> None:
         self.views[key] = like.new_zeros(())

@@ -4,7 +4,7 @@
 import logging
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map
 
 from .augmentation import FeatureAugmentation
-from .guards import BatchNormGuard, LossState, anywhere, everywhere, no_autocast
+from .batch import Batch
+from .guards import BatchNormGuard, anywhere, everywhere, no_autocast
+from .loss_state import LossState
 from .losses import Losses
 from .recording import Recording, TapError
 from .tap import Tap
@@ -48,51 +49,6 @@ class Place:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     divisible: bool = True
     divided: bool = False
-
-
-class Batch:
-    """The stock loss of one batch, for any number of passes.
-
-    Args:
-        stock: ``loss`` of the model.
-        inputs: Its first argument.
-        args, kwargs: The others.
-
-    Attributes:
-        size: Number of samples where they can be told apart, which needs inputs and one list of
-            data samples of the same length; else None.
-    """
-
-    def __init__(
-        self, stock: Callable[..., Losses], inputs: Any, args: tuple, kwargs: dict[str, Any]
-    ) -> None:
-        self._stock, self.inputs = stock, inputs
-        self._given = tree_map(_own, (args, kwargs))
-        self.size: int | None = None
-        rest = [*args, *kwargs.values()]
-        countable = isinstance(inputs, (list, tuple)) or (
-            isinstance(inputs, Tensor) and inputs.dim()
-        )
-        if countable and len(rest) == 1 and isinstance(rest[0], (list, tuple)):
-            self.size = len(inputs) if len(inputs) == len(rest[0]) else None
-
-    def loss(self, inputs: Any, part: list[int] | None = None) -> Losses:
-        """The stock loss.
-
-        Args:
-            inputs: Those of the batch, or what stands in for them.
-            part: Positions of the samples that ``inputs`` holds; None is all.
-        """
-        # Some heads write into the data samples: every pass gets containers of its own.
-        args, kwargs = tree_map(_own, self._given)
-        if part is not None:
-            args = [_pick(value, part) for value in args]
-            kwargs = {key: _pick(value, part) for key, value in kwargs.items()}
-        return self._stock(inputs, *args, **kwargs)
-
-    def pick(self, part: list[int] | None) -> Any:
-        """The inputs of the samples at these positions."""
-        return self.inputs if part is None else _pick(self.inputs, part)
 
 
 @dataclass
@@ -366,12 +322,3 @@ class TailRunner:
 
 def _tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else list(value)
-
-
-def _own(value: Any) -> Any:
-    # mmengine's data elements copy their containers on detach() and share the tensors.
-    return value.detach() if hasattr(value, 'detach') else value
-
-
-def _pick(values: Any, part: list[int]) -> Any:
-    return values[part] if isinstance(values, Tensor) else [values[i] for i in part]

@@ -130,6 +130,11 @@ class FeatureAugHook(Hook):
             strict=self.strict,
             seed=runner.seed or 0,
         )
+        if self._handle.separate and getattr(runner.model, 'find_unused_parameters', True) is False:
+            raise ValueError(
+                "bn='separate' with DistributedDataParallel: second batch norms get no gradient in "
+                'an iteration without views; set find_unused_parameters=True in the config'
+            )
         # The message hub is part of checkpoints.
         resumed = runner.message_hub.runtime_info
         self._handle.loss_scale = resumed.get(_LOSS_SCALE, self._handle.loss_scale)

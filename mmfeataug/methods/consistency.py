@@ -93,9 +93,10 @@ class Consistency(BatchAugmentation):
         assert self._pixels is not None
         # kornia draws from the global streams, which the engine puts back after the step.
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=inputs.device)))
-        raw = self._pixels.raw(inputs.float()) / 255
-        distorted = combined_distortion(raw.clamp(0, 1), self._distortions)
-        images = self._pixels.preprocessed(distorted * 255).to(inputs.dtype)
+        with torch.autocast(inputs.device.type, enabled=False):
+            raw = self._pixels.raw(inputs.float()) / 255
+            distorted = combined_distortion(raw.clamp(0, 1), self._distortions)
+            images = self._pixels.preprocessed(distorted * 255).to(inputs.dtype)
         if self._frozen is not None:
             self._frozen = {k: v.to(inputs.device) for k, v in self._frozen.items()}
             with torch.no_grad():

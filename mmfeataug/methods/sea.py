@@ -92,7 +92,11 @@ class SeA(FeatureAugmentation):
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """At most one view; see :meth:`FeatureAugmentation.views`."""
-        moved = [self._move(f, g, tail.generator) for f, g in zip(features, gradients, strict=True)]
+        # Half precision could not tell neighbours apart at so low a temperature.
+        with torch.autocast(features[0].device.type, enabled=False):
+            moved = [
+                self._move(f, g, tail.generator) for f, g in zip(features, gradients, strict=True)
+            ]
         if any(m is not None for m in moved):
             view = [f if m is None else m for f, m in zip(features, moved, strict=True)]
             yield View(view, self.weight)

@@ -2,6 +2,15 @@
 """Pictures for people."""
 
 from .curves import draw_curves
+from .features import draw_change, draw_copies, draw_rows, record
 from .predictions import draw_predictions, render_prediction
 
-__all__ = ['draw_curves', 'draw_predictions', 'render_prediction']
+__all__ = [
+    'draw_change',
+    'draw_copies',
+    'draw_curves',
+    'draw_predictions',
+    'draw_rows',
+    'record',
+    'render_prediction',
+]

@@ -124,8 +124,18 @@ def train(kind, *options):
         inputs, samples = random_test_batch(model, size=64, images=8)
         data = [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
         hook_tests.Samples.__init__ = lambda self: setattr(self, 'data', data)
-    augmentation = {**hook_tests.AUGMENTATION, 'at': at}
-    hook = dict(type='mmfeataug.FeatureAugHook', augmentations=[augmentation], **schedule)
+    augmentations = [{**hook_tests.AUGMENTATION, 'at': at}]
+    if kind == 'methods':
+        from tests.contract.test_4_auxiliary_bn import ADVBN, augmented
+        from tests.models import build_segmentor, deeplab_cfg
+
+        model = build_segmentor(augmented(deeplab_cfg(), {**ADVBN, 'sync': True}))
+        augmentations = [
+            dict(type='mmfeataug.SeA', at='decode_head.conv_seg', rows=64),
+            dict(type='mmfeataug.FMA', bn='shared'),
+            dict(type='mmfeataug.MixStyle', at='backbone.layer1', prob=1.0),
+        ]
+    hook = dict(type='mmfeataug.FeatureAugHook', augmentations=augmentations, **schedule)
     spy = hook_tests.Spy()
     with tempfile.TemporaryDirectory() as folder:
         runner = hook_tests.make_runner(

@@ -2,7 +2,9 @@
 """Second batch norms: where they live, what they learn, and what stays stock."""
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -189,6 +191,28 @@ class TestTraining:
         assert losses['advbn.dropped'] == 1
         for key, value in segmentor.aux_bn.state_dict().items():
             assert torch.equal(value, before[key]), key
+
+
+class TestInferenceAPIs:
+    """They build the model from the plugin's config, as stock ones do."""
+
+    ROOT = Path(__file__).resolve().parents[2] / 'configs/advbn'
+
+    def test_segmentor(self):
+        from mmseg.apis import inference_model, init_model
+
+        name = 'advbn_deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+        model = init_model(str(self.ROOT / name), device='cpu')
+        found = inference_model(model, np.zeros((64, 96, 3), np.uint8))
+        assert found.pred_sem_seg.data.shape[-2:] == (64, 96)
+
+    def test_detector(self):
+        from mmdet.apis import inference_detector, init_detector
+
+        name = 'advbn_faster-rcnn_r18_fpn_16e_bccd.py'
+        model = init_detector(str(self.ROOT / name), device='cpu', palette='random')
+        found = inference_detector(model, np.zeros((64, 96, 3), np.uint8))
+        assert hasattr(found, 'pred_instances')
 
 
 class TestRefusals:

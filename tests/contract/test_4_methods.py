@@ -132,6 +132,21 @@ def test_random_streams_go_on_as_if_nothing_was(method):
     assert (torch.rand(1) == expected) != in_place
 
 
+@pytest.mark.parametrize('method', ['advbn', 'sea', 'fma', 'stability', 'mixstyle', 'afan-pixel'])
+def test_half_precision(method):
+    model = MODELS['deeplabv3plus']()
+    batch = random_test_batch(model)
+    with (
+        mmfeataug.attach(model, [METHODS[method]('deeplabv3plus')], strict=True),
+        torch.autocast('cpu', torch.bfloat16),
+    ):
+        losses = model.loss(*batch)
+    total, logged = model.parse_losses(losses)
+    total.backward()
+    assert all(float(v) == 0 for k, v in logged.items() if k.endswith('dropped'))
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_methods_work_together():
     """A layer before a tap, views behind it, and copies of the batch, all in one step; replays see
     the layer's draws again."""

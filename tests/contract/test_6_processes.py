@@ -2,6 +2,7 @@
 """Contract 6: several processes are one machine. Each test starts its processes by torchrun."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def torchrun(processes, *args, script=ROOT / 'tests/contract/processes.py', timeout=420):
+def torchrun(processes, *args, script=ROOT / 'tests/contract/processes.py', timeout=420, ok=True):
     result = subprocess.run(
         [
             *(sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}'),
@@ -24,8 +25,8 @@ def torchrun(processes, *args, script=ROOT / 'tests/contract/processes.py', time
         timeout=timeout,
         check=False,
     )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
+    assert (result.returncode == 0) == ok, result.stderr[-3000:]
+    return result.stdout if ok else result.stderr
 
 
 @pytest.mark.parametrize('processes', [2, 4])
@@ -48,3 +49,17 @@ def test_gradients_are_the_mean_over_ranks(processes):
 def test_weights_stay_identical(processes, kind, options):
     """20 iterations under mmengine's Runner, with views in some of them."""
     assert torchrun(processes, 'train', kind, *options).count('agreed') == processes
+
+
+@pytest.mark.methods
+def test_methods_with_second_batch_norms():
+    """AdvBN with its own batch norms and steps shared by the processes, SeA, FMA and MixStyle in
+    one model, in some iterations."""
+    options = ['prob=0.6', 'find_unused_parameters=True']
+    assert torchrun(2, 'train', 'methods', *options).count('agreed') == 2
+
+
+@pytest.mark.methods
+def test_second_batch_norms_are_not_always_used():
+    message = "bn='separate'.*find_unused_parameters=True"
+    assert re.search(message, torchrun(2, 'train', 'methods', ok=False))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmfeataug.engine.guards import BatchNormGuard, LossState, RandomState
+from mmfeataug.engine.guards import BatchNormGuard, RandomState
+from mmfeataug.engine.loss_state import LossState
 
 
 def draw():

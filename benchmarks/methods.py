@@ -1,0 +1,122 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The table of ``cost.py --methods``: every method at its default beside the stock step."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cost import build, compare, measure_memory, step
+from rich.console import Console
+from rich.table import Table
+
+import mmfeataug
+from mmfeataug.engine.timing import tail_shares
+
+EARLY = 'backbone.layer1'
+CLASSIFIERS = {
+    'faster-rcnn_r18': ('roi_head.bbox_head.fc_cls', dict(background=-1), ('rpn_head',)),
+    'deeplabv3plus_r18': ('decode_head.conv_seg', {}, ()),
+}
+
+
+@dataclass
+class Method:
+    """One row.
+
+    Attributes:
+        augmentation: Its config.
+        limit: Time in stock steps that it may take, from the share t of a step behind its place.
+        passes: What it runs, in words.
+    """
+
+    augmentation: dict
+    limit: Callable[[float], float]
+    passes: str
+
+
+def methods(name: str) -> dict[str, Method]:
+    """All rows for a model."""
+    classifier, sea, hold = CLASSIFIERS[name]
+    in_place = {
+        'MixStyle': dict(type='MixStyle'),
+        'DSU': dict(type='DSU'),
+        'MoEx': dict(type='MoEx'),
+        'pAdaIN': dict(type='PAdaIN'),
+        'NP': dict(type='NormalizationPerturbation'),
+        'NP+': dict(type='NormalizationPerturbation', plus=True),
+    }
+    rows = {
+        'A-FAN': Method(
+            dict(type='AFAN', at=EARLY), lambda t: 1.05 * (1 + t), 'one view behind layer1'
+        ),
+        'AdvBN': Method(
+            dict(type='AdvBN', at=EARLY),
+            lambda t: 1.05 * (1 + 7 * t),
+            'six evaluations and one view behind layer1',
+        ),
+        'SeA': Method(
+            dict(type='SeA', at=classifier, **sea),
+            lambda t: 1.05 * (1 + t),
+            'one view of the classifier',
+        ),
+        'FMA': Method(dict(type='FMA'), lambda t: 2.1, 'the backbone on a copy'),
+        'stability training': Method(
+            dict(type='StabilityTraining', at=classifier, hold=hold),
+            lambda t: 2.1,
+            'a copy as far as the classifier',
+        ),
+        'AdvStyle': Method(dict(type='AdvStyle'), lambda t: 2.1, 'one view of the image'),
+        'pixel attack': Method(
+            dict(type='AFAN', at='inputs', unit='pixel', gamma=1.0),
+            lambda t: 2.1,
+            'one view of the image',
+        ),
+    }
+    for title, settings in in_place.items():
+        rows[title] = Method({**settings, 'at': EARLY, 'prob': 1.0}, lambda t: 1.03, 'none')
+    return rows
+
+
+def measure(name: str, rounds: int) -> tuple[float, float, float, dict[str, float]]:
+    """Shares t behind layer1 and before the classifier, seconds of a stock step, and the time of
+    each method in stock steps.
+    """
+    model, batch = build(name)
+    classifier = CLASSIFIERS[name][0]
+
+    def loss():
+        return model.parse_losses(model.loss(*batch))[0]
+
+    shares = tail_shares(model, loss, [EARLY, classifier], max(rounds, 5), time.process_time)
+    handles = {}
+    for title, method in methods(name).items():
+        with mmfeataug.attach(model, [method.augmentation]) as handle:
+            step(model, batch)
+        handles[title] = handle
+    seconds, ratios = compare(model, batch, handles, rounds)
+    return shares[EARLY].share, shares[classifier].share, seconds, ratios
+
+
+def show(rounds: int, memory: bool, console: Console) -> None:
+    """Measure and print, one table a model."""
+    for name in CLASSIFIERS:
+        with console.status(f'{name}: every method, {rounds} rounds'):
+            early, late, base, times = measure(name, rounds)
+        stock = None
+        table = Table(
+            *('method', 'additional passes', 'time / stock', 'limit', 'peak / stock'),
+            title=f'{name}: stock step {base:.3f} s, t = {early:.3f} behind {EARLY}, '
+            f'{late:.3f} from the classifier on',
+        )
+        if memory:
+            stock, _ = measure_memory(name, 'stock')
+        for title, method in methods(name).items():
+            peak = f'{measure_memory(name, title)[0] / stock:.2f}' if stock else '-'
+            limit = method.limit(late if title == 'SeA' else early)
+            table.add_row(title, method.passes, f'{times[title]:.3f}', f'{limit:.2f}', peak)
+        console.print(table)
+
+
+def attach(model, name: str, title: str) -> None:
+    """Attach the method of a row to the model."""
+    mmfeataug.attach(model, [methods(name)[title].augmentation])
