@@ -46,6 +46,11 @@ def methods(name: str) -> dict[str, Method]:
         'NP+': dict(type='NormalizationPerturbation', plus=True),
     }
     rows = {
+        'SeA': Method(
+            dict(type='SeA', at=classifier, **sea),
+            lambda t: 1.05 * (1 + t),
+            'one view of the classifier',
+        ),
         'A-FAN': Method(
             dict(type='AFAN', at=EARLY), lambda t: 1.05 * (1 + t), 'one view behind layer1'
         ),
@@ -53,11 +58,6 @@ def methods(name: str) -> dict[str, Method]:
             dict(type='AdvBN', at=EARLY),
             lambda t: 1.05 * (1 + 7 * t),
             'six evaluations and one view behind layer1',
-        ),
-        'SeA': Method(
-            dict(type='SeA', at=classifier, **sea),
-            lambda t: 1.05 * (1 + t),
-            'one view of the classifier',
         ),
         'FMA': Method(dict(type='FMA'), lambda t: 2.1, 'the backbone on a copy'),
         'stability training': Method(

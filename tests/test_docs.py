@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What the documentation tells readers to paste and to open is there, and runs."""
 
+import ast
 import os
 import re
 import subprocess
@@ -31,8 +32,8 @@ def test_own_method(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    losses = eval(result.stdout.splitlines()[-1])
-    # The view is another feature than the clean one: half of the stock loss would be the same.
+    losses = ast.literal_eval(result.stdout.splitlines()[-1])
+    # Both weights are 0.5: a view that is the clean feature would have the clean loss.
     assert losses['hidebestchannels.loss_0'] > 0
     assert losses['hidebestchannels.loss_0'] != losses['decode.loss_ce']
 

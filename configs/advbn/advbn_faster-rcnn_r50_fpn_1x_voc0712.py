@@ -12,4 +12,6 @@ model = dict(
         ),
     ],
 )
+# Second batch norms get no gradient where a view is left out.
+find_unused_parameters = True
 custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]

@@ -15,4 +15,6 @@ model = dict(
         ),
     ],
 )
+# Second batch norms get no gradient where a view is left out.
+find_unused_parameters = True
 custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5)]

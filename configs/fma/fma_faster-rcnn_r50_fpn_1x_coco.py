@@ -2,7 +2,7 @@
 # load_from.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 load_from = 'work_dirs/faster-rcnn_r50_fpn_1x_coco/epoch_12.pth'
-optim_wrapper = dict(optimizer=dict(lr=0.001))
+optim_wrapper = dict(optimizer=dict(lr=0.002))
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',

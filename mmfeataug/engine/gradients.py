@@ -86,10 +86,11 @@ class _Precomputed(torch.autograd.Function):
                 "forward pass and can be used once: use engine='graph' or call backward() once"
             )
         gradients, ctx.gradients = ctx.gradients, None
-        # In place and without asking for the value: no second copy, no synchronisation. Exact where
-        # it is 1.
+        # In place: no second copy. Without asking a GPU for the value: no synchronisation. Exact
+        # where it is 1, and then not needed.
         factor = grad_output.sum()
-        torch._foreach_mul_(gradients, factor.to(gradients[0].device))
+        if factor.is_cuda or factor != 1:
+            torch._foreach_mul_(gradients, factor.to(gradients[0].device))
         return None, None, *gradients
 
 

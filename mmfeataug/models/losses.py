@@ -20,12 +20,11 @@ class MarginSoftmaxLoss(nn.Module):
         margin: Subtracted from the true logit.
         temperature: Positive.
         loss_weight: Factor.
+        use_sigmoid: False; here so that configs of the plain loss can be changed by their ``type``.
         loss_name: Name in mmseg's loss dict.
 
     Source: https://arxiv.org/abs/2408.13351.
     """
-
-    use_sigmoid = False
 
     def __init__(
         self,
@@ -33,8 +32,12 @@ class MarginSoftmaxLoss(nn.Module):
         temperature: float = 0.1,
         loss_weight: float = 1.0,
         loss_name: str = 'loss_margin_softmax',
+        use_sigmoid: bool = False,
     ) -> None:
         super().__init__()
+        if use_sigmoid:
+            raise ValueError('use_sigmoid=True: the margin is on the logits of a softmax')
+        self.use_sigmoid = use_sigmoid
         if not temperature > 0:
             raise ValueError(f'temperature={temperature!r}: give a positive number')
         self.margin, self.temperature = margin, temperature
@@ -60,9 +63,9 @@ class MarginSoftmaxLoss(nn.Module):
             reduction_override: ``'none'``, ``'mean'`` or ``'sum'``.
             ignore_index: Label without a loss.
         """
-        known = (label != ignore_index) & (label >= 0)
+        known = label != ignore_index
         hot = torch.zeros_like(cls_score).scatter_(
-            1, label.clamp(min=0).unsqueeze(1), known.unsqueeze(1).to(cls_score.dtype)
+            1, label.where(known, 0).unsqueeze(1), known.unsqueeze(1).to(cls_score.dtype)
         )
         logits = (cls_score - self.margin * hot) / self.temperature
         loss = self.temperature * F.cross_entropy(

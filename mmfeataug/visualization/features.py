@@ -199,5 +199,5 @@ def _frame(axes: Any, title: str) -> None:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, bbox_inches='tight')
     return path

@@ -1,0 +1,76 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The loss of SeA's release, alone and in the heads of mmdet and mmseg."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mmfeataug.models import MarginSoftmaxLoss
+from tests.models import (
+    build_detector,
+    build_segmentor,
+    deeplab_cfg,
+    faster_rcnn_cfg,
+    random_test_batch,
+    step,
+)
+
+pytestmark = pytest.mark.methods
+
+
+def test_formula():
+    logits, label = torch.randn(6, 4).double(), torch.tensor([0, 3, 1, 2, 2, 0])
+    plain = MarginSoftmaxLoss(margin=0.0, temperature=1.0)(logits, label)
+    torch.testing.assert_close(plain, F.cross_entropy(logits, label))
+    shifted = logits - 0.2 * F.one_hot(label, 4)
+    expected = 3 * 0.1 * F.cross_entropy(shifted / 0.1, label)
+    found = MarginSoftmaxLoss(margin=0.2, temperature=0.1, loss_weight=3.0)(logits, label)
+    torch.testing.assert_close(found, expected)
+
+
+def test_ignored_labels_and_weights():
+    """As mmseg calls it: an ignored label beyond the classes, a weight a pixel, a mean over all."""
+    logits, label = torch.randn(2, 4, 3, 3), torch.randint(0, 4, (2, 3, 3))
+    label[0, 0] = 255
+    loss = MarginSoftmaxLoss()
+    found = loss(logits, label, ignore_index=255)
+    each = loss(logits, label, ignore_index=255, reduction_override='none')
+    assert (each[0, 0] == 0).all()
+    torch.testing.assert_close(found, each.mean())
+    weight = torch.rand(2, 3, 3)
+    torch.testing.assert_close(
+        loss(logits, label, weight, avg_factor=5.0, ignore_index=255), (each * weight).sum() / 5
+    )
+
+
+@pytest.mark.parametrize(
+    ('build', 'cfg', 'path'),
+    [
+        (build_detector, faster_rcnn_cfg(), ('roi_head', 'bbox_head', 'loss_cls')),
+        (build_segmentor, deeplab_cfg(), ('decode_head', 'loss_decode')),
+    ],
+)
+def test_in_heads(build, cfg, path):
+    """In the place of the plain loss it is that, with margin 0 and temperature 1."""
+    found = []
+    for name in ('CrossEntropyLoss', 'mmfeataug.MarginSoftmaxLoss'):
+        cfg = copy.deepcopy(cfg)
+        node = cfg
+        for key in path:
+            node = node[key]
+        node.update(type=name, use_sigmoid=False)
+        if name != 'CrossEntropyLoss':
+            node.update(margin=0.0, temperature=1.0)
+        model = build(cfg)
+        found.append(step(model, random_test_batch(model))[1])
+    for key, gradient in found[0].items():
+        torch.testing.assert_close(found[1][key], gradient)
+
+
+def test_settings():
+    with pytest.raises(ValueError, match='temperature=0'):
+        MarginSoftmaxLoss(temperature=0)
+    with pytest.raises(ValueError, match='use_sigmoid=True'):
+        MarginSoftmaxLoss(use_sigmoid=True)
