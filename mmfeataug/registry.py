@@ -11,6 +11,11 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
+from ._checkpoints import declare_log_buffers
+
+# Here, because whatever a config or a script takes from this package comes through here.
+declare_log_buffers()
+
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfeataug', locations=['mmfeataug.hooks'])
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope='mmfeataug', locations=['mmfeataug.models']

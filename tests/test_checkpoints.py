@@ -16,6 +16,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def nothing_declared():
+    """What this process has declared before is put back afterwards."""
+    declared = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    yield
+    torch.serialization.add_safe_globals(declared)
+
+
 class Attack:
     """Calls ``getattr`` on something else, as a harmful file would."""
 

@@ -91,6 +91,9 @@ def test_inference_apis_take_plugin_configs(trained, demo_data):
     from mmdet.apis import inference_detector, init_detector
     from mmseg.apis import inference_model, init_model
 
+    # Without it the original mmengine reads no checkpoint that it wrote itself.
+    import mmfeataug.registry  # noqa: F401
+
     work_dir, _ = trained
     image = str(next(Path(demo_data['cityscapes']).glob('leftImg8bit/val/*/*.png')))
     models = [

@@ -2,6 +2,8 @@
 """A resumed run draws what an uninterrupted one would have drawn."""
 
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,9 @@ class IterationSeedHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed what draws the first batch."""
         _seed(runner, runner.iter, 0)
+        batches = getattr(runner.train_loop, 'dataloader_iterator', None)
+        if runner.iter and batches is not None and not hasattr(batches, 'skip_iter'):
+            runner.train_loop.dataloader_iterator = _skipping(runner, batches)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -49,6 +54,15 @@ class IterationSeedHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Seed what draws the batch after a validation, which a resumed run may not repeat."""
         _seed(runner, runner.iter, 0)
+
+
+def _skipping(runner: Runner, batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches, with a new seed after those that a resumed run skips: the original mmengine loads
+    them all, and loading draws."""
+    for _ in range(runner.iter):
+        yield next(batches)
+    _seed(runner, runner.iter, 0)
+    yield from batches
 
 
 def _seed(runner: Runner, iteration: int, turn: int) -> None:

@@ -12,6 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmfeataug._checkpoints import declare_log_buffers
+
 
 def render_prediction(
     cfg: Config, checkpoint: str, index: int = 0
@@ -27,6 +29,7 @@ def render_prediction(
         Ground truth and prediction, painted on the image as the model gets it, in the file's size;
         RGB, ``(H, W, 3)`` uint8.
     """
+    declare_log_buffers()
     cfg = copy.deepcopy(cfg)
     cfg.load_from = str(checkpoint)
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False, batch_size=1)
