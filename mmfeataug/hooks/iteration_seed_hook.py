@@ -57,8 +57,9 @@ class IterationSeedHook(Hook):
 
 
 def _skipping(runner: Runner, batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches, with a new seed after those that a resumed run skips: the original mmengine loads
-    them all, and loading draws."""
+    """The batches, with a new seed after those that a resumed run skips: mmengine 0.10.7 loads
+    them all, and loading draws.
+    """
     for _ in range(runner.iter):
         yield next(batches)
     _seed(runner, runner.iter, 0)
