@@ -61,6 +61,12 @@ def _use_cpu_processes(cfg: Config) -> None:
     )
 
 
+def close_processes() -> None:
+    """At the end of a run: PyTorch's own threads may abort a process that leaves its group open."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     """Say which folder is missing before models are built.
 

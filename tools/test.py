@@ -3,7 +3,7 @@
 
 import argparse
 
-from common import add_common_arguments, load_config
+from common import add_common_arguments, close_processes, load_config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -79,6 +79,7 @@ def main() -> None:
         cfg.test_evaluator.append(dict(type='DumpResults', out_file_path=args.out))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     runner.test()
+    close_processes()
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import argparse
 import os
 import os.path as osp
 
-from common import add_common_arguments, load_config
+from common import add_common_arguments, close_processes, load_config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -47,6 +47,7 @@ def main() -> None:
     os.makedirs(osp.abspath(cfg.work_dir), exist_ok=True)
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     runner.train()
+    close_processes()
 
 
 if __name__ == '__main__':

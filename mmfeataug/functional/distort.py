@@ -11,7 +11,7 @@ DISTORTIONS: tuple[dict[str, Any], ...] = (
     dict(type='ColorJiggle', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05),
     dict(type='RandomGamma', gamma=(0.5, 2.0)),
     dict(type='RandomGaussianBlur', kernel_size=(9, 9), sigma=(0.5, 2.5)),
-    dict(type='RandomMotionBlur', kernel_size=(3, 11), angle=180.0, direction=1.0),
+    dict(type='RandomMotionBlur', kernel_size=(3, 11), angle=180.0, direction=0.0),
     dict(type='RandomGaussianNoise', std=0.05),
     dict(type='RandomGaussianNoise', std=0.15),
 )
