@@ -12,8 +12,9 @@ from mmfeataug.registry import HOOKS
 class AuxiliaryBNHook(Hook):
     """Puts the second batch norms of a checkpoint in the place of the first when it is loaded.
 
-    For tests; ``tools/test.py --aux-bn`` adds it. AdvBN's release does so for data far from what
-    the model was trained on (Stylized ImageNet, sketches), and takes the first set elsewhere.
+    For tests; ``tools/test.py --aux-bn`` adds it. The release of https://arxiv.org/abs/2009.08965
+    takes the second set for data far from what the model was trained on (Stylized ImageNet,
+    sketches) and the first set elsewhere.
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
