@@ -196,12 +196,13 @@ def compare(model, batch, handles: dict, rounds: int) -> tuple[float, dict[str, 
         return taken
 
     # The first ten steps of a handle watch what losses keep between calls: here two do, for all.
-    first = next(handle for handle in handles.values() if handle is not None)
-    seconds(first)
-    first._settings.loss_state._passes = 1
-    seconds(first)
-    for handle in filter(None, handles.values()):
-        handle._settings.loss_state = first._settings.loss_state
+    augmented = [handle for handle in handles.values() if handle is not None]
+    for first in augmented[:1]:
+        seconds(first)
+        first._settings.loss_state._passes = 1
+        seconds(first)
+    for handle in augmented:
+        handle._settings.loss_state = augmented[0]._settings.loss_state
     stock = [seconds()]
     ratios: dict[str, list[float]] = {name: [] for name in handles}
     for _ in range(rounds):

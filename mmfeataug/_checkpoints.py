@@ -31,6 +31,15 @@ def declare_log_buffers() -> bool:
     return False
 
 
+def load_weights(path: str) -> dict[str, torch.Tensor]:
+    """The ``state_dict`` of a checkpoint: a file or whatever mmengine reads."""
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    declare_log_buffers()
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    return checkpoint.get('state_dict', checkpoint)
+
+
 def safe_globals() -> list[Any]:
     """What a checkpoint of mmengine names beside tensors: classes of data, and the methods of a log
     buffer.

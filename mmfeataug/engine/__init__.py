@@ -7,7 +7,6 @@ from .augmentation import (
     FeatureAugmentation,
     FeatureTransform,
     Tail,
-    Term,
     View,
 )
 from .augmented_loss import AugmentedLoss
@@ -28,7 +27,6 @@ __all__ = [
     'Tail',
     'Tap',
     'TapError',
-    'Term',
     'View',
     'average_over_processes',
     'find_module',

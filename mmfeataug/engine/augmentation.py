@@ -42,6 +42,11 @@ class Augmentation(ABC):
     def active(self) -> bool:
         """False if the settings make every effect vanish; then no extra pass is run at all."""
 
+    @property
+    def begins(self) -> tuple[str, str]:
+        """Place and side from which on additional passes run the network, for ``bn='separate'``."""
+        return self.at, self.side
+
     def bind(self, model: nn.Module) -> None:  # noqa: B027
         """Look at the model, once, when the augmentation is attached to it."""
 
@@ -189,19 +194,6 @@ class FeatureTransform(FeatureAugmentation):
         return self.apply(output) if module.training else None
 
 
-@dataclass
-class Term:
-    """An additional term of the objective.
-
-    Attributes:
-        value: Scalar, in the autograd graph.
-        weight: Its factor.
-    """
-
-    value: Tensor
-    weight: float
-
-
 class BatchAugmentation(Augmentation):
     """Base of methods that compare the batch with copies of it.
 
@@ -224,14 +216,18 @@ class BatchAugmentation(Augmentation):
         online: bool = False,
     ) -> None:
         paths = (at,) if isinstance(at, str) else tuple(at)
-        for path in paths or ('',):
-            super().__init__(at=path, side=side, bn=bn)
+        super().__init__(at=paths[0] if paths else '', side=side, bn=bn)
         if 'inputs' in paths:
             raise ValueError(
                 f"at='inputs': {type(self).__name__} compares features; name a module, such as "
                 "'backbone'"
             )
         self.places, self.hold, self.online = paths, tuple(hold), online
+
+    @property
+    def begins(self) -> tuple[str, str]:
+        """A copy runs from the image on."""
+        return 'inputs', 'output'
 
     @abstractmethod
     def terms(
@@ -240,8 +236,8 @@ class BatchAugmentation(Augmentation):
         clean: list[Tensor],
         network: Callable[..., Any],
         generator: torch.Generator,
-    ) -> Iterator[Term]:
-        """Make terms of the objective.
+    ) -> Iterator[Tensor]:
+        """Make terms of the objective: scalars in the autograd graph, weighted.
 
         Args:
             inputs: The images, preprocessed.

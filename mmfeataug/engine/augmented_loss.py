@@ -127,16 +127,20 @@ class AugmentedLoss:
     @property
     def names(self) -> list[str]:
         """Of the augmentations that can make views, as they are logged."""
-        members: list[tuple[str, Augmentation]] = []
-        members += [member for place in self._places for member in place.members]
-        members += [(watch.name, watch.augmentation) for watch in self._watches]
-        return [name for name, augmentation in members if augmentation.active]
+        return [name for name, augmentation in self._passes if augmentation.active]
 
     @property
     def separate(self) -> bool:
         """Whether any augmentation uses second batch norms."""
-        members = [a for place in self._places for _, a in place.members]
-        return any(a.bn == 'separate' for a in [*members, *(w.augmentation for w in self._watches)])
+        return any(augmentation.bn == 'separate' for _, augmentation in self._passes)
+
+    @property
+    def _passes(self) -> list[tuple[str, Augmentation]]:
+        """Augmentations that run additional passes, by name."""
+        return [
+            *(member for place in self._places for member in place.members),
+            *((watch.name, watch.augmentation) for watch in self._watches),
+        ]
 
     def describe(self) -> list[str]:
         """One line a tap: path, what uses it, shapes of the last active call, and how views run."""
@@ -196,6 +200,8 @@ class AugmentedLoss:
                 )
             count = names[augmentation.name] = names.get(augmentation.name, 0) + 1
             name = augmentation.name if count == 1 else f'{augmentation.name}{count}'
+            if augmentation.bn == 'separate':
+                check_separate(self.model, name, augmentation.begins)
             if isinstance(augmentation, BatchAugmentation):
                 self._watches.append(Watch(self.model, augmentation, name))
                 continue
@@ -210,8 +216,6 @@ class AugmentedLoss:
                     f"live_prefix=True at {augmentation.at!r} needs engine='graph', got "
                     "engine='precomputed'"
                 )
-            if augmentation.bn == 'separate':
-                check_separate(self.model, name, augmentation.at, augmentation.side)
             key = augmentation.at, augmentation.side
             if key not in places:
                 places[key] = Place(Tap(self.model, *key))

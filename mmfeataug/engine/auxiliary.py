@@ -85,13 +85,18 @@ def norm_pairs(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     return [pair for s in sets for pair in s.pairs()]
 
 
-def check_separate(model: nn.Module, name: str, at: str, side: str) -> None:
+def check_separate(model: nn.Module, name: str, begins: tuple[str, str]) -> None:
     """Refuse ``bn='separate'`` where there is nothing to separate, or nothing to separate with.
+
+    Args:
+        model: With the second norms, if any.
+        name: Of the augmentation.
+        begins: Place and side behind which norms must have a second one.
 
     Raises:
         ValueError: Saying which.
     """
-    behind = norms_behind(model, at, side)
+    at, behind = begins[0], norms_behind(model, *begins)
     if not behind:
         raise ValueError(
             f"{name} at {at!r}: bn='separate', but the model has no batch norm behind this place; "

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .augmentation import BatchAugmentation
-from .auxiliary import check_separate
 from .batch import Batch, own
 from .guards import BatchNormGuard, RandomState, no_autocast, other_weights
 from .loss_state import LossState
@@ -54,8 +53,6 @@ class Watch:
         self.name, self.augmentation = name, augmentation
         self._modules = [find_module(model, path) for path in augmentation.places]
         self._held = [find_module(model, path) for path in augmentation.hold]
-        if augmentation.bn == 'separate':
-            check_separate(model, name, 'inputs', 'output')
 
     def __str__(self) -> str:
         return ', '.join(self.augmentation.places)
@@ -96,11 +93,7 @@ class Watch:
             )
 
     def features(self, seen: Seen) -> list[Tensor]:
-        """The features in the order of the places, in fp32."""
-        return [f.float() for module in self._modules for f in seen.features[module]]
-
-    def handles(self, seen: Seen) -> list[Tensor]:
-        """The same tensors as the pass left them."""
+        """The features in the order of the places, as the pass left them."""
         return [f for module in self._modules for f in seen.features[module]]
 
     def _replacements(
@@ -185,7 +178,7 @@ class Network:
             norms.apply(policy)
             with self.watch.copy_pass(self.clean, stop=not loss) as seen:
                 losses = self.batch.loss(images)
-        features = self.watch.features(seen)
+        features = [f.float() for f in self.watch.features(seen)]
         if not loss:
             return features
         return features, self.model.parse_losses(losses)[0]  # type: ignore[operator]

@@ -251,9 +251,7 @@ class Step:
             gradients: Sequence[Tensor | None] = ()
             if not self.settings.graph:
                 gradients = tail.gradient(total, self.parameters, weight)
-                overflow = not all_finite(gradients)
-                self.overflow |= overflow
-                finite &= not overflow
+                finite &= self._fits(gradients)
             finite = everywhere(finite, total)
         if not finite:
             if taught is not None:
@@ -277,7 +275,7 @@ class Step:
         name, augmentation = watch.name, watch.augmentation
         assert self.settings.loss_state is not None
         network = Network(self.model, watch, seen, self.batch, self.settings.loss_state, state)
-        handles = watch.handles(seen)
+        handles = watch.features(seen)
         clean = [f.float() if augmentation.online else f.detach().float() for f in handles]
         if augmentation.online and not self.settings.graph:
             clean = [f.detach().requires_grad_() for f in clean]
@@ -287,15 +285,16 @@ class Step:
         taught = RunningStatistics(self.model)
         try:
             terms = augmentation.terms(self.batch.inputs, clean, network, generator)
-            for i, term in enumerate(terms):
-                self.weights[name] = [*self.weights.get(name, []), term.weight]
-                weight = self.ramp * term.weight * self._share(name, i)
-                key, value = f'{name}.loss_{i}', term.value
-                gradients: list[Tensor | None] = []
+            for i, value in enumerate(terms):
+                self.weights[name] = [*self.weights.get(name, []), 1.0]
+                weight = self.ramp * self._share(name, i)
+                if not weight:
+                    continue
+                key, gradients = f'{name}.loss_{i}', []
                 finite = bool(value.isfinite()) and all_finite(taught.current)
                 if not self.settings.graph:
                     gradients = term_gradient(value, weight * self.scale, self.parameters, through)
-                    finite &= all_finite(gradients)
+                    finite &= self._fits(gradients)
                 if not everywhere(finite, value):
                     taught.restore()
                     self._drop(name, key, value)
@@ -308,6 +307,12 @@ class Step:
             raise
         except Exception as error:
             raise RuntimeError(f'{name} failed at {watch}: {error}') from error
+
+    def _fits(self, gradients: Sequence[Tensor | None]) -> bool:
+        """Whether they are finite; if not, the scale may have been too large."""
+        finite = all_finite(gradients)
+        self.overflow |= not finite
+        return finite
 
     def _drop(self, name: str, key: str, like: Tensor) -> None:
         self.views[key] = like.new_zeros(())

@@ -3,7 +3,6 @@
 
 from .attack import interpolate, project_linf, signed_step
 from .consistency import feature_distance, prediction_divergence
-from .distort import DISTORTIONS, build_distortions, combined_distortion
 from .semantic import labels_from_gradient, semantic_direction
 from .statistics import (
     AXES,
@@ -17,10 +16,7 @@ from .statistics import (
 
 __all__ = [
     'AXES',
-    'DISTORTIONS',
-    'build_distortions',
     'channel_dim',
-    'combined_distortion',
     'feature_distance',
     'interpolate',
     'labels_from_gradient',

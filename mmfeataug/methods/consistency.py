@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmfeataug.engine import BatchAugmentation, Term
-from mmfeataug.functional import DISTORTIONS, build_distortions, combined_distortion
+from mmfeataug._checkpoints import load_weights
+from mmfeataug.engine import BatchAugmentation, stock_state_dict
 
+from .distortions import DISTORTIONS, build_distortions, combined_distortion
 from .pixels import PixelScale
 from .settings import non_negative
 
@@ -76,7 +77,14 @@ class Consistency(BatchAugmentation):
         """Learn the scale of pixels, and load the frozen target."""
         self._pixels = PixelScale(model)
         if self.teacher is not None:
-            self._frozen = _load_weights(self.teacher, model)
+            self._frozen = load_weights(self.teacher)
+            stock = stock_state_dict(model.state_dict())
+            missing = [key for key in stock if key not in self._frozen]
+            if missing:
+                raise ValueError(
+                    f'teacher={self.teacher!r} lacks {len(missing)} weights of the model, such as '
+                    f'{missing[0]}: give a checkpoint of the same model'
+                )
 
     @abstractmethod
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
@@ -88,7 +96,7 @@ class Consistency(BatchAugmentation):
         clean: list[Tensor],
         network: Callable[..., Any],
         generator: torch.Generator,
-    ) -> Iterator[Term]:
+    ) -> Iterator[Tensor]:
         """One term; see :meth:`BatchAugmentation.terms`."""
         assert self._pixels is not None
         # kornia draws from the global streams, which the engine puts back after the step.
@@ -107,18 +115,4 @@ class Consistency(BatchAugmentation):
             features, total = network(images), 0.0
         distances = [self.distance(f, c) for f, c in zip(features, clean, strict=True)]
         consistency = torch.stack(distances).mean()
-        yield Term(self.weight * consistency + self.task_weight * total, 1.0)
-
-
-def _load_weights(path: str, model: nn.Module) -> dict[str, Tensor]:
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    weights = checkpoint.get('state_dict', checkpoint)
-    missing = [key for key in model.state_dict() if key not in weights]
-    if missing:
-        raise ValueError(
-            f'teacher={path!r} lacks {len(missing)} weights of the model, such as {missing[0]}: '
-            'give a checkpoint of the same model'
-        )
-    return weights
+        yield self.weight * consistency + self.task_weight * total

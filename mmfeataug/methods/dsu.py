@@ -7,6 +7,7 @@ from torch import Tensor
 from mmfeataug.functional import mean_std, replace_statistics, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
 
+from .settings import non_negative
 from .statistic import StatisticTransform
 
 
@@ -29,9 +30,7 @@ class DSU(StatisticTransform):
 
     def __init__(self, *, at: str, factor: float = 1.0, prob: float = 0.5, **kwargs) -> None:
         super().__init__(at=at, prob=prob, **kwargs)
-        if not factor >= 0:
-            raise ValueError(f'factor={factor!r} at {at!r}: give a number that is not negative')
-        self.factor = factor
+        self.factor = non_negative('factor', factor, at)
 
     def change(self, feature: Tensor) -> Tensor:
         """See the class."""

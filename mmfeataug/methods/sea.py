@@ -82,7 +82,8 @@ class SeA(FeatureAugmentation):
             return
         module = find_module(model, self.at)
         weight = getattr(module, 'weight', None)
-        if self.side != 'input' or weight is None or weight.flatten(1).shape[0] != weight.shape[0]:
+        linear = weight is not None and weight.dim() > 1 and weight[0].numel() == weight.shape[1]
+        if self.side != 'input' or not linear:
             raise ValueError(
                 f'background={self.background!r} at {self.at!r}: foreground is known at the input '
                 "of a linear classifier only, such as at='roi_head.bbox_head.fc_cls', "

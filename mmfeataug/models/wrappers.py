@@ -45,7 +45,8 @@ def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
             continue
         driven.append({**entry, 'at': at})
         if built.bn == 'separate':
-            separate += norms_behind(module, at if isinstance(at, str) else 'inputs', built.side)
+            place, side = built.begins
+            separate += norms_behind(module, '' if place == '.' else place, side)
     if separate:
         AuxiliaryNorms(module, dict.fromkeys(separate))
     setattr(module, _DECLARED, driven)

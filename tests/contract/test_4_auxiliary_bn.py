@@ -148,10 +148,9 @@ class TestTraining:
         config = dict(type=method, at='backbone.layer1', bn='separate')
         config |= {'MixStyle': dict(as_view=True, prob=1.0)}.get(method, {})
         if method == 'FMA':
-            config.update(at=['backbone.layer4'], task_weight=0.5)
-            declared = dict(type='mmfeataug.AFAN', at='inputs', bn='separate')
-        else:
-            declared = {**config, 'type': f'mmfeataug.{method}'}
+            # A copy runs from the image on, wherever it is compared.
+            config.update(at='backbone.layer4', task_weight=0.5)
+        declared = {**config, 'type': f'mmfeataug.{method}'}
         found = []
         for engine in ('precomputed', 'graph'):
             model = build_segmentor(augmented(deeplab_cfg(), declared))

@@ -48,7 +48,7 @@ METHODS = {
     'sea': lambda m: dict(type='SeA', at=CLASSIFIER[m][0], rows=64, **CLASSIFIER[m][1]),
     'fma': lambda m: dict(type='FMA'),
     'fma-online': lambda m: (
-        dict(type='FMA', at=['neck' if 'r' in m[-5:-1] else 'backbone'][:1])
+        dict(type='FMA', at='neck' if m == 'faster-rcnn' else 'backbone')
         | dict(target='online', task_weight=0.5, bn='shared', norm='l2', scale_channels=False)
     ),
     'stability': lambda m: dict(
@@ -144,6 +144,20 @@ def test_half_precision(method):
     total, logged = model.parse_losses(losses)
     total.backward()
     assert all(float(v) == 0 for k, v in logged.items() if k.endswith('dropped'))
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_term_that_overflows_lowers_the_scale():
+    """It is dropped, and the next iterations have a smaller factor against underflow."""
+    model = MODELS['deeplabv3plus']()
+    batch = random_test_batch(model)
+    with mmfeataug.attach(model, [dict(type='FMA', weight=1e33)]) as handle:
+        before = handle.loss_scale
+        with torch.autocast('cpu', torch.float16):
+            losses = model.loss(*batch)
+        assert losses['fma.dropped'] == 1
+        assert handle.loss_scale == before / 2
+    model.parse_losses(losses)[0].backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 

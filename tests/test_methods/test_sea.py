@@ -95,7 +95,9 @@ class TestBadInput:
 
     def test_background_needs_a_classifier(self):
         model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
-        for method in (SeA(at='1', background=-1), SeA(at='0', side='output', background=-1)):
+        model.append(nn.Conv2d(3, 3, 3)).append(nn.BatchNorm2d(3))
+        methods = [SeA(at=at, background=-1) for at in '123']
+        for method in (*methods, SeA(at='0', side='output', background=-1)):
             with pytest.raises(ValueError, match='input of a linear classifier'):
                 method.bind(model)
 
