@@ -37,9 +37,9 @@ from mmfeataug.hooks.budget import Budget
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'baseline'
 # Name: config, ours or a package's own; tap; images, height and width.
 MODELS = {
-    'faster-rcnn_r18': ('faster-rcnn_r18_fpn_16e_bccd.py', 'backbone.layer2', 4, (256, 320)),
+    'faster-rcnn_r18': ('faster-rcnn_r18_fpn_8e_bccd.py', 'backbone.layer2', 4, (256, 320)),
     'faster-rcnn_r18_roi': (
-        'faster-rcnn_r18_fpn_16e_bccd.py',
+        'faster-rcnn_r18_fpn_8e_bccd.py',
         'roi_head.bbox_head.shared_fcs.1',
         4,
         (256, 320),
@@ -51,7 +51,7 @@ MODELS = {
         (128, 128),
     ),
     'deeplabv3plus_r18': (
-        'deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py',
+        'deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py',
         'backbone.layer2',
         4,
         (192, 256),

@@ -226,8 +226,8 @@ def test_trains(name, data, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'metric'),
     [
-        ('baseline/faster-rcnn_r18_fpn_16e_bccd.py', 'pascal_voc/AP50'),
-        ('baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py', 'mIoU'),
+        ('baseline/faster-rcnn_r18_fpn_8e_bccd.py', 'pascal_voc/AP50'),
+        ('baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py', 'mIoU'),
     ],
 )
 def test_trains_on_real_data(name, metric, tmp_path):

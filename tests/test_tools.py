@@ -135,7 +135,7 @@ def test_missing_data_is_said_before_anything_is_built(tmp_path):
 def test_list_taps():
     log = run(
         'analysis_tools/list_taps.py',
-        ROOT / 'configs/baseline/faster-rcnn_r18_fpn_16e_bccd.py',
+        ROOT / 'configs/baseline/faster-rcnn_r18_fpn_8e_bccd.py',
         *('--size', 64, 64, '--repeats', 1, '--views', 2),
     )
     line = next(line for line in log.splitlines() if ' backbone.layer2 ' in line)

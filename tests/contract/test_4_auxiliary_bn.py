@@ -200,7 +200,7 @@ class TestInferenceAPIs:
     def test_segmentor(self):
         from mmseg.apis import inference_model, init_model
 
-        name = 'advbn_deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+        name = 'advbn_deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
         model = init_model(str(self.ROOT / name), device='cpu')
         found = inference_model(model, np.zeros((64, 96, 3), np.uint8))
         assert found.pred_sem_seg.data.shape[-2:] == (64, 96)
@@ -208,7 +208,7 @@ class TestInferenceAPIs:
     def test_detector(self):
         from mmdet.apis import inference_detector, init_detector
 
-        name = 'advbn_faster-rcnn_r18_fpn_16e_bccd.py'
+        name = 'advbn_faster-rcnn_r18_fpn_8e_bccd.py'
         model = init_detector(str(self.ROOT / name), device='cpu', palette='random')
         found = inference_detector(model, np.zeros((64, 96, 3), np.uint8))
         assert hasattr(found, 'pred_instances')

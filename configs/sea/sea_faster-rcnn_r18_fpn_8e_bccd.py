@@ -1,12 +1,13 @@
 # The clean loss keeps its weight, since the layers before the classifier learn from it alone.
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
         augmentations=[
             dict(
                 type='mmfeataug.SeA',
-                at='decode_head.conv_seg',
+                at='roi_head.bbox_head.fc_cls',
+                background=-1,
                 weight=0.5,
             ),
         ],

@@ -1,27 +1,23 @@
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
         augmentations=[
             dict(
-                type='mmfeataug.PAdaIN',
+                type='mmfeataug.DSU',
                 at='backbone.layer1',
-                prob=0.01,
             ),
             dict(
-                type='mmfeataug.PAdaIN',
+                type='mmfeataug.DSU',
                 at='backbone.layer2',
-                prob=0.01,
             ),
             dict(
-                type='mmfeataug.PAdaIN',
+                type='mmfeataug.DSU',
                 at='backbone.layer3',
-                prob=0.01,
             ),
             dict(
-                type='mmfeataug.PAdaIN',
+                type='mmfeataug.DSU',
                 at='backbone.layer4',
-                prob=0.01,
             ),
         ],
     )

@@ -1,5 +1,5 @@
 # Perturbation and weights of the release's Cityscapes row FINAL01.
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',

@@ -1,11 +1,11 @@
 # Fine-tunes the baseline's checkpoint at a tenth of its learning rate: train that first, or set
 # load_from.
-_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
-load_from = 'work_dirs/faster-rcnn_r18_fpn_16e_bccd/epoch_16.pth'
-train_cfg = dict(max_epochs=8, val_interval=8)
+_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
+load_from = 'work_dirs/faster-rcnn_r18_fpn_8e_bccd/epoch_8.pth'
+train_cfg = dict(max_epochs=4, val_interval=4)
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
 param_scheduler = [
-    dict(type='CosineAnnealingLR', T_max=8, by_epoch=True, convert_to_iter_based=True)
+    dict(type='CosineAnnealingLR', T_max=4, by_epoch=True, convert_to_iter_based=True)
 ]
 custom_hooks = [
     dict(

@@ -1,6 +1,6 @@
 # Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
 # set.
-_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
 model = dict(
     type='mmfeataug.AugmentedModel',
     of='FasterRCNN',

@@ -1,11 +1,12 @@
-_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
         augmentations=[
             dict(
-                type='mmfeataug.MoEx',
+                type='mmfeataug.NormalizationPerturbation',
                 at='backbone.layer1',
+                plus=True,
             ),
         ],
     )

@@ -1,4 +1,4 @@
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',

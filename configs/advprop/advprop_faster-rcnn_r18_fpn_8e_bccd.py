@@ -1,14 +1,15 @@
-# An attack of one grey level.
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+# An attack of one grey level: the stronger one of those against classification and localisation.
+_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
 model = dict(
     type='mmfeataug.AugmentedModel',
-    of='EncoderDecoder',
+    of='FasterRCNN',
     augmentations=[
         dict(
             type='mmfeataug.AFAN',
             at='inputs',
             unit='pixel',
             gamma=1.0,
+            against=[['cls'], ['bbox']],
             weight=0.5,
             bn='separate',
         ),

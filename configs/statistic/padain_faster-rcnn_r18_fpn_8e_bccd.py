@@ -1,23 +1,27 @@
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
         augmentations=[
             dict(
-                type='mmfeataug.DSU',
+                type='mmfeataug.PAdaIN',
                 at='backbone.layer1',
+                prob=0.01,
             ),
             dict(
-                type='mmfeataug.DSU',
+                type='mmfeataug.PAdaIN',
                 at='backbone.layer2',
+                prob=0.01,
             ),
             dict(
-                type='mmfeataug.DSU',
+                type='mmfeataug.PAdaIN',
                 at='backbone.layer3',
+                prob=0.01,
             ),
             dict(
-                type='mmfeataug.DSU',
+                type='mmfeataug.PAdaIN',
                 at='backbone.layer4',
+                prob=0.01,
             ),
         ],
     )

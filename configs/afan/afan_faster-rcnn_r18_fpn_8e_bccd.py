@@ -1,5 +1,5 @@
 # The weights are ours: half of the loss clean, the rest shared equally by the five views.
-_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',

@@ -1,15 +1,14 @@
-# An attack of one grey level: the stronger one of those against classification and localisation.
-_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+# An attack of one grey level.
+_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
 model = dict(
     type='mmfeataug.AugmentedModel',
-    of='FasterRCNN',
+    of='EncoderDecoder',
     augmentations=[
         dict(
             type='mmfeataug.AFAN',
             at='inputs',
             unit='pixel',
             gamma=1.0,
-            against=[['cls'], ['bbox']],
             weight=0.5,
             bn='separate',
         ),

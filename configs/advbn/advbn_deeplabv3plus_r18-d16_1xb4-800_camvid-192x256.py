@@ -1,6 +1,6 @@
 # Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
 # set.
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-1600_camvid-192x256.py'
+_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
 model = dict(
     type='mmfeataug.AugmentedModel',
     of='EncoderDecoder',

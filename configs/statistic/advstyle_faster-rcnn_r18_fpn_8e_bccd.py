@@ -1,4 +1,4 @@
-_base_ = '../baseline/faster-rcnn_r18_fpn_16e_bccd.py'
+_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
