@@ -10,13 +10,15 @@ from .augmentation import (
     View,
 )
 from .augmented_loss import AugmentedLoss
-from .auxiliary import AuxiliaryNorms, norms_behind, stock_state_dict
+from .auxiliary import PARTS, AuxiliaryNorms, has_auxiliary, norms_behind, stock_state_dict
+from .copies import Network
 from .guards import average_over_processes
 from .recording import TapError
 from .step import Choice
-from .tap import Tap, find_module
+from .tap import Tap, find_module, patched
 
 __all__ = [
+    'PARTS',
     'Augmentation',
     'AugmentedLoss',
     'AuxiliaryNorms',
@@ -24,12 +26,15 @@ __all__ = [
     'Choice',
     'FeatureAugmentation',
     'FeatureTransform',
+    'Network',
     'Tail',
     'Tap',
     'TapError',
     'View',
     'average_over_processes',
     'find_module',
+    'has_auxiliary',
     'norms_behind',
+    'patched',
     'stock_state_dict',
 ]

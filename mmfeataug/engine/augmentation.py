@@ -4,13 +4,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .guards import BN_POLICIES
+
+if TYPE_CHECKING:
+    from .copies import Network
 
 
 class Augmentation(ABC):
@@ -49,6 +52,12 @@ class Augmentation(ABC):
 
     def bind(self, model: nn.Module) -> None:  # noqa: B027
         """Look at the model, once, when the augmentation is attached to it."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """New modules with parameters of its own, by name; ``mmfeataug.AugmentedModel`` asks for
+        them when it builds the model.
+        """
+        return {}
 
 
 @dataclass
@@ -204,7 +213,12 @@ class BatchAugmentation(Augmentation):
             as ``'rpn_head'``: the same proposals make features of RoIs comparable.
         online: Whether clean features take part in the gradient of the terms. The clean graph is
             then kept until the terms are done.
+
+    Attributes:
+        needs_teacher: Whether it computes with averaged weights of the model.
     """
+
+    needs_teacher = False
 
     def __init__(
         self,
@@ -234,7 +248,7 @@ class BatchAugmentation(Augmentation):
         self,
         inputs: Tensor,
         clean: list[Tensor],
-        network: Callable[..., Any],
+        network: 'Network',
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
         """Make terms of the objective: scalars in the autograd graph, weighted.
@@ -243,9 +257,6 @@ class BatchAugmentation(Augmentation):
             inputs: The images, preprocessed.
             clean: Features of the clean pass at the taps, fp32, in the order of ``at``; several a
                 tap if it yields a tuple or is called several times.
-            network: ``network(images)`` returns these features for other images, in the autograd
-                graph, and runs no further than it must; ``network(images, loss=True)`` returns
-                ``(features, total)`` with the whole training loss; ``weights=`` lets it compute
-                with other weights, by the names of ``model.state_dict()``.
+            network: Makes passes over other images.
             generator: As in :class:`Tail`.
         """

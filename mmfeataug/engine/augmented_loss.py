@@ -14,7 +14,7 @@ from .augmentation import (
     FeatureAugmentation,
     FeatureTransform,
 )
-from .auxiliary import check_separate
+from .auxiliary import PARTS, check_separate
 from .batch import Batch
 from .copies import Watch
 from .losses import Losses
@@ -130,9 +130,26 @@ class AugmentedLoss:
         return [name for name, augmentation in self._passes if augmentation.active]
 
     @property
-    def separate(self) -> bool:
-        """Whether any augmentation uses second batch norms."""
-        return any(augmentation.bn == 'separate' for _, augmentation in self._passes)
+    def owns_parameters(self) -> bool:
+        """Whether some parameters get gradients in augmented steps only: second batch norms, and
+        modules of augmentations.
+        """
+        parts = any(PARTS in path.split('.') for path, _ in self.model.named_modules())
+        return parts or any(a.bn == 'separate' for _, a in self._passes)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any augmentation computes with averaged weights of the model."""
+        return any(watch.augmentation.needs_teacher for watch in self._watches)
+
+    def follow(self, teacher: nn.Module) -> None:
+        """Take the weights of this module, whenever they are needed, as those of the teacher: a
+        copy of the model that somebody averages.
+        """
+        self._settings.teacher = {
+            **dict(teacher.named_parameters()),
+            **dict(teacher.named_buffers()),
+        }
 
     @property
     def _passes(self) -> list[tuple[str, Augmentation]]:
@@ -157,6 +174,14 @@ class AugmentedLoss:
         """The loss dict of the model, augmented if anything is active."""
         iteration, self.iteration = self.iteration, self.iteration + 1
         places, watches, layers = self._active()
+        if self._settings.teacher is None:
+            for watch in watches:
+                if watch.augmentation.needs_teacher:
+                    raise RuntimeError(
+                        f'{watch.name} needs a teacher: add '
+                        "dict(type='mmfeataug.TeacherHook') to custom_hooks, or call follow() with "
+                        'an averaged copy of the model'
+                    )
         self.active = bool(places or watches or layers)
         with ExitStack() as stack:
             for at, transform in layers:

@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 PREFIX = 'aux_bn'
 """Name of the second set in its owner: in a checkpoint's keys the owner is before it, and the first
 norm's own key behind it."""
+PARTS = 'feature_aug'
+"""Name of what holds modules of augmentations in their owner."""
 
 
 class AuxiliaryNorms(nn.Module):
@@ -113,16 +115,23 @@ def check_separate(model: nn.Module, name: str, begins: tuple[str, str]) -> None
         )
 
 
+def has_auxiliary(state_dict: dict[str, Any]) -> bool:
+    """Whether a checkpoint's weights have second norms."""
+    return any(PREFIX in key.split('.') for key in state_dict)
+
+
 def stock_state_dict(state_dict: dict[str, Any], aux_bn: bool = False) -> dict[str, Any]:
     """A checkpoint's weights with stock keys only.
 
     Args:
-        state_dict: With or without second norms.
+        state_dict: With or without second norms and modules of augmentations.
         aux_bn: Put the second norms in the place of the first.
     """
     stock, mark = dict(state_dict), f'{PREFIX}.'
     for key in state_dict:
-        if key.startswith(mark) or f'.{mark}' in key:
+        if PARTS in key.split('.'):
+            del stock[key]
+        elif PREFIX in key.split('.'):
             value = stock.pop(key)
             if aux_bn:
                 stock[key.replace(mark, '', 1)] = value

@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """One batch, and the stock loss of it or of some of its samples, any number of times."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +21,7 @@ class Batch:
     Attributes:
         size: Number of samples where they can be told apart, which needs inputs and one list of
             data samples of the same length; else None.
+        samples: That list; else empty.
     """
 
     def __init__(
@@ -29,20 +30,27 @@ class Batch:
         self._stock, self.inputs = stock, inputs
         self._given = tree_map(own, (args, kwargs))
         self.size: int | None = None
+        self.samples: list = []
         rest = [*args, *kwargs.values()]
         countable = isinstance(inputs, (list, tuple)) or (
             isinstance(inputs, Tensor) and inputs.dim()
         )
-        if countable and len(rest) == 1 and isinstance(rest[0], (list, tuple)):
-            self.size = len(inputs) if len(inputs) == len(rest[0]) else None
+        listed = countable and len(rest) == 1 and isinstance(rest[0], (list, tuple))
+        if listed and len(inputs) == len(rest[0]):
+            self.size, self.samples = len(inputs), list(rest[0])
 
-    def loss(self, inputs: Any, part: list[int] | None = None) -> Losses:
+    def loss(
+        self, inputs: Any, part: list[int] | None = None, samples: Sequence[Any] | None = None
+    ) -> Losses:
         """The stock loss.
 
         Args:
             inputs: Those of the batch, or what stands in for them.
             part: Positions of the samples that ``inputs`` holds; None is all.
+            samples: Other data samples, where they can be told apart.
         """
+        if samples is not None:
+            return self._stock(inputs, list(samples))
         # Some heads write into the data samples: every pass gets containers of its own.
         args, kwargs = tree_map(own, self._given)
         if part is not None:

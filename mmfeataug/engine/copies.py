@@ -155,6 +155,9 @@ class Network:
     """What a :class:`BatchAugmentation` calls ``network``; one for each step.
 
     Attributes:
+        model: In training mode.
+        iteration: Counted from 0.
+        teacher: Averaged weights, by the names of ``model.state_dict()``; None without a teacher.
         loss_state: Restores what losses keep between calls; ``state`` is how it was before the
             clean pass.
     """
@@ -165,19 +168,45 @@ class Network:
     batch: Batch
     loss_state: LossState
     state: Any
+    iteration: int
+    teacher: dict[str, Tensor] | None
+
+    @property
+    def samples(self) -> list[Any]:
+        """Data samples of the batch."""
+        return self.batch.samples
 
     def __call__(
-        self, images: Tensor, loss: bool = False, weights: dict[str, Tensor] | None = None
+        self,
+        images: Tensor,
+        *,
+        loss: bool = False,
+        samples: Sequence[Any] | None = None,
+        weights: dict[str, Tensor] | None = None,
+        bn: str | None = None,
     ) -> Any:
-        """See :meth:`BatchAugmentation.terms`."""
+        """A pass with the random draws of the clean one.
+
+        Args:
+            images: In place of the batch's.
+            loss: Run to the end; else no further than to the last place.
+            samples: Data samples in place of the batch's.
+            weights: To compute with, by the names of ``model.state_dict()``.
+            bn: How batch norms treat the pass; None: as the augmentation says, but ``'eval'`` with
+                other weights.
+
+        Returns:
+            The features at the places, fp32, in the autograd graph, and with ``loss`` the tuple
+            ``(features, total training loss)``.
+        """
         self.loss_state.restore(self.state)
         torch.clear_autocast_cache()
-        policy = self.watch.augmentation.bn if weights is None else 'eval'
+        policy = bn or (self.watch.augmentation.bn if weights is None else 'eval')
         losses: Losses = {}
         with BatchNormGuard(self.model) as norms, other_weights(self.model, weights or {}):
             norms.apply(policy)
             with self.watch.copy_pass(self.clean, stop=not loss) as seen:
-                losses = self.batch.loss(images)
+                losses = self.batch.loss(images, samples=samples)
         features = [f.float() for f in self.watch.features(seen)]
         if not loss:
             return features

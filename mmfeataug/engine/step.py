@@ -54,6 +54,7 @@ class Settings:
     seed: int
     loss_scale: LossScale = field(default_factory=LossScale)
     loss_state: LossState | None = None
+    teacher: dict[str, Tensor] | None = None
 
 
 class Step:
@@ -274,7 +275,16 @@ class Step:
         """All terms of one augmentation that looks at copies of the batch."""
         name, augmentation = watch.name, watch.augmentation
         assert self.settings.loss_state is not None
-        network = Network(self.model, watch, seen, self.batch, self.settings.loss_state, state)
+        network = Network(
+            self.model,
+            watch,
+            seen,
+            self.batch,
+            self.settings.loss_state,
+            state,
+            self.iteration,
+            self.settings.teacher,
+        )
         handles = watch.features(seen)
         clean = [f.float() if augmentation.online else f.detach().float() for f in handles]
         if augmentation.online and not self.settings.graph:

@@ -3,6 +3,7 @@
 
 from .attack import interpolate, project_linf, signed_step
 from .consistency import feature_distance, prediction_divergence
+from .mixing import mean_inside, mix, weighted_cosine
 from .semantic import labels_from_gradient, semantic_direction
 from .statistics import (
     AXES,
@@ -20,7 +21,9 @@ __all__ = [
     'feature_distance',
     'interpolate',
     'labels_from_gradient',
+    'mean_inside',
     'mean_std',
+    'mix',
     'perturb_statistics',
     'prediction_divergence',
     'project_linf',
@@ -29,4 +32,5 @@ __all__ = [
     'semantic_direction',
     'signed_step',
     'statistic_dims',
+    'weighted_cosine',
 ]

@@ -4,7 +4,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmfeataug.engine import stock_state_dict
+from mmfeataug.engine import has_auxiliary, stock_state_dict
 from mmfeataug.registry import HOOKS
 
 
@@ -24,10 +24,9 @@ class AuxiliaryBNHook(Hook):
             ValueError: If the checkpoint has no second batch norms.
         """
         weights = checkpoint.get('state_dict', checkpoint)
-        stock = stock_state_dict(weights, aux_bn=True)
-        if len(stock) == len(weights):
+        if not has_auxiliary(weights):
             raise ValueError(
                 "the checkpoint has no second batch norms (keys with 'aux_bn.'): it was not "
                 "trained with bn='separate'; test it without --aux-bn"
             )
-        checkpoint['state_dict'] = stock
+        checkpoint['state_dict'] = stock_state_dict(weights, aux_bn=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -130,11 +130,23 @@ class FeatureAugHook(Hook):
             strict=self.strict,
             seed=runner.seed or 0,
         )
-        if self._handle.separate and getattr(runner.model, 'find_unused_parameters', True) is False:
+        wrapped = getattr(runner.model, 'find_unused_parameters', True)
+        if self._handle.owns_parameters and wrapped is False:
             raise ValueError(
-                "bn='separate' with DistributedDataParallel: second batch norms get no gradient in "
-                'an iteration without views; set find_unused_parameters=True in the config'
+                "bn='separate' or a method with parameters of its own with "
+                'DistributedDataParallel: these parameters get no gradient in an iteration without '
+                'views; set find_unused_parameters=True in the config'
             )
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                self._handle.follow(hook.ema_model.module)
+                break
+        else:
+            if self._handle.needs_teacher:
+                raise ValueError(
+                    'an augmentation needs an average of the model as its teacher: add '
+                    "dict(type='mmfeataug.TeacherHook') to custom_hooks"
+                )
         # The message hub is part of checkpoints.
         resumed = runner.message_hub.runtime_info
         self._handle.loss_scale = resumed.get(_LOSS_SCALE, self._handle.loss_scale)

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """One file a paper."""
 
+from .adautomix import AdAutoMix
 from .advbn import AdvBN
 from .advstyle import AdvStyle
 from .afan import AFAN
@@ -17,6 +18,7 @@ __all__ = [
     'AFAN',
     'DSU',
     'FMA',
+    'AdAutoMix',
     'AdvBN',
     'AdvStyle',
     'MixStyle',

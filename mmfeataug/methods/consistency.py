@@ -2,14 +2,13 @@
 """What FMA and stability training have in common: a distorted copy should look alike inside."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmfeataug._checkpoints import load_weights
-from mmfeataug.engine import BatchAugmentation, stock_state_dict
+from mmfeataug.engine import BatchAugmentation, Network, stock_state_dict
 
 from .distortions import DISTORTIONS, build_distortions, combined_distortion
 from .pixels import PixelScale
@@ -94,7 +93,7 @@ class Consistency(BatchAugmentation):
         self,
         inputs: Tensor,
         clean: list[Tensor],
-        network: Callable[..., Any],
+        network: Network,
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
         """One term; see :meth:`BatchAugmentation.terms`."""

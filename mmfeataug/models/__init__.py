@@ -1,7 +1,16 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Model parts that declare augmentations, and losses that methods ask for."""
+"""Model parts that declare augmentations, and what methods ask for: losses, averages, a mixer."""
 
+from .averaged import CosineEMA
 from .losses import MarginSoftmaxLoss
+from .mask_generator import MaskGenerator
 from .wrappers import AugmentedBackbone, AugmentedModel, AugmentedNeck
 
-__all__ = ['AugmentedBackbone', 'AugmentedModel', 'AugmentedNeck', 'MarginSoftmaxLoss']
+__all__ = [
+    'AugmentedBackbone',
+    'AugmentedModel',
+    'AugmentedNeck',
+    'CosineEMA',
+    'MarginSoftmaxLoss',
+    'MaskGenerator',
+]

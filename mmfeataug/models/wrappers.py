@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.model import ModuleDict
 from torch import nn
 
-from mmfeataug.engine import AuxiliaryNorms, FeatureTransform, find_module, norms_behind
+from mmfeataug.engine import PARTS, AuxiliaryNorms, FeatureTransform, find_module, norms_behind
 from mmfeataug.registry import AUGMENTATIONS, MODELS
 
 _DECLARED = 'feature_augmentations'
@@ -44,6 +45,8 @@ def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
                 built.install(find_module(module, at) if at else module)
             continue
         driven.append({**entry, 'at': at})
+        for name, part in built.parts().items():
+            _add_part(module, name, part)
         if built.bn == 'separate':
             place, side = built.begins
             separate += norms_behind(module, '' if place == '.' else place, side)
@@ -80,8 +83,9 @@ class AugmentedModel:
 
     Building one returns the stock model itself. It is the place for methods that need parameters of
     their own anywhere in the model, such as second batch norms in backbone and heads
-    (``bn='separate'``): they are made here, so that optimizer, DDP, EMA and resume see them. Their
-    keys in a checkpoint begin with ``aux_bn.``; all others are stock.
+    (``bn='separate'``) or AdAutoMix's mixer: they are made here, so that optimizer, DDP, EMA and
+    resume see them. Their keys in a checkpoint begin with ``aux_bn.`` and ``feature_aug.``; all
+    others are stock.
 
     Args:
         of: Type of the model.
@@ -142,6 +146,15 @@ class AugmentedNeck:
 MODELS.register_module(module=AugmentedModel)
 MODELS.register_module(module=AugmentedBackbone)
 MODELS.register_module(module=AugmentedNeck)
+
+
+def _add_part(module: nn.Module, name: str, part: nn.Module) -> None:
+    if PARTS not in module._modules:
+        module.add_module(PARTS, ModuleDict())
+    home = module.get_submodule(PARTS)
+    if name in home._modules:
+        raise ValueError(f'augmentations: two of them have a {name!r}; one is allowed')
+    home.add_module(name, part)
 
 
 def _warn_if_idle(module: nn.Module, args: Any) -> None:

@@ -48,7 +48,12 @@ def record(augmentation: Augmentation) -> list[Change]:
                     note(clean, result[0] if kwargs.get('loss') else result, images.detach())
                 return result
 
-            yield from make_terms(inputs, clean, watched, generator)
+            yield from make_terms(
+                inputs,
+                clean,
+                watched,  # type: ignore[arg-type]
+                generator,
+            )
 
         changed.terms = terms
     elif isinstance(augmentation, FeatureTransform):

@@ -1,5 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Write a checkpoint that stock tools read: weights only, without second batch norms."""
+"""Write a checkpoint that stock tools read: weights only, without second batch norms
+and other parameters of augmentations."""
 
 import argparse
 import os
@@ -8,7 +9,7 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmfeataug._checkpoints import declare_log_buffers
-from mmfeataug.engine import stock_state_dict
+from mmfeataug.engine import has_auxiliary, stock_state_dict
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,11 +30,11 @@ def main() -> None:
     checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu')
     stock = stock_state_dict(checkpoint['state_dict'], args.aux_bn)
     removed = len(checkpoint['state_dict']) - len(stock)
-    if args.aux_bn and not removed:
+    if args.aux_bn and not has_auxiliary(checkpoint['state_dict']):
         raise SystemExit(f'--aux-bn: {args.checkpoint!r} has no second batch norms')
     meta = {k: v for k, v in checkpoint.get('meta', {}).items() if k != 'cfg'}
     torch.save({'meta': meta, 'state_dict': stock}, args.out)
-    print(f'{args.out}: {len(stock)} tensors, {removed} of second batch norms left out')
+    print(f'{args.out}: {len(stock)} tensors, {removed} of the plugin left out')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,219 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""AdAutoMix: a mixer of images that learns what is hard for an average of the network."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfeataug.engine import BatchAugmentation, Network
+from mmfeataug.functional import mix, weighted_cosine
+from mmfeataug.registry import AUGMENTATIONS, MODELS
+
+from .settings import in_range, non_negative
+from .targets import Mixture, mixed_targets
+
+PART = 'mixer'
+
+
+@AUGMENTATIONS.register_module()
+class AdAutoMix(BatchAugmentation):
+    r"""Training on images mixed by a generator of masks, which is trained against a teacher.
+
+    The generator sees features of the teacher, an average of the network's weights, and makes masks
+    :math:`m`. In every other iteration its loss is
+
+    .. math:: -\beta L_k(x_{mix}) \mp (1 - \beta) \sum_n \lambda_n \cos(z_k(x_{mix}), z_k(x_n))
+
+    and in the others :math:`L_k(x_{mix})`, with the teacher's loss :math:`L_k` and logits
+    :math:`z_k`. The network learns from another mixture, whose masks get no gradient, besides the
+    clean batch. Paper: https://arxiv.org/abs/2312.11954.
+
+    It has parameters of its own, so declare it in ``mmfeataug.AugmentedModel``, and needs a
+    teacher, which ``mmfeataug.TeacherHook`` averages beside ``mmfeataug.FeatureAugHook``.
+    For segmentors and detectors, which the paper does not treat, see
+    :func:`mmfeataug.methods.targets.mixed_targets`.
+
+    Args:
+        at: Features that the generator sees, of four dimensions.
+        channels: Their number of channels.
+        compare: Place of the logits, or of other features, whose similarity counts.
+        samples: Number of images in a mixture, at least 2.
+        random_samples: Draw it anew in each iteration, from 2 to ``samples``.
+        alpha: Shares are drawn from ``Beta(alpha, alpha)``.
+        lam_margin: If less than this is left beside the first image's share, the generator is not
+            asked: the mixture is plain.
+        lam_concat, upsample: See ``mmfeataug.MaskGenerator``.
+        beta: See the formula.
+        adversarial: False trains the generator to lower the teacher's loss always: AutoMix.
+        similarity: ``'raise'`` (minus in the formula) keeps mixtures like their parts, which is
+            what the paper says the term is for; ``'lower'`` (plus) is the sign in the release.
+        weight: Factor of the network's loss on its mixture. The generator's loss has none: give its
+            parameters a learning rate instead (``paramwise_cfg``, key ``feature_aug``).
+        mixup_weight: Factor of its loss on a plain mixture, if more than two images are mixed; the
+            release has 0.5, with ``clean_weight=0.5``.
+        teacher_bn: ``'frozen'`` (statistics of the batch) or ``'eval'`` in the teacher.
+        bn: Of the network's passes over mixtures.
+    """
+
+    needs_teacher = True
+
+    def __init__(
+        self,
+        *,
+        at: str,
+        channels: int,
+        compare: str,
+        samples: int = 3,
+        random_samples: bool = False,
+        alpha: float = 1.0,
+        lam_margin: float = 0.03,
+        lam_concat: bool = False,
+        upsample: str = 'bilinear',
+        beta: float = 0.3,
+        adversarial: bool = True,
+        similarity: str = 'raise',
+        weight: float = 1.0,
+        mixup_weight: float = 0.5,
+        teacher_bn: str = 'frozen',
+        bn: str = 'shared',
+    ) -> None:
+        super().__init__(at=(at, compare), bn=bn)
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+            raise ValueError(f'samples={samples!r} at {at!r}: give a whole number of at least 2')
+        if not alpha > 0:
+            raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive number')
+        if similarity not in ('raise', 'lower'):
+            raise ValueError(f"similarity={similarity!r} at {at!r}: choose 'raise' or 'lower'")
+        if teacher_bn not in ('frozen', 'eval'):
+            raise ValueError(f"teacher_bn={teacher_bn!r} at {at!r}: choose 'frozen' or 'eval'")
+        self.samples, self.random_samples, self.alpha = samples, random_samples, alpha
+        self.lam_margin = in_range('lam_margin', lam_margin, at)
+        self.beta = in_range('beta', beta, at)
+        self.adversarial = adversarial
+        self.sign = -1.0 if similarity == 'raise' else 1.0
+        self.weight = non_negative('weight', weight, at)
+        self.mixup_weight = non_negative('mixup_weight', mixup_weight, at)
+        self.teacher_bn = teacher_bn
+        self._mixer_cfg = dict(
+            type='mmfeataug.MaskGenerator',
+            in_channels=channels,
+            lam_concat=lam_concat,
+            upsample=upsample,
+        )
+        self._mixer: nn.Module | None = None
+
+    @property
+    def active(self) -> bool:
+        """False if the network learns from no mixture."""
+        return bool(self.weight or self.mixup_weight)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The generator."""
+        return {PART: MODELS.build(self._mixer_cfg)}
+
+    def bind(self, model: nn.Module) -> None:
+        """Find the generator that the model was built with.
+
+        Raises:
+            ValueError: If there is none, or more than one.
+        """
+        kind = MODELS.get('mmfeataug.MaskGenerator')
+        found = [m for m in model.modules() if isinstance(m, kind)]
+        if len(found) != 1:
+            raise ValueError(
+                f'AdAutoMix at {self.at!r}: the model has {len(found)} generators of masks instead '
+                'of one. They must exist before the optimizer does: declare the augmentation in '
+                "model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...])"
+            )
+        self._mixer = found[0]
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Mixture, Mixture]:
+        """Which samples are mixed in which shares: for the generator's loss, and for the
+        network's. Masks are the shares.
+        """
+        device = generator.device
+        seed = int(torch.randint(2**31, (), generator=generator, device=device))
+        random = np.random.default_rng(seed)
+        count = int(random.integers(2, self.samples + 1)) if self.random_samples else self.samples
+
+        def shares() -> np.ndarray:
+            drawn = random.beta(self.alpha, self.alpha, count)
+            if count == 2:
+                return np.array([drawn[0], 1 - drawn[0]])
+            return drawn / drawn.sum()
+
+        def mixture(share: np.ndarray) -> Mixture:
+            # The first part is the sample itself.
+            orders = [np.arange(batch), *(random.permutation(batch) for _ in range(count - 1))]
+            lam = torch.tensor(share, dtype=torch.float32, device=device)
+            index = torch.tensor(np.stack(orders), device=device)
+            return Mixture(index, lam, lam.view(1, -1, 1, 1).expand(batch, -1, -1, -1))
+
+        first = shares()
+        return mixture(first), mixture(shares() if count == 2 else first)
+
+    def ask(self, plain: Mixture, features: Tensor, size: tuple[int, int]) -> Mixture:
+        """The same mixture with masks of the generator."""
+        assert self._mixer is not None
+        if 1 - float(plain.shares[0]) < self.lam_margin:
+            masks = plain.masks.expand(-1, -1, *size)
+        else:
+            with torch.autocast(features.device.type, enabled=False):
+                masks = self._mixer(features.float(), plain.index, plain.shares, size)
+        return replace(plain, masks=masks)
+
+    def terms(
+        self,
+        inputs: Tensor,
+        clean: list[Tensor],
+        network: Network,
+        generator: torch.Generator,
+    ) -> Iterator[Tensor]:
+        """The generator's loss and the network's; see :meth:`BatchAugmentation.terms`."""
+        if len(inputs) < 2 or not network.samples:
+            return
+        height, width = inputs.shape[-2:]
+        size = height, width
+        plain, own = self.draw(len(inputs), generator)
+
+        def loss(mixture: Mixture, **how) -> tuple[list[Tensor], Tensor]:
+            images = mix(inputs, mixture.index, mixture.masks.to(inputs.dtype))
+            with mixed_targets(network.model, network.samples, _fixed(mixture), generator) as made:
+                return network(images, loss=True, samples=made, **how)
+
+        teacher: dict[str, Any] = dict(weights=network.teacher, bn=self.teacher_bn)
+        with torch.no_grad():
+            features, *targets = network(inputs, **teacher)
+        mixture = self.ask(plain, features, size)
+        (_, *mixed), value = loss(mixture, **teacher)
+        if self.adversarial and network.iteration % 2 == 0:
+            alike = [
+                weighted_cosine(m, [t[o] for o in plain.index], _shares(mixture, m))
+                for m, t in zip(mixed, targets, strict=True)
+            ]
+            similarity = torch.stack(alike).mean()
+            value = -self.beta * value + (1 - self.beta) * self.sign * similarity
+        yield value
+        if self.weight:
+            with torch.no_grad():
+                mixture = self.ask(own, features, size)
+            yield self.weight * loss(mixture)[1]
+        if self.mixup_weight and len(own.index) > 2:
+            yield self.mixup_weight * loss(replace(own, masks=own.masks.expand(-1, -1, *size)))[1]
+
+
+def _fixed(mixture: Mixture) -> Mixture:
+    """Targets must not be what the generator learns to change."""
+    return replace(mixture, masks=mixture.masks.detach())
+
+
+def _shares(mixture: Mixture, like: Tensor) -> Tensor:
+    """Weights of the parts for features of this shape."""
+    if like.dim() == 4:
+        return F.adaptive_avg_pool2d(mixture.masks.detach(), list(like.shape[2:]))  # type: ignore[arg-type]
+    return mixture.shares.expand(len(like), -1)

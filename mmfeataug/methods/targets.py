@@ -1,0 +1,138 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What a mixed image is a picture of: labels, maps and boxes of its parts."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfeataug.engine import patched
+from mmfeataug.functional import mean_inside
+
+
+@dataclass
+class Mixture:
+    """How mixed images are made.
+
+    Attributes:
+        index: ``(N, B)``; the samples each is made of.
+        shares: ``(N,)``; of the labels; they sum to 1.
+        masks: ``(B, N, H, W)``; of the pixels; they sum to 1 over ``N``.
+    """
+
+    index: Tensor
+    shares: Tensor
+    masks: Tensor
+
+
+@contextmanager
+def mixed_targets(
+    model: nn.Module, samples: Sequence[Any], mixture: Mixture, generator: torch.Generator
+) -> Iterator[list[Any]]:
+    """Data samples of mixed images, for losses computed within this context.
+
+    - Classification: scores of all classes, each part's label with its share.
+    - Segmentation (ours): the decode losses are sums over the parts' label maps, weighted at each
+      pixel by the mask.
+    - Detection (ours): boxes of all parts; each is kept with the probability of the mask's mean
+      inside it, so that its weight in the loss is that on average, and ignored else.
+
+    Raises:
+        ValueError: For models whose targets cannot be mixed so.
+    """
+    first = samples[0]
+    # HTC and panoptic models learn from a map of classes beside the boxes.
+    if any(path.endswith('semantic_head') for path, _ in model.named_modules()):
+        raise ValueError(f'{type(model).__name__} learns from boxes and maps, which are not mixed')
+    if 'gt_instances' in first:
+        yield _boxes(samples, mixture, generator)
+    elif 'gt_sem_seg' in first:
+        with patched(_weighted_losses(model, samples, mixture)):
+            yield list(samples)
+    elif 'gt_label' in first:
+        yield _scores(model, samples, mixture)
+    else:
+        raise ValueError(
+            f'{type(model).__name__}: its targets are neither labels nor boxes nor one map of '
+            'classes, and cannot be mixed'
+        )
+
+
+def _scores(model: nn.Module, samples: Sequence[Any], mixture: Mixture) -> list[Any]:
+    classes: Any = model.get_submodule('head').num_classes
+    hot = torch.stack(
+        [
+            s.gt_score.float() if 'gt_score' in s else F.one_hot(s.gt_label, classes).float().sum(0)
+            for s in samples
+        ]
+    )
+    mixed = (mixture.shares[:, None, None].to(hot) * hot[mixture.index]).sum(0)
+    return [
+        sample.clone().set_gt_score(score) for sample, score in zip(samples, mixed, strict=True)
+    ]
+
+
+def _weighted_losses(
+    model: nn.Module, samples: Sequence[Any], mixture: Mixture
+) -> Iterator[tuple[nn.Module, str, Callable]]:
+    maps = torch.cat([sample.gt_sem_seg.data for sample in samples])
+    parts = [(maps[order], mixture.masks[:, n]) for n, order in enumerate(mixture.index)]
+
+    def of_mixture(module: nn.Module, name: str, original: Callable) -> Callable:
+        def forward(
+            prediction: Tensor, label: Tensor, weight: Tensor | None = None, **kwargs: Any
+        ) -> Tensor:
+            if label.shape != maps.shape:
+                raise ValueError(
+                    f'{type(module).__name__} gets labels of shape {tuple(label.shape)}, not the '
+                    f'label maps {tuple(maps.shape)}: targets of this head cannot be mixed'
+                )
+            total = prediction.new_zeros(())
+            for target, mask in parts:
+                share = mask.to(prediction) if weight is None else mask.to(prediction) * weight
+                total = total + original(prediction, target, weight=share, **kwargs)
+            return total
+
+        return forward
+
+    found = [getattr(module, 'loss_decode', None) for module in model.modules()]
+    losses = {
+        m for f in found if f is not None for m in (f if isinstance(f, nn.ModuleList) else [f])
+    }
+    if not losses:
+        raise ValueError(
+            f'{type(model).__name__} has no loss_decode: targets of segmentors that do not learn '
+            'from a loss at each pixel cannot be mixed'
+        )
+    for module in losses:
+        yield module, 'forward', of_mixture
+
+
+def _boxes(samples: Sequence[Any], mixture: Mixture, generator: torch.Generator) -> list[Any]:
+    mixed = []
+    for b, sample in enumerate(samples):
+        parts = [samples[order[b]].gt_instances for order in mixture.index]
+        shares = mean_inside(mixture.masks[b], [part.bboxes for part in parts])
+        kept, ignored = [], []
+        for part, share in zip(parts, shares, strict=True):
+            chosen = torch.rand(share.shape, generator=generator, device=share.device) < share
+            kept.append(part[chosen])
+            rest = part[~chosen]
+            ignored.append(InstanceData(bboxes=rest.bboxes))
+        for order in mixture.index:
+            rest = samples[order[b]].get('ignored_instances')
+            if rest is not None:
+                ignored.append(InstanceData(bboxes=rest.bboxes))
+        new = sample.clone()
+        new.gt_instances = InstanceData.cat(kept)
+        new.ignored_instances = InstanceData.cat(ignored)
+        # All parts reach as far as the batch does.
+        shape = tuple(mixture.masks.shape[-2:])
+        new.set_metainfo(dict(img_shape=shape, pad_shape=shape, batch_input_shape=shape))
+        mixed.append(new)
+    return mixed
