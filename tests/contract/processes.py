@@ -135,6 +135,11 @@ def train(kind, *options):
             dict(type='mmfeataug.FMA', bn='shared'),
             dict(type='mmfeataug.MixStyle', at='backbone.layer1', prob=1.0),
         ]
+    hooks = []
+    if kind == 'mixing':
+        from tests.test_hooks.test_teacher_hook import TEACHER, mixed_segmentor
+
+        model, augmentations, hooks = mixed_segmentor(), [], [TEACHER]
     hook = dict(type='mmfeataug.FeatureAugHook', augmentations=augmentations, **schedule)
     spy = hook_tests.Spy()
     with tempfile.TemporaryDirectory() as folder:
@@ -145,6 +150,7 @@ def train(kind, *options):
             spy=spy,
             model=model,
             launcher='pytorch',
+            hooks=hooks,
             cfg=dict(
                 model_wrapper_cfg=dict(
                     type='MMDistributedDataParallel',

@@ -63,3 +63,12 @@ def test_methods_with_second_batch_norms():
 def test_second_batch_norms_are_not_always_used():
     message = "bn='separate'.*find_unused_parameters=True"
     assert re.search(message, torchrun(2, 'train', 'methods', ok=False))
+
+
+@pytest.mark.adautomix
+def test_a_method_with_a_generator_and_a_teacher():
+    """Network and generator stay alike on all ranks, in iterations with and without mixing."""
+    options = ['prob=0.6', 'find_unused_parameters=True']
+    assert torchrun(2, 'train', 'mixing', *options).count('agreed') == 2
+    message = 'parameters of its own.*find_unused_parameters=True'
+    assert re.search(message, torchrun(2, 'train', 'mixing', ok=False), re.DOTALL)
