@@ -65,7 +65,8 @@ class View:
     """A variant of the features at a tap, to be trained on.
 
     Attributes:
-        features: One tensor for each recorded feature, same shapes, fp32, detached.
+        features: One tensor for each recorded feature, same shapes, fp32; out of the graph of the
+            clean pass. Parameters of the augmentation's own that they depend on are trained.
         weight: Factor of this view's loss in the objective.
     """
 

@@ -267,7 +267,8 @@ class Step:
             self.collected.add(gradients)
             total = total.detach()
         self.views[key] = weight * total
-        for measure, value in perturbation_norms(clean, view.features).items():
+        moved = [f.detach() for f in view.features]
+        for measure, value in perturbation_norms(clean, moved).items():
             measure = f'{name}.{measure}'
             self.diagnostics[measure] = torch.maximum(self.diagnostics.get(measure, value), value)
 

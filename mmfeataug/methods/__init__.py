@@ -7,6 +7,7 @@ from .advstyle import AdvStyle
 from .afan import AFAN
 from .dsu import DSU
 from .fma import FMA
+from .lalfa import LALFA
 from .mixstyle import MixStyle
 from .moex import MoEx
 from .normalization_perturbation import NormalizationPerturbation
@@ -18,6 +19,7 @@ __all__ = [
     'AFAN',
     'DSU',
     'FMA',
+    'LALFA',
     'AdAutoMix',
     'AdvBN',
     'AdvStyle',

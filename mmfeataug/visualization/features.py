@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmfeataug.engine import Augmentation, BatchAugmentation, FeatureTransform
+from mmfeataug.engine import Augmentation, BatchAugmentation, FeatureTransform, Network
 
 
 @dataclass
@@ -41,19 +41,16 @@ def record(augmentation: Augmentation) -> list[Change]:
     if isinstance(augmentation, BatchAugmentation):
         make_terms = augmentation.terms
 
-        def terms(inputs: Tensor, clean: list[Tensor], network: Any, generator: Any) -> Iterator:
-            def watched(images: Tensor, **kwargs: Any) -> Any:
-                result = network(images, **kwargs)
+        class Watched(Network):
+            def __call__(self, images: Tensor, **kwargs: Any) -> Any:
+                result = super().__call__(images, **kwargs)
                 if kwargs.get('weights') is None:
-                    note(clean, result[0] if kwargs.get('loss') else result, images.detach())
+                    found = result[0] if kwargs.get('loss') else result
+                    note(self.watch.features(self.clean), found, images.detach())
                 return result
 
-            yield from make_terms(
-                inputs,
-                clean,
-                watched,  # type: ignore[arg-type]
-                generator,
-            )
+        def terms(inputs: Tensor, clean: Any, network: Network, generator: Any) -> Iterator:
+            yield from make_terms(inputs, clean, Watched(**vars(network)), generator)
 
         changed.terms = terms
     elif isinstance(augmentation, FeatureTransform):

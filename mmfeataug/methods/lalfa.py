@@ -1,0 +1,81 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""L-ALFA: adversarial features at many layers, with learnt strengths."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from mmfeataug.engine import PARTS, Tail, View
+from mmfeataug.registry import AUGMENTATIONS
+
+from .afan import AFAN
+
+
+class _Strength(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.zeros(1))
+
+
+@AUGMENTATIONS.register_module()
+class LALFA(AFAN):
+    r"""A-FAN's attack at one of several layers, whose strengths are learnt and sum to 1.
+
+    Declare one for each layer :math:`l`, in ``mmfeataug.AugmentedModel``: the strengths are
+    parameters of the model (``feature_aug.strength_<place>.raw``). The view is
+
+    .. math:: f_l + w_l (f_l^{adv} - f_l), \quad w_l = 1/L + r_l - mean_k(r_k)
+
+    with parameters :math:`r` that begin at 0, so that a step of gradient descent on them is one on
+    :math:`w` projected on its sum. The release adds the l1 norm of :math:`w` to the loss, which is
+    constant while no strength is negative; it is left out here. Source: the classification part of
+    https://arxiv.org/abs/2103.12171's release (ICLR 2021 submission j6rILItz4yr).
+
+    Args:
+        at: Place of this one.
+        steps: Of the attack; the release has 3.
+        weight: Factor of the view's loss; the release has a half shared by all layers.
+        **kwargs: See :class:`AFAN`, but for ``strengths``.
+    """
+
+    def __init__(self, *, at: str, steps: int = 3, weight: float = 0.5, **kwargs) -> None:
+        if 'strengths' in kwargs:
+            raise TypeError(f'strengths at {at!r}: LALFA learns its strength; leave it out')
+        super().__init__(at=at, steps=steps, weight=weight, strengths=(1.0,), **kwargs)
+        self._name = f'strength_{at.replace(".", "_")}'
+        self._raw: list[nn.Parameter] = []
+        self._mine = 0
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Its strength."""
+        return {self._name: _Strength()}
+
+    def bind(self, model: nn.Module) -> None:
+        """Find the strengths of all layers.
+
+        Raises:
+            ValueError: If the model was built without this one's.
+        """
+        super().bind(model)
+        found = {n.rsplit('.', 1)[-1]: m for n, m in model.named_modules() if f'{PARTS}.' in n}
+        strengths = {n: m.raw for n, m in found.items() if isinstance(m, _Strength)}
+        if self._name not in strengths:
+            raise ValueError(
+                f'LALFA at {self.at!r}: the model has no strength for it. It must exist before the '
+                'optimizer does: declare the augmentation in '
+                "model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...])"
+            )
+        self._raw, self._mine = list(strengths.values()), list(strengths).index(self._name)
+
+    @property
+    def strength(self) -> Tensor:
+        """What it has learnt so far, ``(1,)``, in the autograd graph."""
+        raw = torch.stack(list(self._raw))
+        return 1 / len(raw) + raw[self._mine] - raw.mean(0)
+
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """One view; see :meth:`FeatureAugmentation.views`."""
+        for view in super().views(features, gradients, tail):
+            pairs = zip(features, view.features, strict=True)
+            yield View([f + self.strength * (v - f) for f, v in pairs], view.weight)

@@ -1,0 +1,108 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""L-ALFA: strengths of several layers are learnt and sum to 1."""
+
+import pytest
+import torch
+
+import mmfeataug
+from mmfeataug.engine import stock_state_dict
+from tests.models import (
+    build_segmentor,
+    deeplab_cfg,
+    random_test_batch,
+    relative_difference,
+    step,
+)
+
+LAYERS = ('backbone.layer2', 'backbone.layer3', 'backbone.layer4')
+ENTRIES = [
+    dict(type='mmfeataug.LALFA', at=at, gamma=0.05, steps=1, weight=0.5 / 3) for at in LAYERS
+]
+
+
+def build():
+    cfg = deeplab_cfg()
+    model = build_segmentor(
+        dict(cfg, type='mmfeataug.AugmentedModel', of=cfg['type'], augmentations=ENTRIES)
+    )
+    for module in model.modules():
+        if isinstance(module, (torch.nn.Dropout, torch.nn.Dropout2d)):
+            module.p = 0.0
+    return model
+
+
+def run(model, engine='precomputed'):
+    with mmfeataug.attach(model, ENTRIES, clean_weight=0.5, engine=engine) as handle:
+        losses, found = step(model, random_test_batch(model))
+        strengths = [float(m.strength) for place in handle._places for _, m in place.members]
+    return losses, found, strengths
+
+
+def raw(at):
+    return f'feature_aug.strength_{at.replace(".", "_")}.raw'
+
+
+def test_strengths_begin_equal_and_stay_on_their_sum():
+    model = build()
+    parameters = dict(model.named_parameters())
+    _, found, strengths = run(model)
+    assert strengths == pytest.approx([1 / 3] * 3)
+    with torch.no_grad():
+        for at in LAYERS:
+            parameters[raw(at)] -= 0.3 * found[raw(at)] / found[raw(at)].abs()
+    _, _, strengths = run(model)
+    assert sum(strengths) == pytest.approx(1)
+    assert len({round(s, 6) for s in strengths}) > 1
+
+
+def test_gradients_are_those_of_finite_differences_and_sum_to_zero():
+    model = build().double()
+    parameters = dict(model.named_parameters())
+    inputs, samples = random_test_batch(model)
+    batch = inputs.double(), samples
+
+    def views():
+        torch.manual_seed(3)
+        with mmfeataug.attach(model, ENTRIES) as handle:
+            handle.iteration = 0
+            losses = model.loss(*batch)
+        return sum(v for k, v in losses.items() if k.startswith('lalfa') and 'loss' in k)
+
+    with mmfeataug.attach(model, ENTRIES):
+        model.zero_grad()
+        torch.manual_seed(3)
+        model.parse_losses(model.loss(*batch))[0].backward()
+    found = [float(parameters[raw(at)].grad) for at in LAYERS]
+    assert sum(found) == pytest.approx(0, abs=1e-3 * max(map(abs, found)))
+    h = 0.05  # features are fp32
+    for at, slope in zip(LAYERS, found, strict=True):
+        values = []
+        for move in (h, -2 * h):
+            parameters[raw(at)].data += move
+            values.append(float(views()))
+        parameters[raw(at)].data += h
+        up, down = values
+        assert slope == pytest.approx((up - down) / (2 * h), rel=5e-2, abs=1e-5)
+
+
+def test_engines_agree():
+    fast_losses, fast, _ = run(build())
+    plain_losses, plain, _ = run(build(), 'graph')
+    assert fast_losses.keys() == plain_losses.keys()
+    assert all(fast[raw(at)] is not None for at in LAYERS)
+    assert relative_difference(fast, plain, floor=0.1) < 1e-5
+    assert not any(v.requires_grad for k, v in fast_losses.items() if k.endswith('linf'))
+
+
+def test_keys_are_stock_without_the_strengths():
+    model = build()
+    stock = build_segmentor(deeplab_cfg()).state_dict()
+    assert stock_state_dict(model.state_dict()).keys() == stock.keys()
+
+
+def test_refusals():
+    model = build_segmentor()
+    with pytest.raises(ValueError, match='AugmentedModel'):
+        mmfeataug.attach(model, ENTRIES)
+    with pytest.raises(TypeError, match='learns its strength'):
+        mmfeataug.attach(model, [{**ENTRIES[0], 'strengths': (1.0,)}])
