@@ -59,18 +59,19 @@ class EditableWithMim(editable_wheel):
 setup(
     name='mmfeataug',
     version=runpy.run_path(str(ROOT / 'mmfeataug' / 'version.py'))['__version__'],
-    description='Adversarial feature augmentation for OpenMMLab detectors and segmentors',
+    description='Adversarial feature augmentation for detectors, segmentors and classifiers',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='mmfeataug contributors',
     license='Apache-2.0',
-    keywords='object detection, semantic segmentation, robustness, adversarial training, OpenMMLab',
+    keywords='detection, segmentation, classification, robustness, adversarial training, OpenMMLab',
     packages=find_packages(include=['mmfeataug', 'mmfeataug.*']),
     package_data={'mmfeataug': ['py.typed']},
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={
-        name: requirements(name) for name in ('onedl', 'openmmlab', 'cls', 'robustness', 'dev')
+        name: requirements(name)
+        for name in ('onedl', 'openmmlab', 'cls', 'cls-openmmlab', 'robustness', 'dev')
     },
     classifiers=[
         'Development Status :: 3 - Alpha',

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Adversarial feature augmentation for OpenMMLab detectors and segmentors.
+"""Adversarial feature augmentation for detectors, segmentors and classifiers of OpenMMLab.
 
 Importing this package is cheap: it loads neither torch nor any OpenMMLab package before a name is
     used.

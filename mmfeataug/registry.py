@@ -12,9 +12,11 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 from ._checkpoints import declare_log_buffers
+from ._torchvision import declare_operators
 
 # Here, because whatever a config or a script takes from this package comes through here.
 declare_log_buffers()
+declare_operators()
 
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfeataug', locations=['mmfeataug.hooks'])
 MODELS = Registry(

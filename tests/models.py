@@ -1,10 +1,11 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Real detectors and segmentors, small enough for a laptop, and batches for them."""
+"""Real detectors, segmentors and classifiers, small enough for a laptop, and batches for them."""
 
 import copy
 import random
 
 import numpy as np
+import pytest
 import torch
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmdet.utils import register_all_modules as register_mmdet
@@ -231,6 +232,60 @@ def build_segmentor(cfg=None, seed=0):
     init_default_scope('mmseg')
     torch.manual_seed(seed)
     model = MMSEG_MODELS.build(ConfigDict(copy.deepcopy(cfg or deeplab_cfg())))
+    model.init_weights()
+    return model.train()
+
+
+def classifier_cfg(backbone=None, channels=64, num_classes=5, **model):
+    """A classifier of mmpretrain with a linear head; a narrow CIFAR ResNet-18 by default."""
+    return dict(
+        type='ImageClassifier',
+        data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3, num_classes=num_classes),
+        backbone=backbone or dict(type='ResNet_CIFAR', depth=18, **NARROW),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(
+            type='LinearClsHead',
+            num_classes=num_classes,
+            in_channels=channels,
+            loss=dict(type='CrossEntropyLoss'),
+        ),
+        **model,
+    )
+
+
+NARROW = dict(stem_channels=8, base_channels=8, out_indices=(3,))
+CLASSIFIERS = {
+    'resnet18': classifier_cfg(),
+    'resnet50': classifier_cfg(dict(type='ResNet', depth=50, **NARROW, expansion=4), 256),
+    'resnext50': classifier_cfg(
+        dict(type='ResNeXt', depth=50, groups=4, width_per_group=4, **NARROW), 256
+    ),
+    'efficientnet-b0': classifier_cfg(dict(type='EfficientNet', arch='b0'), 1280),
+    'swin': classifier_cfg(
+        dict(
+            type='SwinTransformer',
+            arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+            img_size=64,
+            window_size=2,
+            drop_path_rate=0.3,
+        ),
+        128,
+    ),
+}
+"""What :func:`build_classifier` knows by name."""
+
+
+def build_classifier(cfg='resnet18', seed=0):
+    pytest.importorskip('torchvision')
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+    from mmpretrain.utils import register_all_modules as register_mmpretrain
+
+    register_mmpretrain(init_default_scope=False)
+    init_default_scope('mmpretrain')
+    torch.manual_seed(seed)
+    cfg = CLASSIFIERS[cfg] if isinstance(cfg, str) else cfg
+    model = MMPRETRAIN_MODELS.build(ConfigDict(copy.deepcopy(cfg)))
     model.init_weights()
     return model.train()
 

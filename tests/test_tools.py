@@ -86,6 +86,80 @@ def test_corrupted_images(trained, tmp_path):
     assert 'gaussian_noise' in log
 
 
+@pytest.fixture(scope='module')
+def trained_classifier(demo_data, tmp_path_factory):
+    """A classifier with second batch norms, trained for one epoch."""
+    pytest.importorskip('torchvision')
+    pytest.importorskip('mmpretrain')
+    work_dir = tmp_path_factory.mktemp('classification')
+    config = work_dir / 'config.py'
+    config.write_text(CLASSIFICATION.format(base=str(ROOT / 'configs/demo')))
+    options = data_options(demo_data['imagenet'])
+    log = run('train.py', config, '--work-dir', work_dir, '--cfg-options', *options)
+    assert 'advbn at backbone.layer1' in log
+    assert 'accuracy/top1' in log
+    return config, work_dir / 'epoch_1.pth', options
+
+
+CLASSIFICATION = """
+_base_ = '{base}/resnet18_demo-imagenet.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='ImageClassifier',
+    backbone=dict(stem_channels=8, base_channels=8),
+    head=dict(in_channels=64),
+    augmentations=[dict(type='mmfeataug.AdvBN', at='backbone.layer1', bn='separate', steps=1)],
+)
+train_cfg = dict(max_epochs=1, val_interval=1)
+default_hooks = dict(checkpoint=dict(interval=1))
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(type='mmfeataug.AFAN', at='head.fc', side='input'),
+            dict(type='mmfeataug.SeA', at='head.fc'),
+            dict(type='mmfeataug.StabilityTraining', at='head.fc'),
+        ],
+    )
+]
+"""
+
+
+@pytest.mark.classification
+def test_classifier(trained_classifier, tmp_path):
+    config, checkpoint, options = trained_classifier
+    args = ['test.py', config, checkpoint, '--work-dir', tmp_path]
+    dump = tmp_path / 'predictions.pkl'
+    extra = ['--out', dump, '--show-dir', 'shown', '--corruption', 'fog', 3, '--aux-bn']
+    assert 'accuracy/top1' in run(*args, *extra, '--cfg-options', *options)
+    with dump.open('rb') as file:
+        predictions = pickle.load(file)
+    assert len(predictions) == len(list((tmp_path / 'shown').iterdir())) > 4
+    (plain,) = (run(*args, '--out', dump, '--cfg-options', *options),)
+    with dump.open('rb') as file:
+        first = pickle.load(file)
+    assert any(
+        not a['pred_score'].equal(b['pred_score']) for a, b in zip(predictions, first, strict=True)
+    )
+    assert 'accuracy/top1' in plain
+
+
+@pytest.mark.classification
+def test_classifier_in_the_analysis_tools(trained_classifier, tmp_path):
+    config, checkpoint, options = trained_classifier
+    tool = 'analysis_tools/list_taps.py'
+    log = run(tool, config, '--size', 64, 64, '--repeats', 1)
+    assert '2x8x32x32' in next(line for line in log.splitlines() if ' backbone.layer1 ' in line)
+    assert 'head.fc' in log
+    assert 'head.fc' in run(tool, config, '--repeats', 1, '--cfg-options', *options)
+    tool = 'analysis_tools/visualize_features.py'
+    args = [config, checkpoint, '0', '--out', tmp_path, '--cfg-options', *options]
+    log = run(tool, *args)
+    assert 'afan at head.fc: vectors without positions are not drawn' in log
+    names = {'1_sea_0', '2_stability_0', '3_advbn_0'}
+    assert {p.stem for p in tmp_path.iterdir()} == names
+
+
 def test_inference_apis_take_plugin_configs(trained, demo_data):
     """A plugin run's checkpoint predicts the same in the plugin's config and in the stock one."""
     from mmdet.apis import inference_detector, init_detector

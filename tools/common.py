@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import torch.distributed
 from mmengine.config import Config, DictAction
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
 
-from mmfeataug._checkpoints import declare_log_buffers
+import mmfeataug.registry  # noqa: F401  # first: mmengine and mmpretrain rely on what it declares
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +34,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
     """The config with the options of :func:`add_common_arguments` applied, its data checked."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    declare_log_buffers()
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options:
@@ -61,10 +62,23 @@ def _use_cpu_processes(cfg: Config) -> None:
     )
 
 
+def build_model(cfg: Config) -> torch.nn.Module:
+    """The model as a Runner builds it, in training mode and for one process."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if cfg.get('data_preprocessor'):
+        # Where configs of mmpretrain have it.
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+
+
 def close_processes() -> None:
     """At the end of a run: PyTorch's own threads may abort a process that leaves its group open."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+# mmpretrain fetches them into a new folder.
+_DOWNLOADED = ('CIFAR10', 'CIFAR100')
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:
@@ -75,7 +89,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     """
     for name in loaders:
         for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
-            root = dataset.get('data_root')
+            root = None if dataset.get('type') in _DOWNLOADED else dataset.get('data_root')
             if root and '://' not in root and not osp.isdir(root):
                 raise SystemExit(
                     f'{name}: data_root={root!r} is no folder. Put the data there (README of the '

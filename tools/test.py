@@ -2,6 +2,7 @@
 """Evaluate a checkpoint: mAP, mIoU or accuracy, as the config's evaluator says."""
 
 import argparse
+import os.path as osp
 
 from common import add_common_arguments, close_processes, load_config
 from mmengine.registry import RUNNERS
@@ -46,16 +47,20 @@ def main() -> None:
         hook = cfg.default_hooks.setdefault('visualization', {})
         if not hook:
             raise SystemExit('--show: the config has no default_hooks.visualization; add one')
-        hook.draw = True
+        # mmdet's hook and mmpretrain's draw where they are told, mmseg's where the visualizer does.
+        if hook.type.endswith(('DetVisualizationHook', 'SegVisualizationHook')):
+            hook.draw = True
+        else:
+            hook.enable, hook.interval = True, 1
         if args.show:
             hook.show, hook.wait_time = True, args.wait_time
         if args.show_dir:
-            # mmdet's hook and mmseg's: one draws where it is told, the other where the visualizer
-            # saves.
             if 'Det' in hook.type:
                 hook.test_out_dir = args.show_dir
-            else:
+            elif 'Seg' in hook.type:
                 cfg.visualizer.save_dir = args.show_dir
+            else:
+                hook.out_dir = osp.join(cfg.work_dir, args.show_dir)
     if args.tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
             raise SystemExit(f'--tta: {args.config} has no tta_model and tta_pipeline')
@@ -66,11 +71,15 @@ def main() -> None:
         corrupt = dict(type='mmfeataug.Corrupt', corruption=name, severity=int(severity))
         pipeline = cfg.test_dataloader.dataset.get('pipeline') or []
         loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in str(t.type)]
-        if not loads:
+        if loads:
+            pipeline.insert(loads[0] + 1, corrupt)
+        elif cfg.get('default_scope') == 'mmpretrain':
+            # Sets like CIFAR bring their images along, in RGB.
+            pipeline.insert(0, dict(corrupt, rgb=True))
+        else:
             raise SystemExit(
                 '--corruption: test_dataloader.dataset.pipeline has no LoadImage... step'
             )
-        pipeline.insert(loads[0] + 1, corrupt)
     if args.aux_bn:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
     if args.out:

@@ -41,7 +41,8 @@ EXTRA_CORRUPTIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
 class Corrupt(BaseTransform):
     """Corrupt the image as in `Benchmarking Robustness in Object Detection`_.
 
-    Put it right after ``LoadImageFromFile``, in mmdet, mmseg and mmpretrain pipelines alike. The
+    Put it right after ``LoadImageFromFile``, in mmdet, mmseg and mmpretrain pipelines alike, or
+    first, with ``rgb=True``, where the data set brings its images along, as mmpretrain's CIFAR. The
     corruptions are those of the package ``imagecorruptions-imaug``.
 
     Randomness is seeded by the file name (without its folder), the corruption and the severity: any
@@ -49,13 +50,14 @@ class Corrupt(BaseTransform):
     global random state is afterwards what it was before.
 
     Required Keys: ``img`` (BGR in [0, 255], shape (height, width, 3), both sides 32 pixels or more)
-    and ``img_path`` or ``img_id``.
+    and ``img_path``, ``img_id`` or ``sample_idx``.
 
     Modified Keys: ``img`` (same shape and dtype).
 
     Args:
         corruption: One of ``COMMON_CORRUPTIONS`` or ``EXTRA_CORRUPTIONS``.
         severity: 1 (light) to 5 (strong); 0 leaves the image alone. Defaults to 1.
+        rgb: Whether images are RGB already. Defaults to False.
 
     Raises:
         ValueError: If ``corruption`` or ``severity`` is unknown, or the image is not what the
@@ -69,7 +71,7 @@ class Corrupt(BaseTransform):
     .. _Benchmarking Robustness in Object Detection: https://arxiv.org/abs/1907.07484
     """
 
-    def __init__(self, corruption: str, severity: int = 1) -> None:
+    def __init__(self, corruption: str, severity: int = 1, rgb: bool = False) -> None:
         known = COMMON_CORRUPTIONS + EXTRA_CORRUPTIONS
         if corruption not in known:
             raise ValueError(
@@ -83,24 +85,27 @@ class Corrupt(BaseTransform):
             _library()
         self.corruption = corruption
         self.severity = int(severity)
+        self.rgb = rgb
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by its corrupted version."""
         if self.severity:
             image = results['img']
-            pixels = _as_uint8(image)
-            rgb = np.ascontiguousarray(pixels[..., ::-1])
+            order = slice(None, None, None if self.rgb else -1)
+            rgb = np.ascontiguousarray(_as_uint8(image)[..., order])
             corrupted = corrupt_image(rgb, self.corruption, self.severity, self.seed(results))
-            results['img'] = np.ascontiguousarray(corrupted[..., ::-1], dtype=image.dtype)
+            results['img'] = np.ascontiguousarray(corrupted[..., order], dtype=image.dtype)
         return results
 
     def seed(self, results: dict) -> int:
         """Seed in [0, 2**32) for an image, from its name, the corruption and the severity."""
-        path, image_id = results.get('img_path'), results.get('img_id')
+        path = results.get('img_path')
+        image_id = results.get('img_id', results.get('sample_idx'))
         if path is None and image_id is None:
             raise ValueError(
-                "Corrupt seeds its noise by results['img_path'] or results['img_id'], and found "
-                f'neither among {sorted(results)}: load the image by LoadImageFromFile'
+                "Corrupt seeds its noise by results['img_path'], results['img_id'] or "
+                f"results['sample_idx'], and found none among {sorted(results)}: load the image by "
+                'LoadImageFromFile'
             )
         name = str(image_id) if path is None else os.path.basename(path)
         key = f'{name}|{self.corruption}|{self.severity}'

@@ -17,8 +17,8 @@ def random_batch(
     """Normalised noise images with random targets.
 
     Args:
-        model: A detector of mmdet or a segmentor of mmseg; decides the kind of targets and the
-            device.
+        model: A detector of mmdet, a segmentor of mmseg or a classifier of mmpretrain; decides the
+            kind of targets and the device.
         size: Height and width in pixels, both divisible by 32.
         images: Batch size.
         seed: Same seed, same batch.
@@ -26,7 +26,7 @@ def random_batch(
     Returns:
         ``inputs`` of shape ``(images, 3, H, W)`` and the data samples: three boxes an image (with
         masks where the model needs them) and a label map, or a label map with one ignored stripe
-        and its edges.
+        and its edges, or a class.
 
     Raises:
         TypeError: For a model of another kind.
@@ -35,11 +35,14 @@ def random_batch(
         (c.__module__.partition('.')[0] for c in type(model).__mro__ if 'mm' in c.__module__[:2]),
         '',
     )
-    make = {'mmdet': _detection_sample, 'mmseg': _segmentation_sample}.get(package)
+    kinds = dict(
+        mmdet=_detection_sample, mmseg=_segmentation_sample, mmpretrain=_classification_sample
+    )
+    make = kinds.get(package)
     if make is None:
         raise TypeError(
-            f'{type(model).__name__} of {package or "an unknown package"}: need a detector or '
-            'segmentor'
+            f'{type(model).__name__} of {package or "an unknown package"}: need a detector, '
+            'segmentor or classifier'
         )
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
@@ -95,6 +98,14 @@ def _segmentation_sample(model: Any, size: tuple[int, int], generator: torch.Gen
     heads = heads if isinstance(heads, ModuleList) else [heads]
     labels[:, :4] = heads[-1].ignore_index
     return SegDataSample(gt_sem_seg=PixelData(data=labels), gt_edge_map=PixelData(data=edges))
+
+
+def _classification_sample(model: Any, size: tuple[int, int], generator: torch.Generator):
+    from mmpretrain.structures import DataSample
+
+    return DataSample().set_gt_label(
+        torch.randint(0, _most_classes(model), (1,), generator=generator)
+    )
 
 
 def _label_map(classes: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@
 from .averaged import CosineEMA
 from .losses import MarginSoftmaxLoss
 from .mask_generator import MaskGenerator
+from .necks import UnitPooling
 from .wrappers import AugmentedBackbone, AugmentedModel, AugmentedNeck
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     'CosineEMA',
     'MarginSoftmaxLoss',
     'MaskGenerator',
+    'UnitPooling',
 ]

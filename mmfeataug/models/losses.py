@@ -57,16 +57,20 @@ class MarginSoftmaxLoss(nn.Module):
 
         Args:
             cls_score: Logits, ``(N, K)`` or ``(N, K, H, W)``.
-            label: ``(N,)`` or ``(N, H, W)``.
+            label: ``(N,)`` or ``(N, H, W)``; or shares of the classes, shaped as the logits, such
+                as mixed labels are.
             weight: Of each element of ``label``.
             avg_factor: What the sum is divided by; None: the number of elements.
             reduction_override: ``'none'``, ``'mean'`` or ``'sum'``.
             ignore_index: Label without a loss.
         """
-        known = label != ignore_index
-        hot = torch.zeros_like(cls_score).scatter_(
-            1, label.where(known, 0).unsqueeze(1), known.unsqueeze(1).to(cls_score.dtype)
-        )
+        if label.is_floating_point():
+            hot = label
+        else:
+            known = label != ignore_index
+            hot = torch.zeros_like(cls_score).scatter_(
+                1, label.where(known, 0).unsqueeze(1), known.unsqueeze(1).to(cls_score.dtype)
+            )
         logits = (cls_score - self.margin * hot) / self.temperature
         loss = self.temperature * F.cross_entropy(
             logits, label, reduction='none', ignore_index=ignore_index

@@ -3,7 +3,13 @@
 
 import pytest
 
-from tests.models import build_detector, build_segmentor, deeplab_cfg, faster_rcnn_cfg
+from tests.models import (
+    build_classifier,
+    build_detector,
+    build_segmentor,
+    deeplab_cfg,
+    faster_rcnn_cfg,
+)
 
 SWIN = dict(
     type='SwinTransformer',
@@ -62,12 +68,30 @@ TAPS = [
     (build_segmentor, 'auxiliary_head.convs.0', 'output'),
     (deeplab_r50, 'backbone.layer3', 'output'),
     (deeplab_swin, 'backbone.stages.2', 'output'),
+    (build_classifier, 'backbone.layer2', 'output'),
+    (build_classifier, 'head.fc', 'input'),
 ]
-ALL_TAPS = pytest.mark.parametrize(
-    ('build', 'at', 'side'), TAPS, ids=[f'{b.__name__}-{at}-{side}' for b, at, side in TAPS]
-)
-BOTH_MODELS = pytest.mark.parametrize(
-    ('build', 'at'), [(build_detector, 'backbone.layer2'), (build_segmentor, 'backbone.layer3')]
+CLASSIFICATION = pytest.mark.classification
+
+
+def of_task(build, *case):
+    """A case with the mark of its task."""
+    return pytest.param(
+        build,
+        *case,
+        marks=[CLASSIFICATION] if build is build_classifier else [],
+        id='-'.join([build.__name__, *case]),
+    )
+
+
+ALL_TAPS = pytest.mark.parametrize(('build', 'at', 'side'), [of_task(*case) for case in TAPS])
+EACH_TASK = pytest.mark.parametrize(
+    ('build', 'at'),
+    [
+        of_task(build_detector, 'backbone.layer2'),
+        of_task(build_segmentor, 'backbone.layer3'),
+        of_task(build_classifier, 'backbone.layer2'),
+    ],
 )
 
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import mmfeataug
-from tests.contract.cases import BOTH_MODELS, afan
+from tests.contract.cases import CLASSIFICATION, EACH_TASK, afan
 from tests.models import (
+    build_classifier,
     build_detector,
     build_segmentor,
+    classifier_cfg,
     deeplab_cfg,
     faster_rcnn_cfg,
     random_test_batch,
@@ -62,7 +64,12 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize(
-    ('build', 'cfg'), [(build_detector, faster_rcnn_cfg()), (build_segmentor, deeplab_cfg())]
+    ('build', 'cfg'),
+    [
+        (build_detector, faster_rcnn_cfg()),
+        (build_segmentor, deeplab_cfg()),
+        pytest.param(build_classifier, classifier_cfg(), marks=CLASSIFICATION),
+    ],
 )
 class TestWrappers:
     def test_classes_keys_and_names_are_stock(self, build, cfg):
@@ -112,7 +119,7 @@ def test_neck_none_is_an_identity():
     assert not neck.state_dict()
 
 
-@BOTH_MODELS
+@EACH_TASK
 class TestHandle:
     def test_loss_is_stock_again_after_detach(self, build, at):
         model = build()

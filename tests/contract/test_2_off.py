@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mmfeataug
-from tests.contract.cases import BOTH_MODELS, afan
+from tests.contract.cases import EACH_TASK, afan
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import buffers, random_test_batch, step
 
@@ -23,7 +23,7 @@ def train(model, batch, steps=2):
     return losses, dict(model.state_dict()), len(calls)
 
 
-@BOTH_MODELS
+@EACH_TASK
 @pytest.mark.parametrize(
     'off',
     [
@@ -53,7 +53,7 @@ def test_off_is_stock(build, at, off):
     assert result[2] == expected[2]
 
 
-@BOTH_MODELS
+@EACH_TASK
 def test_on_is_not_stock(build, at):
     """The test above can fail: with a view the weights differ."""
     stock, ours = build(), build()
@@ -66,7 +66,7 @@ def test_on_is_not_stock(build, at):
     )
 
 
-@BOTH_MODELS
+@EACH_TASK
 def test_no_gradients_or_eval_mode_is_stock(build, at):
     model = build()
     batch = random_test_batch(model)
@@ -80,7 +80,7 @@ def test_no_gradients_or_eval_mode_is_stock(build, at):
         assert not any('afan' in key for key in model.loss(*batch))
 
 
-@BOTH_MODELS
+@EACH_TASK
 def test_random_streams_go_on_as_after_a_stock_call(build, at):
     stock, ours = build(), build()
     batch = random_test_batch(stock)

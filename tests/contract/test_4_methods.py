@@ -1,16 +1,20 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Contracts 1, 2, 4, 5 for every method, on two detectors and two segmentors."""
+"""Contracts 1, 2, 4, 5 for every method, on two detectors, two segmentors and five classifiers."""
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
 
 import mmfeataug
+from tests.contract.cases import CLASSIFICATION
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import (
+    CLASSIFIERS,
     buffers,
+    build_classifier,
     build_detector,
     build_segmentor,
     deeplab_cfg,
@@ -26,7 +30,8 @@ pytestmark = pytest.mark.methods
 
 
 def early(name):
-    return 'backbone.stages.0' if 'swin' in name else 'backbone.layer1'
+    places = {'efficientnet-b0': 'layers.1', 'swin': 'stages.0', 'upernet-swin': 'stages.0'}
+    return f'backbone.{places.get(name, "layer1")}'
 
 
 CLASSIFIER = {
@@ -34,12 +39,14 @@ CLASSIFIER = {
     'retinanet': ('bbox_head.retina_cls', {}),
     'deeplabv3plus': ('decode_head.conv_seg', {}),
     'upernet-swin': ('decode_head.conv_seg', {}),
+    **dict.fromkeys(CLASSIFIERS, ('head.fc', {})),
 }
 MODELS = {
     'faster-rcnn': lambda: build_detector(faster_rcnn_cfg()),
     'retinanet': lambda: build_detector(retinanet_cfg()),
     'deeplabv3plus': lambda: build_segmentor(deeplab_cfg()),
     'upernet-swin': lambda: build_segmentor(upernet_swin_cfg()),
+    **{name: partial(build_classifier, name) for name in CLASSIFIERS},
 }
 METHODS = {
     'advbn': lambda m: dict(type='AdvBN', at=early(m), steps=2),
@@ -65,7 +72,11 @@ METHODS = {
     'np': lambda m: dict(type='NormalizationPerturbation', at=early(m), prob=1.0),
     'np+': lambda m: dict(type='NormalizationPerturbation', at=early(m), plus=True, prob=1.0),
 }
-EVERYWHERE = [(m, k) for m in MODELS for k in METHODS]
+EVERYWHERE = [
+    pytest.param(m, k, marks=[CLASSIFICATION] if m in CLASSIFIERS else [])
+    for m in MODELS
+    for k in METHODS
+]
 EACH = pytest.mark.parametrize(('model', 'method'), EVERYWHERE)
 
 

@@ -8,7 +8,7 @@ import torch
 from mmengine.structures import InstanceData
 
 import mmfeataug
-from tests.contract.cases import BOTH_MODELS, afan
+from tests.contract.cases import EACH_TASK, afan
 from tests.models import (
     buffers,
     build_detector,
@@ -29,7 +29,7 @@ def both_engines(build, at, batch):
     return results
 
 
-@BOTH_MODELS
+@EACH_TASK
 def test_nan_in_a_batch(build, at):
     """The clean step is the stock one, NaN as it is; views are dropped; the next step is fine."""
     stock, ours = build(), build()
@@ -97,7 +97,7 @@ def test_images_of_different_sizes():
     assert relative_difference(a, b) < 1e-5
 
 
-@BOTH_MODELS
+@EACH_TASK
 def test_model_in_eval_mode_is_stock(build, at):
     stock, ours = build().eval(), build().eval()
     batch = random_test_batch(stock)

@@ -10,7 +10,7 @@ from torch import nn
 
 import mmfeataug
 from mmfeataug.engine import FeatureAugmentation, View
-from tests.contract.cases import BOTH_MODELS, afan
+from tests.contract.cases import EACH_TASK, afan
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import buffers, build_detector, random_test_batch, relative_difference, step
 
@@ -19,7 +19,7 @@ def counters(model):
     return {n: int(b) for n, b in model.named_buffers() if n.endswith('num_batches_tracked')}
 
 
-@BOTH_MODELS
+@EACH_TASK
 class TestTraces:
     def test_no_gradients_before_backward(self, build, at):
         model = build()
@@ -107,7 +107,7 @@ class Good(Poisoned):
 
 @pytest.mark.parametrize('engine', ['precomputed', 'graph'])
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-@BOTH_MODELS
+@EACH_TASK
 def test_bad_view_is_dropped_and_the_step_goes_on(build, at, value, engine, caplog):
     results = []
     for method in (Good(at, value), Poisoned(at, value)):

@@ -12,14 +12,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def torchrun(processes, *args, script=ROOT / 'tests/contract/processes.py', timeout=420, ok=True):
+def torchrun(processes, *args, module='tests.contract.processes', timeout=420, ok=True):
     result = subprocess.run(
         [
             *(sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}'),
-            *('--rdzv_backend=c10d', '--rdzv_endpoint=127.0.0.1:0', script, *map(str, args)),
+            *('--rdzv_backend=c10d', '--rdzv_endpoint=127.0.0.1:0', '-m', module, *map(str, args)),
         ],
         cwd=ROOT,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}',
+        },
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -270,7 +270,7 @@ PROCESSES = {
 
 @pytest.fixture(scope='module')
 def output_of_two_processes():
-    return torchrun(2, script=__file__)
+    return torchrun(2, module='tests.contract.test_7_settings')
 
 
 @pytest.mark.parametrize('setting', PROCESSES)

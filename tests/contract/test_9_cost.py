@@ -14,7 +14,7 @@ from torch import nn
 
 import mmfeataug
 from mmfeataug.engine.timing import tail_shares
-from tests.contract.cases import BOTH_MODELS, afan
+from tests.contract.cases import EACH_TASK, afan
 from tests.models import build_detector, random_test_batch, step
 
 
@@ -32,7 +32,7 @@ def convolutions(monkeypatch):
     return computed
 
 
-@BOTH_MODELS
+@EACH_TASK
 @pytest.mark.parametrize('engine', ['precomputed', 'graph'])
 @pytest.mark.parametrize(('steps', 'evaluations'), [(1, 0), (3, 2)])
 def test_passes_are_counted(build, at, engine, steps, evaluations, convolutions):
@@ -68,7 +68,7 @@ def test_roi_tap_repeats_no_proposals(monkeypatch):
     assert len(calls) == 1
 
 
-@BOTH_MODELS
+@EACH_TASK
 def test_clean_graph_is_gone_before_the_views(build, at, monkeypatch):
     """Memory does not grow with the number of views: nothing saved for an earlier backward is alive
     at the next view."""

@@ -82,6 +82,12 @@ class TestValues:
         expected = library.corrupt(rgb, severity=2, corruption_name=corruption)[..., ::-1]
         np.testing.assert_array_equal(transform(results)['img'], expected)
 
+    def test_images_may_be_rgb_already(self, library, image):
+        """As those that data sets like CIFAR bring along, under a number instead of a name."""
+        rgb = Corrupt('frost', 3, rgb=True)(dict(img=image[..., ::-1], sample_idx=7))['img']
+        np.testing.assert_array_equal(rgb[..., ::-1], run(image, 'frost', img_id=7))
+        assert rgb.flags.c_contiguous
+
     def test_float_images_keep_their_dtype(self, library, image):
         as_float = run(image.astype(np.float32), 'contrast')
         assert as_float.dtype == np.float32
@@ -152,8 +158,13 @@ class TestPipeline:
         copy = pickle.loads(pickle.dumps(transform))
         np.testing.assert_array_equal(copy(dict(results))['img'], expected)
 
-    @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+    @pytest.mark.parametrize(
+        'scope',
+        ['mmdet', 'mmseg', pytest.param('mmpretrain', marks=pytest.mark.classification)],
+    )
     def test_after_the_stock_loader(self, library, image, tmp_path, scope):
+        if scope == 'mmpretrain':
+            pytest.importorskip('torchvision')
         pytest.importorskip(f'{scope}.datasets')
         path = str(tmp_path / 'a.png')
         cv2.imwrite(path, image)
@@ -169,7 +180,7 @@ class TestPipeline:
         )
 
     def test_importing_the_package_imports_no_framework(self):
-        heavy = ('mmdet', 'mmseg', 'imagecorruptions', 'numba', 'skimage')
+        heavy = ('mmdet', 'mmseg', 'mmpretrain', 'imagecorruptions', 'numba', 'skimage')
         code = f'import sys, mmfeataug.datasets; print([m for m in {heavy} if m in sys.modules])'
         done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
         assert done.stdout.strip() == '[]', done.stderr

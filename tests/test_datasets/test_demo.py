@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmfeataug.datasets import make_demo_data
-from mmfeataug.datasets.demo import MARKER, THINGS
+from mmfeataug.datasets.demo import MARKER, THINGS, imagenet
 from mmfeataug.datasets.demo.cityscapes import run_lengths
 from mmfeataug.datasets.demo.coco import categories, polygons
 from mmfeataug.datasets.demo.render import render
@@ -111,9 +111,8 @@ class TestMaskCodes:
 
 class TestFiles:
     def test_deterministic_byte_for_byte(self, folders, tmp_path):
-        again = make_demo_data(
-            tmp_path / 'b', train=TRAIN, val=VAL, size=SIZE, layouts=('cityscapes', 'coco', 'voc')
-        )
+        layouts = ('imagenet', 'cityscapes', 'coco', 'voc')
+        again = make_demo_data(tmp_path / 'b', train=TRAIN, val=VAL, size=SIZE, layouts=layouts)
         for layout, folder in folders.items():
             assert digest(folder) == digest(again[layout])
 
@@ -215,6 +214,30 @@ class TestFiles:
             assert set(np.unique(plain)) <= {0, 6, 7, 15}
             assert 0.01 < (bordered == 255).mean() < 0.3
             np.testing.assert_array_equal(bordered[bordered != 255], plain[bordered != 255])
+
+    def test_imagenet_has_a_picture_of_each_thing(self, folders):
+        for split, count in (('train', TRAIN), ('val', VAL)):
+            expected = [
+                f'{thing.name}/{picture.scene.number:06d}_{index}.png'
+                for picture in pictures(split, count)
+                for index, thing in enumerate(picture.things())
+            ]
+            root = Path(folders['imagenet'], split)
+            assert sorted(p.relative_to(root).as_posix() for p in root.rglob('*.png')) == sorted(
+                expected
+            )
+        image = cv2.imread(str(next(root.rglob('*.png'))))
+        assert image.shape == (64, 64, 3)
+
+    def test_cut_out_has_the_thing_in_the_middle(self):
+        image = np.zeros((50, 80, 3), np.uint8)
+        image[10:30, 40:80] = 200
+        square = imagenet.cut_out(image, (40, 10, 80, 30))
+        assert square.shape == (64, 64, 3)
+        # 50 pixels wide: 20 of the thing's lines are 26 of 64, its columns go on beyond the border.
+        assert square[32, 8:, 0].min() == 200
+        assert square[8, 32, 0] == square[54, 32, 0] == 0
+        assert abs(int((square[:, 32, 0] > 100).sum()) - 26) <= 1
 
     def test_coco_lists_the_official_categories(self):
         found = {category['id']: category['name'] for category in categories()}
@@ -345,3 +368,13 @@ class TestStockSegmentation:
         self.check(dataset, count, {0, 2, 5, 8, 10, 11, 13, 15, 255})
         names = [dataset.metainfo['classes'][k] for k in (0, 2, 5, 8, 10, 11, 13, 15)]
         assert names == ['road', 'building', 'pole', 'vegetation', 'sky', 'person', 'car', 'bus']
+
+
+@pytest.mark.classification
+@pytest.mark.parametrize(('split', 'count'), [('train', TRAIN), ('val', VAL)])
+def test_stock_classification(folders, split, count):
+    pytest.importorskip('torchvision')
+    datasets = pytest.importorskip('mmpretrain.datasets')
+    dataset = datasets.CustomDataset(data_root=folders['imagenet'], data_prefix=split)
+    assert list(dataset.CLASSES) == sorted(THINGS)
+    assert len(dataset) == sum(len(picture.things()) for picture in pictures(split, count))

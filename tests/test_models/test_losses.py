@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""The loss of SeA's release, alone and in the heads of mmdet and mmseg."""
+"""The loss of SeA's release, alone and in the heads of mmdet, mmseg and mmpretrain."""
 
 import copy
 
@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from mmfeataug.models import MarginSoftmaxLoss
 from tests.models import (
+    build_classifier,
     build_detector,
     build_segmentor,
+    classifier_cfg,
     deeplab_cfg,
     faster_rcnn_cfg,
     random_test_batch,
@@ -45,11 +47,24 @@ def test_ignored_labels_and_weights():
     )
 
 
+def test_mixed_labels():
+    """Shares of the classes, as mmpretrain's Mixup makes them; whole shares are the label."""
+    logits, label = torch.randn(6, 4).double(), torch.tensor([0, 3, 1, 2, 2, 0])
+    loss, hot = MarginSoftmaxLoss(margin=0.2), F.one_hot(label, 4).double()
+    torch.testing.assert_close(loss(logits, hot), loss(logits, label))
+    shares = 0.3 * hot + 0.7 * hot.flip(0)
+    expected = 0.1 * F.cross_entropy((logits - 0.2 * shares) / 0.1, shares)
+    torch.testing.assert_close(loss(logits, shares, avg_factor=6), expected)
+
+
 @pytest.mark.parametrize(
     ('build', 'cfg', 'path'),
     [
         (build_detector, faster_rcnn_cfg(), ('roi_head', 'bbox_head', 'loss_cls')),
         (build_segmentor, deeplab_cfg(), ('decode_head', 'loss_decode')),
+        pytest.param(
+            build_classifier, classifier_cfg(), ('head', 'loss'), marks=pytest.mark.classification
+        ),
     ],
 )
 def test_in_heads(build, cfg, path):
@@ -60,7 +75,9 @@ def test_in_heads(build, cfg, path):
         node = cfg
         for key in path:
             node = node[key]
-        node.update(type=name, use_sigmoid=False)
+        node.update(type=name)
+        if build is not build_classifier:
+            node.update(use_sigmoid=False)
         if name != 'CrossEntropyLoss':
             node.update(margin=0.0, temperature=1.0)
         model = build(cfg)

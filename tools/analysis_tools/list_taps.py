@@ -9,11 +9,11 @@ data, or noise with random targets if --size is given.
 
 import argparse
 import copy
+import sys
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import track
@@ -21,6 +21,9 @@ from rich.table import Table
 
 from mmfeataug.datasets.random_batch import random_batch
 from mmfeataug.engine.timing import tail_shares
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import build_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,10 +60,9 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     if args.size and 'size' in cfg.model.get('data_preprocessor', {}):
         cfg.model.data_preprocessor.size = tuple(args.size)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(args.device).train()
+    model = build_model(cfg).to(args.device)
     batch = (
         random_batch(model, tuple(args.size), args.batch_size)
         if args.size

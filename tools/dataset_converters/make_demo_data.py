@@ -1,9 +1,10 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Draw a demo data set in the layouts of Pascal VOC, COCO and Cityscapes."""
+"""Draw a demo data set in the layouts of Pascal VOC, COCO, Cityscapes and ImageNet."""
 
 import argparse
 
 from mmfeataug.datasets import make_demo_data
+from mmfeataug.datasets.demo import LAYOUTS
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,8 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--layouts',
         nargs='+',
-        default=('voc', 'coco', 'cityscapes'),
-        choices=('voc', 'coco', 'cityscapes'),
+        default=tuple(LAYOUTS),
+        choices=tuple(LAYOUTS),
         help='what to write',
     )
     return parser.parse_args()

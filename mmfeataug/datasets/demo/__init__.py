@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Demo data: the same drawn scenes as Pascal VOC, COCO and Cityscapes sets.
+"""Demo data: the same drawn scenes as Pascal VOC, COCO, Cityscapes and ImageNet sets.
 
 Stock dataset classes and configs read them, and nothing has to be downloaded. Shapes stand in for
 three classes that all three label sets know: a triangle is a ``person``, an ellipse a ``car``, a
@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import cityscapes, coco, voc
+from . import cityscapes, coco, imagenet, voc
 from .render import Picture, render
 from .scenes import THINGS, sample_scene
 
 __all__ = ['THINGS', 'make_demo_data']
 
-LAYOUTS = dict(voc=voc, coco=coco, cityscapes=cityscapes)
+LAYOUTS = dict(voc=voc, coco=coco, cityscapes=cityscapes, imagenet=imagenet)
 MARKER = 'mmfeataug_demo.json'
 _VERSION = 1
 
@@ -30,7 +30,7 @@ def make_demo_data(
     val: int = 24,
     size: tuple[int, int] = (224, 160),
     seed: int = 0,
-    layouts: Sequence[str] = ('voc', 'coco', 'cityscapes'),
+    layouts: Sequence[str] = tuple(LAYOUTS),
     progress: bool = False,
 ) -> dict[str, str]:
     """Draw scenes of textured shapes and write them in the layouts of well-known data sets.
@@ -48,12 +48,12 @@ def make_demo_data(
             the smaller side; stock VOC configs ignore training boxes below 32 pixels, which at the
             default size are 1 in 100.
         seed: Not negative.
-        layouts: Any of ``'voc'``, ``'coco'``, ``'cityscapes'``.
+        layouts: Any of ``'voc'``, ``'coco'``, ``'cityscapes'``, ``'imagenet'``.
         progress: Show mmengine's progress bar.
 
     Returns:
         The folder for each layout, to be used as ``data_root``: ``root/VOCdevkit``, ``root/coco``,
-        ``root/cityscapes``.
+        ``root/cityscapes``, ``root/imagenet``.
 
     Raises:
         ValueError: If a number is too small or a layout unknown.

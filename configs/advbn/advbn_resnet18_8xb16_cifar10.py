@@ -1,0 +1,17 @@
+# Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
+# set.
+_base_ = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='ImageClassifier',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdvBN',
+            at='backbone.layer1',
+            bn='separate',
+        ),
+    ],
+)
+# Second batch norms get no gradient where a view is left out.
+find_unused_parameters = True
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]

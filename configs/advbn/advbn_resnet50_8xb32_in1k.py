@@ -1,0 +1,17 @@
+# Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
+# set.
+_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='ImageClassifier',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdvBN',
+            at='backbone.layer1',
+            bn='separate',
+        ),
+    ],
+)
+# Second batch norms get no gradient where a view is left out.
+find_unused_parameters = True
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]

@@ -1,0 +1,16 @@
+# The classifier learns from the view alone, as in the release; the clean loss has a weight, because
+# the attack starts from its gradient.
+_base_ = '../baseline/resnet50-linear_1xb256_in1k.py'
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        clean_weight=1e-6,
+        augmentations=[
+            dict(
+                type='mmfeataug.SeA',
+                at='head.fc',
+                weight=1.0,
+            ),
+        ],
+    )
+]

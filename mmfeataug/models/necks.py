@@ -1,0 +1,33 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Parts of models that methods ask for."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfeataug.registry import MODELS
+
+
+@MODELS.register_module()
+class UnitPooling(nn.Module):
+    """Average over positions, then rows of length 1: what SeA's classifier looks at.
+
+    It takes the place of ``GlobalAveragePooling`` in classifiers of mmpretrain:
+    ``neck=dict(type='mmfeataug.UnitPooling')``.
+
+    Source: https://arxiv.org/abs/2408.13351.
+    """
+
+    def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        """Unit rows.
+
+        Args:
+            features: ``(N, C, H, W)`` or ``(N, C)``, one or several.
+
+        Returns:
+            ``(N, C)``, one or several.
+        """
+        if isinstance(features, Tensor):
+            return F.normalize(features.flatten(2).mean(2) if features.dim() > 2 else features)
+        return tuple(self.forward(f) for f in features)  # type: ignore[misc]
