@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The table of ``cost.py --methods``: every method at its default beside the stock step."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 import mmfeataug
+from mmfeataug.engine import AugmentedLoss
 from mmfeataug.engine.timing import tail_shares
+from mmfeataug.models.wrappers import collect, declare
+from mmfeataug.registry import AUGMENTATIONS
 
 EARLY = 'backbone.layer1'
 CLASSIFIERS = {
@@ -37,6 +41,7 @@ class Method:
 def methods(name: str) -> dict[str, Method]:
     """All rows for a model."""
     classifier, sea, hold = CLASSIFIERS[name]
+    compare = 'neck' if hold else classifier
     in_place = {
         'MixStyle': dict(type='MixStyle'),
         'DSU': dict(type='DSU'),
@@ -60,6 +65,12 @@ def methods(name: str) -> dict[str, Method]:
             'six evaluations and one view behind layer1',
         ),
         'FMA': Method(dict(type='FMA'), lambda t: 2.1, 'the backbone on a copy'),
+        'AdAutoMix': Method(
+            dict(type='AdAutoMix', at='backbone.layer3', channels=128, samples=2, compare=compare),
+            lambda t: 3.2,
+            'teacher on the batch, without a graph; teacher on a mixture, gradient to the image '
+            'only; network on a mixture; generator twice',
+        ),
         'stability training': Method(
             dict(type='StabilityTraining', at=classifier, hold=hold),
             lambda t: 2.1,
@@ -90,8 +101,9 @@ def measure(name: str, rounds: int) -> tuple[float, float, float, dict[str, floa
     shares = tail_shares(model, loss, [EARLY, classifier], max(rounds, 5), time.process_time)
     handles = {}
     for title, method in methods(name).items():
-        with mmfeataug.attach(model, [method.augmentation]) as handle:
-            step(model, batch)
+        handle = attach_to(model, method)
+        step(model, batch)
+        handle.detach()
         handles[title] = handle
     seconds, ratios = compare(model, batch, handles, rounds)
     return shares[EARLY].share, shares[classifier].share, seconds, ratios
@@ -119,4 +131,20 @@ def show(rounds: int, memory: bool, console: Console) -> None:
 
 def attach(model, name: str, title: str) -> None:
     """Attach the method of a row to the model."""
-    mmfeataug.attach(model, [methods(name)[title].augmentation])
+    attach_to(model, methods(name)[title])
+
+
+def attach_to(model, method: Method) -> AugmentedLoss:
+    """Attach a method, with modules of its own and a teacher where it needs them: a copy of the
+    model as it is now.
+    """
+    augmentation = AUGMENTATIONS.build({'_scope_': 'mmfeataug', **method.augmentation})
+    needs_teacher = getattr(augmentation, 'needs_teacher', False)
+    if needs_teacher:
+        teacher = copy.deepcopy(model).requires_grad_(False)
+        # Marked as driven: steps of the stock model would warn.
+        collect(declare(model, [method.augmentation]))
+    handle = mmfeataug.attach(model, [augmentation])
+    if needs_teacher:
+        handle.follow(teacher)
+    return handle

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -24,23 +25,38 @@ CONFIGS = sorted(
     if '_base_' not in path.parts
 )
 PLUGIN = [name for name in CONFIGS if 'custom_hooks' in (ROOT / 'configs' / name).read_text()]
+FINE_GRAINED = ('_cub', '_fgvc-aircraft', '_stanford-cars')
 FINE_TUNED = ('load_from', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 
 
 def long(name):
     """Whether others stand for it where time is short: the same with another depth or data set."""
     first = name.startswith(('afan/', 'baseline/', 'demo/'))
-    return 'r101' in name or not (first or 'bccd' in name or 'camvid' in name)
+    second = any(data in name for data in ('in1k', 'cifar100', 'tiny-imagenet', *FINE_GRAINED))
+    small = any(data in name for data in ('bccd', 'camvid', 'cifar', 'digits'))
+    return 'r101' in name or second or not (first or small)
 
 
-TRAINED = [pytest.param(name, marks=pytest.mark.slow) if long(name) else name for name in CONFIGS]
+def of_task(name):
+    """A case with the mark of its task."""
+    marks = [pytest.mark.slow] if long(name) else []
+    if any(data in name for data in ('cifar', 'in1k', 'digits', 'imagenet', *FINE_GRAINED)):
+        marks.append(pytest.mark.classification)
+    return pytest.param(name, marks=marks)
+
+
+LABELLED = ('CIFAR10', 'CIFAR100', 'ImageNet', 'CUB', 'FGVCAircraft', 'StanfordCars')
+TRAINED = [of_task(name) for name in CONFIGS]
 REAL_DATA = Path(os.environ.get('MMFEATAUG_DATA', ROOT.parent / 'shared' / 'data'))
 
 
 @pytest.fixture(autouse=True)
-def frameworks():
+def frameworks(request):
     pytest.importorskip('mmdet')
     pytest.importorskip('mmseg')
+    if request.node.get_closest_marker('classification'):
+        pytest.importorskip('torchvision')
+        pytest.importorskip('mmpretrain')
 
 
 @pytest.fixture(scope='session')
@@ -59,6 +75,9 @@ def data(tmp_path_factory):
             Image.fromarray(label).save(labels / f'{stem}.png')
     shutil.copytree(root / 'VOCdevkit' / 'VOC2007', root / 'bccd')
     (root / 'demo').symlink_to(root, target_is_directory=True)
+    folders = ('tiny-imagenet-200', 'CUB_200_2011', 'fgvc-aircraft-2013b', 'Stanford_Cars')
+    for name in ('digits', 'cifar10', 'cifar100', *folders):
+        (root / name).symlink_to(root / 'imagenet', target_is_directory=True)
     return root
 
 
@@ -67,11 +86,8 @@ def load(name):
 
 
 def build_model(cfg):
-    if cfg.default_scope == 'mmdet':
-        from mmdet.utils import register_all_modules
-    else:
-        from mmseg.utils import register_all_modules
-    register_all_modules(init_default_scope=False)
+    utils = import_module(f'{cfg.default_scope}.utils')
+    utils.register_all_modules(init_default_scope=False)
     init_default_scope(cfg.default_scope)
     return MODELS.build(cfg.model)
 
@@ -128,6 +144,16 @@ def shrink(cfg, data, work_dir):
             node['num'] = min(node['num'], 32)
         elif node.get('type') == 'SegDataPreProcessor':
             node['size'] = (64, 64)
+        elif node.get('type') in ('RandomResizedCrop', 'ResizeEdge', 'EfficientNetRandomCrop'):
+            node['scale'] = 64
+        elif node.get('type') in ('CenterCrop', 'EfficientNetCenterCrop'):
+            node['crop_size'] = 64
+        elif node.get('type') in LABELLED:
+            # drawn shapes, in the folders of ImageNet
+            node['data_prefix'] = 'train' if node.pop('split').startswith('train') else 'val'
+            node.update(type='CustomDataset', data_root=node['data_root'].rstrip('/'), indices=None)
+            if node['pipeline'][0]['type'] != 'LoadImageFromFile':
+                node['pipeline'].insert(0, dict(type='LoadImageFromFile'))
         if 'RBC' in node.get('classes', ()):
             node['classes'] = ('person', 'car', 'bus')
         if 'max_per_img' in node:
@@ -160,14 +186,20 @@ def test_builds(name):
     for augmentation in augmentations_of(cfg):
         at = augmentation.get('at', 'inputs')
         assert at == 'inputs' or at in modules
+        if 'compare' in augmentation:
+            assert augmentation.compare in modules
 
 
-@pytest.mark.parametrize('name', PLUGIN)
+@pytest.mark.parametrize('name', [of_task(name) for name in PLUGIN])
 def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
     baseline = base_of(name, tmp_path)._cfg_dict.to_dict()
     cfg = load(name)._cfg_dict.to_dict()
     assert 'custom_hooks' not in baseline
-    assert [hook['type'] for hook in cfg.pop('custom_hooks')] == ['mmfeataug.FeatureAugHook']
+    hooks = ['mmfeataug.FeatureAugHook']
+    if name.startswith('adautomix/'):
+        hooks.insert(0, 'mmfeataug.TeacherHook')
+        cfg['optim_wrapper'].pop('paramwise_cfg', None)
+    assert [hook['type'] for hook in cfg.pop('custom_hooks')] == hooks
     if cfg['model']['type'] == 'mmfeataug.AugmentedModel':
         cfg['model']['type'] = cfg['model'].pop('of')
         cfg['model'].pop('augmentations')
@@ -180,7 +212,9 @@ def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
     assert cfg == baseline
 
 
-@pytest.mark.parametrize('name', [name for name in PLUGIN if name.startswith(('afan/', 'demo/'))])
+@pytest.mark.parametrize(
+    'name', [of_task(name) for name in PLUGIN if name.startswith(('afan/', 'demo/'))]
+)
 def test_afan_weights(name):
     """They sum to 1, but for the rows that mirror the release's detection objective."""
     (hook,) = load(name).custom_hooks

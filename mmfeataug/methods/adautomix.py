@@ -134,7 +134,7 @@ class AdAutoMix(BatchAugmentation):
 
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Mixture, Mixture]:
         """Which samples are mixed in which shares: for the generator's loss, and for the
-        network's. Masks are the shares.
+        network's. Masks are the shares; ``batch`` is at least 2.
         """
         device = generator.device
         seed = int(torch.randint(2**31, (), generator=generator, device=device))
@@ -148,10 +148,15 @@ class AdAutoMix(BatchAugmentation):
             return drawn / drawn.sum()
 
         def mixture(share: np.ndarray) -> Mixture:
-            # The first part is the sample itself.
-            orders = [np.arange(batch), *(random.permutation(batch) for _ in range(count - 1))]
+            # The first part is the sample itself; the others are those that follow it by so many
+            # places in a random circle, so that no sample is mixed with itself.
+            circle, places = random.permutation(batch), np.arange(1, batch)
+            steps = random.choice(places, count - 1, replace=batch <= count - 1)
+            orders = np.tile(np.arange(batch), (count, 1))
+            for order, step in zip(orders[1:], steps, strict=True):
+                order[circle] = np.roll(circle, -step)
             lam = torch.tensor(share, dtype=torch.float32, device=device)
-            index = torch.tensor(np.stack(orders), device=device)
+            index = torch.tensor(orders, device=device)
             return Mixture(index, lam, lam.view(1, -1, 1, 1).expand(batch, -1, -1, -1))
 
         first = shares()

@@ -3,14 +3,18 @@
 
 from .curves import draw_curves
 from .features import draw_change, draw_copies, draw_rows, record
+from .mixing import draw_mixing, mixed_map, record_mixtures
 from .predictions import draw_predictions, render_prediction
 
 __all__ = [
     'draw_change',
     'draw_copies',
     'draw_curves',
+    'draw_mixing',
     'draw_predictions',
     'draw_rows',
+    'mixed_map',
     'record',
+    'record_mixtures',
     'render_prediction',
 ]

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 
 import mmfeataug
@@ -27,7 +25,7 @@ from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.visualization import features
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_common_arguments, load_config
+from common import add_common_arguments, build_model, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,34 +41,44 @@ def parse_args() -> argparse.Namespace:
 
 
 def build_batch(cfg, model, image: str, size: int, seed: int) -> tuple:
-    """Preprocessed inputs and samples: the image first, others from all over the set."""
+    """Preprocessed inputs, samples and the meta of the data set: the image first, others from all
+    over the set.
+    """
     torch.manual_seed(seed)
     np.random.seed(seed)
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
     dataset = loader.dataset
-    paths = [str(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
+    paths = [str(dataset.get_data_info(i).get('img_path')) for i in range(len(dataset))]
     found = [i for i, path in enumerate(paths) if path.endswith(image)]
     first = int(image) if re.fullmatch(r'\d+', image) else (found or [len(paths)])[0]
     if first >= len(paths):
         raise SystemExit(f'image={image!r}: the training set has {len(paths)} images, see its root')
     chosen = [(first + i * len(paths) // size) % len(paths) for i in range(size)]
     data = model.data_preprocessor(loader.collate_fn([dataset[i] for i in chosen]), True)
-    return data['inputs'], data['data_samples']
+    return data['inputs'], data['data_samples'], dataset.metainfo
+
+
+def train_pipeline(cfg) -> list:
+    """Steps of the training data, through data sets that wrap others."""
+    dataset = cfg.train_dataloader.dataset
+    while 'pipeline' not in dataset:
+        dataset = dataset.get('dataset') or dataset.datasets[0]
+    return dataset.pipeline
 
 
 def main() -> None:
     args = parse_args()
     cfg = load_config(args, ('train_dataloader',))
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+    model = build_model(cfg)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     entries = [a for hook in cfg.get('custom_hooks', []) for a in hook.get('augmentations') or ()]
     entries += collect(model)
     if not entries:
         raise SystemExit(f'{args.config} has no augmentations')
-    inputs, samples = build_batch(cfg, model, args.image, args.batch_size, args.seed)
-    is_rgb = cfg.model.data_preprocessor.get('bgr_to_rgb', False)
+    inputs, samples, _ = build_batch(cfg, model, args.image, args.batch_size, args.seed)
+    turned = [cfg.model.data_preprocessor.get(key) for key in ('bgr_to_rgb', 'to_rgb')]
+    is_rgb = any(turned) or not any('LoadImage' in t.type for t in train_pipeline(cfg))
 
     def pictures(batch: torch.Tensor) -> np.ndarray:
         raw = PixelScale(model).raw(batch.float()).movedim(1, -1).numpy(force=True)

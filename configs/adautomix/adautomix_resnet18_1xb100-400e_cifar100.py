@@ -1,0 +1,24 @@
+# Ours: two images, their shares known to the generator, mixtures like their parts.
+_base_ = '../baseline/resnet18_1xb100-400e_cifar100.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='ImageClassifier',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdAutoMix',
+            at='backbone.layer3',
+            channels=256,
+            compare='head.fc',
+            samples=2,
+            beta=0.3,
+            lam_concat=True,
+            weight=0.5,
+        ),
+    ],
+)
+# The generator gets no gradient where nothing is mixed.
+find_unused_parameters = True
+custom_hooks = [
+    dict(type='mmfeataug.TeacherHook', update_buffers=True),
+    dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
+]

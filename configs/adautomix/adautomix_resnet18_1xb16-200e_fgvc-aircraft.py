@@ -1,0 +1,26 @@
+# Ours: two images, their shares known to the generator, mixtures like their parts.
+_base_ = '../baseline/resnet18_1xb16-200e_fgvc-aircraft.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='ImageClassifier',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdAutoMix',
+            at='backbone.layer3',
+            channels=256,
+            compare='head.fc',
+            samples=2,
+            beta=0.3,
+            lam_concat=True,
+            weight=0.5,
+        ),
+    ],
+)
+# The generator gets no gradient where nothing is mixed.
+find_unused_parameters = True
+# 0.1 for the generator.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=100.0)}))
+custom_hooks = [
+    dict(type='mmfeataug.TeacherHook', end_momentum=1e-05, update_buffers=True),
+    dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
+]

@@ -1,0 +1,24 @@
+# Ours: two images, their shares known to the generator, mixtures like their parts.
+_base_ = '../baseline/resnet50_4xb64-100e_in1k.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='ImageClassifier',
+    augmentations=[
+        dict(
+            type='mmfeataug.AdAutoMix',
+            at='backbone.layer3',
+            channels=1024,
+            compare='head.fc',
+            samples=2,
+            beta=0.1,
+            lam_concat=True,
+            weight=0.5,
+        ),
+    ],
+)
+# The generator gets no gradient where nothing is mixed.
+find_unused_parameters = True
+custom_hooks = [
+    dict(type='mmfeataug.TeacherHook', end_momentum=1e-05, update_buffers=True),
+    dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
+]

@@ -1,0 +1,17 @@
+# The schedule of AdAutoMix's release.
+_base_ = [
+    'mmpretrain::_base_/models/resnet18_cifar.py',
+    'mmpretrain::_base_/datasets/cifar100_bs16.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+train_dataloader = dict(batch_size=100)
+model = dict(head=dict(num_classes=100))
+
+train_cfg = dict(by_epoch=True, max_epochs=400, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0001))
+param_scheduler = dict(
+    type='CosineAnnealingLR', T_max=400, eta_min=0.05, by_epoch=True, convert_to_iter_based=True
+)
+default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))

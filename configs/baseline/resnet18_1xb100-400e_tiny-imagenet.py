@@ -1,0 +1,16 @@
+# The schedule of AdAutoMix's release.
+_base_ = [
+    'mmpretrain::_base_/models/resnet18_cifar.py',
+    '../_base_/datasets/tiny-imagenet.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+model = dict(head=dict(num_classes=200))
+
+train_cfg = dict(by_epoch=True, max_epochs=400, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=0.0001))
+param_scheduler = dict(
+    type='CosineAnnealingLR', T_max=400, by_epoch=True, convert_to_iter_based=True
+)
+default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))

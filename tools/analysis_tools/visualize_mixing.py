@@ -1,0 +1,83 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What does the generator of masks do? Draws mixtures of AdAutoMix on a batch of the training data:
+each part under its mask, the mixed image and its targets.
+
+The checkpoint's weights are those of the teacher, as TeacherHook saves them; the generator is the
+one that was trained, not its average.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.runner import load_checkpoint
+
+import mmfeataug
+from mmfeataug.engine import PARTS
+from mmfeataug.methods import AdAutoMix
+from mmfeataug.methods.pixels import PixelScale
+from mmfeataug.models.wrappers import collect
+from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.visualization import draw_mixing, record_mixtures
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import add_common_arguments, build_model, load_config
+from visualize_features import build_batch, train_pipeline
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file with AdAutoMix')
+    parser.add_argument('checkpoint', help='of its model')
+    parser.add_argument('--out-dir', type=Path, help='of mixing.png; the work dir by default')
+    parser.add_argument('--batch', type=int, default=4, metavar='N', help='images in the batch')
+    parser.add_argument(
+        '--image', default='0', help='first image: index in the training set, or name of a file'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of crops, flips and draws')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def load_weights(model: torch.nn.Module, path: str) -> None:
+    """The teacher, with the generator that is being trained."""
+    checkpoint = load_checkpoint(model, path, map_location='cpu')
+    # EMAHook saves the average as the model, and the model as the average.
+    trained = {
+        key.removeprefix('module.'): value
+        for key, value in checkpoint.get('ema_state_dict', {}).items()
+        if key.startswith(f'module.{PARTS}.')
+    }
+    model.load_state_dict({**model.state_dict(), **trained})
+
+
+def main() -> None:
+    args = parse_args()
+    if args.batch < 2:
+        raise SystemExit(f'--batch {args.batch}: nothing is mixed; give at least 2 images')
+    cfg = load_config(args, ('train_dataloader',))
+    model = build_model(cfg)
+    entries = [{'_scope_': 'mmfeataug', **entry} for entry in collect(model)]
+    found = [a for a in map(AUGMENTATIONS.build, entries) if isinstance(a, AdAutoMix)]
+    if not found:
+        raise SystemExit(f'{args.config} declares no AdAutoMix in its model')
+    load_weights(model, args.checkpoint)
+    inputs, samples, meta = build_batch(cfg, model, args.image, args.batch, args.seed)
+    turned = [cfg.model.data_preprocessor.get(key) for key in ('bgr_to_rgb', 'to_rgb')]
+    is_rgb = any(turned) or not any('LoadImage' in t.type for t in train_pipeline(cfg))
+    raw = PixelScale(model).raw(inputs.float()).movedim(1, -1).numpy(force=True)
+    images = raw if is_rgb else np.ascontiguousarray(raw[..., ::-1])
+
+    mixtures = record_mixtures(found[0])
+    torch.manual_seed(args.seed)
+    with mmfeataug.attach(model, found[:1], seed=args.seed) as handle:
+        handle.follow(model)
+        model.loss(inputs, samples)
+    path = (args.out_dir or Path(cfg.work_dir)) / 'mixing.png'
+    print(draw_mixing(images, samples, mixtures[-1], path, meta))
+
+
+if __name__ == '__main__':
+    main()
