@@ -1,0 +1,71 @@
+# The release's L-ALFA: three steps at every place, half of the loss shared by the places, strengths
+# at a tenth of the learning rate. Its nine places are of a ResNet-56; these are ResNet-18's blocks.
+_base_ = '../baseline/resnet18_1xb128_cifar10.py'
+model = dict(
+    type='mmfeataug.AugmentedModel',
+    of='ImageClassifier',
+    augmentations=[
+        dict(
+            type='mmfeataug.LALFA',
+            at='backbone.layer1.0',
+            gamma=0.5 / 255,
+            steps=3,
+            weight=0.5 / 8,
+        ),
+        dict(
+            type='mmfeataug.LALFA',
+            at='backbone.layer1.1',
+            gamma=0.5 / 255,
+            steps=3,
+            weight=0.5 / 8,
+        ),
+        dict(
+            type='mmfeataug.LALFA',
+            at='backbone.layer2.0',
+            gamma=0.5 / 255,
+            steps=3,
+            weight=0.5 / 8,
+        ),
+        dict(
+            type='mmfeataug.LALFA',
+            at='backbone.layer2.1',
+            gamma=0.5 / 255,
+            steps=3,
+            weight=0.5 / 8,
+        ),
+        dict(
+            type='mmfeataug.LALFA',
+            at='backbone.layer3.0',
+            gamma=0.5 / 255,
+            steps=3,
+            weight=0.5 / 8,
+        ),
+        dict(
+            type='mmfeataug.LALFA',
+            at='backbone.layer3.1',
+            gamma=0.5 / 255,
+            steps=3,
+            weight=0.5 / 8,
+        ),
+        dict(
+            type='mmfeataug.LALFA',
+            at='backbone.layer4.0',
+            gamma=0.5 / 255,
+            steps=3,
+            weight=0.5 / 8,
+        ),
+        dict(
+            type='mmfeataug.LALFA',
+            at='backbone.layer4.1',
+            gamma=0.5 / 255,
+            steps=3,
+            weight=0.5 / 8,
+        ),
+    ],
+)
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=0.1, decay_mult=0.0)})
+)
+# Strengths get no gradient where a view is left out.
+find_unused_parameters = True
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5)]
