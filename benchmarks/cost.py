@@ -234,7 +234,8 @@ def peak_memory(name: str, variant: str) -> None:
 
 def measure_memory(name: str, variant: str) -> tuple[float, float]:
     """:func:`peak_memory` in a fresh process."""
-    command = [sys.executable, __file__, '--peak', name, variant]
+    size = map(str, MODELS[name][3])
+    command = [sys.executable, __file__, '--peak', name, variant, '--size', *size]
     return tuple(
         json.loads(
             subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
@@ -284,9 +285,14 @@ def main() -> None:
         '--budget', type=float, metavar='FACTOR', help='average of 60 steps under this budget'
     )
     parser.add_argument('--no-memory', action='store_true')
+    parser.add_argument(
+        '--size', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='of images; divisible by 32'
+    )
     parser.add_argument('--peak', nargs=2, metavar=('MODEL', 'VARIANT'), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.size:
+        MODELS.update({k: (*v[:3], tuple(args.size)) for k, v in MODELS.items()})
     if args.peak:
         peak_memory(*args.peak)
         return
