@@ -7,6 +7,7 @@ config needs no ``custom_imports``.
 """
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
@@ -19,6 +20,9 @@ declare_log_buffers()
 declare_operators()
 
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfeataug', locations=['mmfeataug.hooks'])
+LOOPS = Registry(
+    'loop', parent=MMENGINE_LOOPS, scope='mmfeataug', locations=['mmfeataug.evaluation']
+)
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope='mmfeataug', locations=['mmfeataug.models']
 )

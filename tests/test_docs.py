@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / 'docs' / 'methods.md'
-PAGES = [METHODS, *sorted((ROOT / 'configs').glob('*/README.md'))]
+PAGES = [*sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'configs').glob('*/README.md'))]
 
 
 def blocks(page):

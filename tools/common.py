@@ -71,6 +71,30 @@ def build_model(cfg: Config) -> torch.nn.Module:
     return revert_sync_batchnorm(MODELS.build(cfg.model)).train()
 
 
+def corrupt_images(loader: dict, scope: str | None, corruption: str, severity: int) -> None:
+    """Put a corruption behind the loading of images, in every data set of a dataloader's config.
+
+    Raises:
+        SystemExit: If a pipeline loads no image.
+    """
+    corrupt = dict(type='mmfeataug.Corrupt', corruption=corruption, severity=severity)
+    for dataset in _datasets(loader.get('dataset')):
+        pipeline = dataset.get('pipeline') or []
+        loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in str(t['type'])]
+        # A list of its own: data sets may share one.
+        if loads:
+            place = loads[0] + 1
+            dataset['pipeline'] = [*pipeline[:place], corrupt, *pipeline[place:]]
+        elif scope == 'mmpretrain':
+            # Sets like CIFAR bring their images along, in RGB.
+            dataset['pipeline'] = [dict(corrupt, rgb=True), *pipeline]
+        else:
+            raise SystemExit(
+                f'{corruption}: the pipeline of {dataset.get("type")} in the test dataloader has '
+                'no LoadImage... step to put the corruption behind'
+            )
+
+
 def close_processes() -> None:
     """At the end of a run: PyTorch's own threads may abort a process that leaves its group open."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -4,7 +4,7 @@
 import argparse
 import os.path as osp
 
-from common import add_common_arguments, close_processes, load_config
+from common import add_common_arguments, close_processes, corrupt_images, load_config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -68,18 +68,7 @@ def main() -> None:
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     if args.corruption:
         name, severity = args.corruption
-        corrupt = dict(type='mmfeataug.Corrupt', corruption=name, severity=int(severity))
-        pipeline = cfg.test_dataloader.dataset.get('pipeline') or []
-        loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in str(t.type)]
-        if loads:
-            pipeline.insert(loads[0] + 1, corrupt)
-        elif cfg.get('default_scope') == 'mmpretrain':
-            # Sets like CIFAR bring their images along, in RGB.
-            pipeline.insert(0, dict(corrupt, rgb=True))
-        else:
-            raise SystemExit(
-                '--corruption: test_dataloader.dataset.pipeline has no LoadImage... step'
-            )
+        corrupt_images(cfg.test_dataloader, cfg.get('default_scope'), name, int(severity))
     if args.aux_bn:
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
     if args.out:

@@ -1,7 +1,15 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Tensor maths of the methods: no state, no framework."""
 
-from .attack import interpolate, project_linf, signed_step
+from .attack import (
+    ascend,
+    interpolate,
+    l2_step,
+    project_l2,
+    project_linf,
+    signed_step,
+    uniform_in_ball,
+)
 from .consistency import feature_distance, prediction_divergence
 from .mixing import mean_inside, mix, weighted_cosine
 from .semantic import labels_from_gradient, semantic_direction
@@ -17,20 +25,24 @@ from .statistics import (
 
 __all__ = [
     'AXES',
+    'ascend',
     'channel_dim',
     'feature_distance',
     'interpolate',
+    'l2_step',
     'labels_from_gradient',
     'mean_inside',
     'mean_std',
     'mix',
     'perturb_statistics',
     'prediction_divergence',
+    'project_l2',
     'project_linf',
     'reinject_statistics',
     'replace_statistics',
     'semantic_direction',
     'signed_step',
     'statistic_dims',
+    'uniform_in_ball',
     'weighted_cosine',
 ]

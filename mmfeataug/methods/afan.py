@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import (
+    ascend,
     channel_dim,
     interpolate,
     project_linf,
@@ -163,18 +164,21 @@ class AFAN(FeatureAugmentation):
                 f + self._uniform(f, tail.generator) * (radius * unit)
                 for f, unit in zip(features, units, strict=True)
             ]
-        for step in range(self.steps):
-            if step or self.random_start or against:
-                _, gradients = tail(points, against)
-            points = [
+
+        def move(points: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
+            moved = [
                 signed_step(p, g, self.gamma * unit)
                 for p, g, unit in zip(points, gradients, units, strict=True)
             ]
-            if self.eps is not None:
-                points = [
-                    project_linf(p, f, self.eps * unit)
-                    for p, f, unit in zip(points, features, units, strict=True)
-                ]
+            if self.eps is None:
+                return moved
+            return [
+                project_linf(p, f, self.eps * unit)
+                for p, f, unit in zip(moved, features, units, strict=True)
+            ]
+
+        first = None if self.random_start or against else gradients
+        points = ascend(points, lambda p: tail(p, against)[1], move, self.steps, first)
         if self.unit == 'pixel':
             assert self._pixels is not None
             points = [self._pixels.preprocessed(self._pixels.raw(p).clamp(0, 255)) for p in points]

@@ -1,0 +1,231 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""A test loop under attack: the config's metrics over the strength of the attack."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import TestLoop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmfeataug.models.wrappers import collect
+from mmfeataug.registry import LOOPS
+from mmfeataug.visualization.surface import draw_strengths
+
+from .attacked_batch import Target
+from .attacks import make_attack
+from .base import Attack
+from .ground_truth import loaded_resized
+
+UNIT_OF = {'statistics': 'factor', 'swap': 'share'}
+
+
+@LOOPS.register_module()
+class AdversarialTestLoop(TestLoop):
+    """The config's test, once for each strength of an attack on its images or features.
+
+    The attack climbs the model's training loss, with batch norms and dropout in evaluation mode;
+    predictions are those of the stock model given the attacked image, or with the attacked feature
+    put in at the place. Strength 0 is the stock test. ``adversarial.json``, a table
+    (``.md``) and a curve of the first metric (``.png``) are written at the end.
+
+    Args:
+        runner, dataloader, evaluator: As the Runner gives them. The pipeline loads annotations.
+        attack: ``'pgd'``; ``'statistics'``: AdvBN's worst channel statistics; ``'swap'``:
+            statistics of other images of the batch.
+        at: ``'inputs'``, or the dotted path of a module.
+        side: ``'output'`` or ``'input'`` of it.
+        eps: Strengths, in ``unit`` for ``'pgd'``; bounds of AdvBN's factors; shares of a swap.
+        steps: None: 10, or AdvBN's 6.
+        step_size: None: ``2.5 * eps / steps``, or AdvBN's 0.2.
+        norm: ``'linf'`` or ``'l2'``.
+        unit: ``'pixel'`` at ``'inputs'``, ``'std'`` or ``'absolute'`` elsewhere; None: the first.
+        against: Words in the names of the terms of the loss that are attacked; empty: all.
+        random_start: Of PGD.
+        seed: Of random starts, by image, and of what losses draw, by batch.
+        out_dir: Folder of the results; None: the work directory.
+        fp16: Has to be False.
+
+    Raises:
+        ValueError, TypeError: For settings that cannot be.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        *,
+        attack: str = 'pgd',
+        at: str = 'inputs',
+        side: str = 'output',
+        eps: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),
+        steps: int | None = None,
+        step_size: float | None = None,
+        norm: str = 'linf',
+        unit: str | None = None,
+        against: Sequence[str] = (),
+        random_start: bool = True,
+        seed: int = 0,
+        out_dir: str | None = None,
+        fp16: bool = False,
+    ) -> None:
+        if fp16:
+            raise ValueError('fp16=True: attacks are made in float32; set fp16=False')
+        pgd: dict[str, Any] = {}
+        if attack == 'pgd':
+            unit = unit or ('pixel' if at == 'inputs' else 'std')
+            pgd = dict(norm=norm, unit=unit, against=against, random_start=random_start)
+        elif against or unit:
+            raise ValueError(
+                f'against={against!r}, unit={unit!r}: these are settings of pgd, not of {attack!r}'
+            )
+        options = dict(at=at, side=side, steps=steps, step_size=step_size, **pgd)
+        # Each is made here, so that wrong settings show before the data is read.
+        self.attacks: dict[float, Attack] = {
+            float(e): make_attack(attack, float(e), **options)  # type: ignore[arg-type]
+            for e in eps
+        }
+        if not self.attacks:
+            raise ValueError('eps=(): give at least one strength')
+        super().__init__(runner, dataloader, evaluator)
+        self.settings = dict(
+            attack=attack,
+            at=at,
+            side=side,
+            norm=pgd.get('norm'),
+            steps=getattr(next(iter(self.attacks.values())), 'steps', 0),
+            step_size=step_size if attack != 'statistics' else (step_size or 0.2),
+            against=list(against),
+            seed=seed,
+            unit=pgd.get('unit', UNIT_OF.get(attack)),
+            random_start=random_start if attack == 'pgd' else None,
+        )
+        self.out_dir = Path(out_dir or runner.work_dir)
+        model = runner.model
+        self.model: Any = model.module if is_model_wrapper(model) else model
+        # Nothing is trained: no word about augmentations that nobody drives.
+        collect(self.model)
+        resized = loaded_resized(self.dataloader.dataset)
+        self._target = Target(self.model, at, side, seed, resized)
+        self._loss = torch.zeros(2, dtype=torch.float64)
+
+    def run(self) -> dict:
+        """The metrics of the last strength, as a test loop returns them."""
+        self.runner.call_hook('before_test')
+        curve = []
+        with _progress() as progress:
+            task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
+            for eps, attack in self.attacks.items():
+                progress.update(task, description=f'eps {eps:g}')
+                self.runner.call_hook('before_test_epoch')
+                self.runner.model.eval()
+                self._loss.zero_()
+                for idx, data_batch in enumerate(self.dataloader):
+                    self.run_iter(idx, data_batch, attack, clean=not eps)
+                    progress.advance(task)
+                metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
+                self.runner.call_hook('after_test_epoch', metrics=metrics)
+                all_reduce(self._loss)
+                loss, count = self._loss.tolist()
+                values = {name: float(value) for name, value in metrics.items()}
+                point = dict(eps=eps, metrics=values, loss=loss / max(count, 1))
+                curve.append({**point, 'step_size': getattr(attack, 'step_size', None)})
+        self.runner.call_hook('after_test')
+        if is_main_process():
+            self._write(curve)
+        return metrics
+
+    def run_iter(self, idx: int, data_batch: Any, attack: Attack, clean: bool) -> None:  # type: ignore[override]
+        """One batch.
+
+        Args:
+            idx: Of the batch.
+            data_batch: As the data loader gives it.
+            attack: What is done to it.
+            clean: Do nothing: the stock test.
+        """
+        self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
+        data = self.model.data_preprocessor(data_batch, False)
+        inputs, samples = data['inputs'], data['data_samples']
+        with self._target.open(inputs, samples) as batch:
+            features = batch.features if clean else batch.attack(attack)
+            loss = batch.loss_at(features, attack)
+            if not clean:
+                outputs = batch.predict(features)
+        if clean:
+            with torch.no_grad():
+                outputs = self.model(**data, mode='predict')
+        self._loss += torch.tensor([loss * len(samples), len(samples)], dtype=torch.float64)
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook(
+            'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
+        )
+
+    def _write(self, curve: list[dict[str, Any]]) -> None:
+        cfg = self.runner.cfg
+        head = dict(
+            config=str(cfg.filename or ''),
+            checkpoint=str(getattr(self.runner, '_load_from', None) or cfg.get('load_from') or ''),
+            task=_task(self.model),
+        )
+        result = {**head, **self.settings, 'curve': curve}
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        path = self.out_dir / 'adversarial.png'
+        (self.out_dir / 'adversarial.json').write_text(json.dumps(result, indent=2) + '\n')
+        table = markdown(result)
+        (self.out_dir / 'adversarial.md').write_text(table)
+        metric = next(iter(curve[0]['metrics']), None)
+        if metric is not None:
+            points = [p for p in curve if metric in p['metrics']]
+            line = [p['eps'] for p in points], [p['metrics'][metric] for p in points]
+            label = f'eps ({_unit(result)}) of {result["attack"]} at {result["at"]}'
+            draw_strengths({Path(head['config']).stem: line}, path, label, metric)
+        self.runner.logger.info('%s\n%s', self.out_dir / 'adversarial.json', table)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """A table of one row a strength.
+
+    Args:
+        result: As ``adversarial.json`` holds it.
+    """
+    names = list(result['curve'][0]['metrics'])
+    lines = [
+        f'{result["attack"]} at `{result["at"]}`, {result["steps"]} steps, seed {result["seed"]}',
+        '',
+        f'| eps ({_unit(result)}) | {" | ".join(names)} | attacked loss |',
+        '|---' * (len(names) + 2) + '|',
+    ]
+    for point in result['curve']:
+        # A metric may be missing where nothing is predicted any more.
+        values = [point['metrics'].get(name, float('nan')) for name in names]
+        cells = [f'{point["eps"]:g}', *(f'{v:.4g}' for v in values), f'{point["loss"]:.4g}']
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _unit(result: dict[str, Any]) -> str:
+    return ', '.join(filter(None, (result['unit'], result['norm'])))
+
+
+def _task(model: Any) -> str:
+    tasks = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
+    packages = (c.__module__.partition('.')[0] for c in type(model).__mro__)
+    return next((tasks[p] for p in packages if p in tasks), 'unknown')
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not is_main_process(),
+    )

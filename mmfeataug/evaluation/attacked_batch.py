@@ -1,0 +1,241 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""A test batch under attack: its training loss as a function of what passes a place, and the stock
+predictions from there.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmfeataug.engine import FeatureTransform, Tail, Tap, TapError
+from mmfeataug.engine.batch import Batch
+from mmfeataug.engine.guards import RandomState
+from mmfeataug.engine.loss_state import LossState
+from mmfeataug.engine.losses import detached
+from mmfeataug.engine.tail import Place, TailRunner
+
+from .base import Attack, Images
+from .ground_truth import for_loss
+
+
+class Target:
+    """A place of a model to attack it at. Lives as long as an evaluation.
+
+    Args:
+        model: A detector, segmentor or classifier of OpenMMLab, without a wrapper.
+        at: A dotted path, or ``'inputs'``.
+        side: ``'output'`` or ``'input'`` of that module.
+        seed: Of random starts, and of what losses draw (samplers of RoIs).
+        resized: Whether ground truth is in coordinates of the resized image; see
+            :func:`for_loss`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        at: str = 'inputs',
+        side: str = 'output',
+        seed: int = 0,
+        resized: bool = False,
+    ) -> None:
+        self.model, self.seed, self.resized = model, seed, resized
+        self.place = Place(Tap(model, at, side))
+        # Another one for predictions: other modules run before the tap.
+        self.outlet = Tap(model, at, side)
+        self.loss_state = LossState(model)
+
+    @contextmanager
+    def open(self, inputs: Tensor, samples: Sequence[Any]) -> Iterator['AttackedBatch']:
+        """One batch, under attack within this context; afterwards nothing of the model and of the
+        random streams has changed.
+
+        Args:
+            inputs: Images as the data preprocessor leaves them in a test.
+            samples: Likewise.
+        """
+        streams, before = RandomState(), self.loss_state.save()
+        images = Images.of(samples, self.seed)
+        truth = for_loss(samples, inputs, self.model, self.resized)
+        try:
+            with as_in_training(self.model):
+                _set_streams(images.key(images.names))
+                batch = AttackedBatch(self, inputs, samples, truth, images, before)
+                before, _ = self.loss_state.learn(before, self.loss_state.save())
+                batch.prepare(before)
+                yield batch
+        finally:
+            self.loss_state.restore(before)
+            streams.restore()
+
+
+class AttackedBatch:
+    """The loss of one batch, from a place on; made by :meth:`Target.open`.
+
+    Attributes:
+        features: What passes the place and moves the loss, clean.
+        gradients: Of the whole loss toward them.
+        loss: The whole loss, clean.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        inputs: Tensor,
+        samples: Sequence[Any],
+        truth: Sequence[Any],
+        images: Images,
+        state: Any,
+    ) -> None:
+        self._target, self._inputs, self._samples = target, inputs, samples
+        self.images = images
+        model, tap = target.model, target.place.tap
+        self._batch = Batch(model.loss, inputs, (list(truth),), {})
+        with torch.enable_grad(), tap.record() as recording:
+            given = inputs if tap.module is not None else recording.capture(inputs)
+            losses = self._batch.loss(given)
+        if not recording.fired:
+            raise tap.silent()
+        total = model.parse_losses(losses)[0]
+        found = torch.autograd.grad(total, recording.handles, allow_unused=True)
+        recording.release()
+        movable = [i for i, g in enumerate(found) if g is not None]
+        if not movable:
+            raise TapError(
+                f'at={tap.at!r}: the training loss does not depend on what passes this tap; '
+                'choose a module on the way to the loss'
+            )
+        self._clean = detached(losses)
+        self._tail = TailRunner(
+            model, target.place, recording, movable, self._batch, target.loss_state, state, 1.0
+        )
+        self.features = [f.float() for f in self._tail.clean]
+        self.gradients = [g.float() for g in found if g is not None]
+        self.loss = float(total.detach())
+
+    def prepare(self, state: Any) -> None:
+        """Settle how the loss is run again; ``state`` is how the losses' own was before."""
+        self._tail.state = state
+        self._tail.verify(self._clean, strict=False)
+
+    def attack(self, attack: Attack) -> list[Tensor]:
+        """The attacked features."""
+        attack.images = self.images
+        attack.bind(self._target.model)
+        evaluate = partial(self._tail.evaluate, augmentation=attack)
+        tail = Tail(evaluate, torch.Generator())
+        (view,) = attack.views(self.features, self.gradients, tail)
+        return [f.detach() for f in view.features]
+
+    def loss_at(self, features: Sequence[Tensor], attack: Attack) -> float:
+        """Sum of the attacked terms of the loss."""
+        words = getattr(attack, 'against', ())
+        return float(self._tail.evaluate(features, attack, words)[0])
+
+    @torch.no_grad()
+    def total_at(self, features: Sequence[Tensor]) -> float:
+        """The whole loss, without a gradient."""
+        losses = self._tail.losses(features, 'eval', grad=False)
+        return float(self._tail.total(losses))
+
+    @torch.no_grad()
+    def predict(self, features: Sequence[Tensor]) -> list[Any]:
+        """What the stock ``predict`` returns if these features pass the place.
+
+        Raises:
+            TapError: If other features pass there in a prediction than in the loss.
+        """
+        target = self._target
+        model, outlet = target.model, target.outlet
+        with as_in_test(model):
+            stock = Batch(partial(model, mode='predict'), self._inputs, (list(self._samples),), {})
+            if outlet.module is None:
+                (images,) = features
+                return stock.loss(images.to(self._inputs.dtype))  # type: ignore[return-value]
+            with outlet.record() as recording:
+                stock.loss(self._inputs)
+            passed = recording.features
+            expected = self._tail.recording.features
+            if not _alike(passed, expected):
+                raise TapError(
+                    f'at={outlet.at!r}: what passes there in a prediction '
+                    f'({_shapes(passed)}) is not what passes there in the training loss '
+                    f'({_shapes(expected)}), so features attacked in the one have no place in the '
+                    'other (RoI heads, windows of slide inference): choose a place of the backbone '
+                    'or the neck'
+                )
+            for i, feature in zip(self._tail.movable, features, strict=True):
+                passed[i] = feature.to(passed[i].dtype)
+            # The prefix is run again: exact, and one pass beside many of the attack.
+            with outlet.replay(recording, passed, _nothing, memoize=False):
+                return stock.loss(self._inputs)  # type: ignore[return-value]
+
+
+@contextmanager
+def as_in_training(model: nn.Module) -> Iterator[None]:
+    """Within this context modules are in training mode, because heads compute other things for a
+    loss than for predictions, but for those that draw or look at the batch: batch norms, all kinds
+    of dropout, and augmentations that are layers.
+    """
+    with _flags(model):
+        for module in model.modules():
+            module.training = not _is_noisy(module)
+        yield
+
+
+@contextmanager
+def as_in_test(model: nn.Module) -> Iterator[None]:
+    """Within this context all modules are in evaluation mode."""
+    with _flags(model):
+        for module in model.modules():
+            module.training = False
+        yield
+
+
+@contextmanager
+def _flags(model: nn.Module) -> Iterator[None]:
+    # Not by train(): models freeze parameters there.
+    flags = [(m, m.training) for m in model.modules()]
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def _is_noisy(module: nn.Module) -> bool:
+    if isinstance(module, (_BatchNorm, nn.modules.dropout._DropoutNd)):
+        return True
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    if any(isinstance(getattr(h, '__self__', None), FeatureTransform) for h in hooks):
+        return True
+    # Attention layers, DropPath and others that drop by themselves; heads only note the rate.
+    drops = any('drop' in k and isinstance(v, float) and v for k, v in vars(module).items())
+    return (drops and not hasattr(module, 'loss')) or 'Drop' in type(module).__name__
+
+
+def _set_streams(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def _alike(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x.float(), y.float(), rtol=1e-3, atol=1e-4)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _shapes(features: Sequence[Tensor]) -> str:
+    return ', '.join('x'.join(map(str, f.shape)) for f in features) or 'nothing'
+
+
+def _nothing() -> None:
+    pass

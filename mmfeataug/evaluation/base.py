@@ -1,0 +1,105 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What attacks of an evaluation share: the images of a batch, and their kind."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmfeataug.engine import FeatureAugmentation
+from mmfeataug.functional import uniform_in_ball
+
+
+@dataclass
+class Images:
+    """The images of a batch, for draws and borders that do not depend on the batch.
+
+    Attributes:
+        names: One an image: what a draw is seeded by beside ``seed``.
+        shapes: Height and width in pixels, without padding.
+        seed: Of the evaluation.
+    """
+
+    names: list[str]
+    shapes: list[tuple[int, int]]
+    seed: int
+
+    @classmethod
+    def of(cls, samples: Sequence[Any], seed: int) -> 'Images':
+        """Of data samples.
+
+        Raises:
+            ValueError: If a sample says neither its path nor its number.
+        """
+        names, shapes = [], []
+        for sample in samples:
+            meta = sample.metainfo
+            found = [meta[k] for k in ('img_path', 'img_id', 'sample_idx') if k in meta]
+            if not found:
+                raise ValueError(
+                    "random starts are seeded by an image's img_path, img_id or sample_idx, and "
+                    f'the data sample has {sorted(meta)}: add one to meta_keys of the Pack... step'
+                )
+            # Without the folder: the same images elsewhere get the same draws.
+            names.append(os.path.basename(str(found[0])))
+            shapes.append(tuple(meta.get('img_shape', (1 << 30, 1 << 30))[:2]))
+        return cls(names, shapes, seed)
+
+    def key(self, names: Sequence[str]) -> int:
+        """Seed in [0, 2**32)."""
+        text = '|'.join([str(self.seed), *names])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
+
+    def draw(self, like: Tensor, norm: str, pixels: bool) -> Tensor:
+        """Uniform draws from unit balls, one a sample of ``like``.
+
+        Args:
+            like: ``(N, ...)``. With another number of rows than images there is one draw for all.
+            norm: Of the balls.
+            pixels: Whether ``like`` are the images, whose padding gets 0.
+        """
+        if len(like) != len(self.names):
+            rows = [(like, self.names)]
+        else:
+            rows = [(row, [name]) for row, name in zip(like, self.names, strict=True)]
+        out = torch.zeros_like(like)
+        targets = [out] if len(rows) == 1 and rows[0][0] is like else list(out)
+        for i, (target, (row, names)) in enumerate(zip(targets, rows, strict=True)):
+            if pixels:
+                height, width = self.shapes[i]
+                row, target = row[..., :height, :width], target[..., :height, :width]
+            generator = torch.Generator().manual_seed(self.key(names))
+            target.copy_(uniform_in_ball(row, norm, generator))
+        return out
+
+    def inside(self, like: Tensor) -> Tensor:
+        """1 at pixels, 0 at padding; ``(N, 1, H, W)``."""
+        mask = torch.zeros_like(like[:, :1])
+        for i, (height, width) in enumerate(self.shapes):
+            mask[i, :, :height, :width] = 1
+        return mask
+
+
+class Attack(FeatureAugmentation):
+    """Base of attacks for evaluation: one view, batch norms in evaluation mode.
+
+    Args:
+        at, side: See :class:`FeatureAugmentation`.
+
+    Attributes:
+        images: Of the current batch; set before :meth:`views`.
+    """
+
+    images: Images
+
+    def __init__(self, *, at: str, side: str = 'output') -> None:
+        super().__init__(at=at, side=side, bn='eval')
+
+    @property
+    def active(self) -> bool:
+        """An attack of strength 0 is not made at all."""
+        return True

@@ -1,0 +1,149 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Tables of robustness as files and for the eye."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .robustness import mean
+
+JSON, CSV, MARKDOWN = 'robustness.json', 'robustness.csv', 'robustness.md'
+
+
+def read_table(path: str | os.PathLike) -> dict[str, Any]:
+    """A table that :func:`write_table` wrote.
+
+    Raises:
+        ValueError: If the file is none.
+    """
+    try:
+        table = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON file: {error}') from error
+    needed = ('config', 'checkpoint', 'task', 'metrics', 'clean', 'corrupted')
+    missing = [key for key in needed if not isinstance(table, dict) or key not in table]
+    if missing:
+        raise ValueError(f'{path} is no table of robustness: it has no {", ".join(missing)}')
+    return table
+
+
+def write_table(table: Mapping[str, Any], folder: str | os.PathLike) -> None:
+    """Write ``robustness.json``, ``.csv`` and ``.md``, each at once or not at all.
+
+    Args:
+        table: As :func:`~mmfeataug.evaluation.complete` returns it.
+        folder: Made if missing.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # JSON is replaced last: what a resumed run reads is never ahead of the other two.
+    texts = {
+        CSV: to_csv(table),
+        MARKDOWN: to_markdown(table),
+        JSON: json.dumps(table, indent=2, allow_nan=False) + '\n',
+    }
+    for name, text in texts.items():
+        _replace(folder / name, text)
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f'.{path.name}.{os.getpid()}')
+    with draft.open('w', encoding='utf-8', newline='') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def to_csv(table: Mapping[str, Any]) -> str:
+    """One line a condition, clean first, one column a metric; empty where it is undefined."""
+    metrics = table['metrics']
+    lines = [('clean', 0, table['clean'])]
+    for name, by_severity in table['corrupted'].items():
+        lines += [(name, int(severity), scores) for severity, scores in by_severity.items()]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    writer.writerow(['corruption', 'severity', *metrics])
+    for name, severity, scores in lines:
+        values = (scores[metric] for metric in metrics)
+        writer.writerow([name, severity, *('' if v is None else repr(v) for v in values)])
+    return out.getvalue()
+
+
+def main_metric(table: Mapping[str, Any]) -> str:
+    """The one that a reader looks for first."""
+    endings = ('mAP', 'mIoU', 'top1')
+    return next((m for m in table['metrics'] if m.endswith(endings)), table['metrics'][0])
+
+
+def rows(table: Mapping[str, Any], metric: str) -> list[list[str]]:
+    """Header, a line for each corruption, and the means; a column for each severity, and means.
+
+    Means at the end are those of ``summary``: without the extra corruptions, if others are there.
+    """
+    severities = sorted({s for by in table['corrupted'].values() for s in by}, key=int)
+    show = _format(table, metric)
+    lines = [['corruption', *severities, 'mean']]
+    for name, by_severity in table['corrupted'].items():
+        values = [by_severity.get(severity, {}).get(metric) for severity in severities]
+        lines.append([name, *map(show, values), show(mean(values))])
+    summary = table['summary'][metric]
+    means = (summary['severities'].get(severity) for severity in severities)
+    return [*lines, ['mean', *map(show, means), show(summary['mPC'])]]
+
+
+def summary_rows(table: Mapping[str, Any]) -> list[list[str]]:
+    """Header, and a line for each metric: P, mPC, rPC and the families' means."""
+    families = list(next(iter(table['summary'].values()))['families'])
+    lines: list[list[str]] = [['metric', 'P', 'mPC', 'rPC', *families]]
+    for metric, summary in table['summary'].items():
+        show = _format(table, metric)
+        means = map(show, summary['families'].values())
+        lines.append([metric, show(summary['P']), show(summary['mPC']), _ratio(summary), *means])
+    return lines
+
+
+def summary_line(table: Mapping[str, Any], metric: str) -> str:
+    """The metric in one line."""
+    summary, show = table['summary'][metric], _format(table, metric)
+    line = f'P {show(summary["P"])}, mPC {show(summary["mPC"])}, rPC {_ratio(summary)}'
+    error = ((table['mCE'] or {}).get('metrics') or {}).get(metric, {})
+    if error.get('mCE') is not None:
+        line += f', mCE {error["mCE"]:.3f} of {table["mCE"]["reference"]["config"]}'
+    elif error.get('mean_error') is not None:
+        line += f', mean error {show(error["mean_error"])} (not divided by a reference)'
+    return line
+
+
+def to_markdown(table: Mapping[str, Any]) -> str:
+    """A table for each metric, one with all summaries, and the notes."""
+    parts = [f'# Robustness of {table["config"]}', f'Checkpoint: `{table["checkpoint"]}`']
+    if table['metrics']:
+        parts.append(_markdown(summary_rows(table)))
+    for metric in table['metrics'] if table['corrupted'] else []:
+        parts += [f'## {metric}', _markdown(rows(table, metric)), summary_line(table, metric)]
+    if table['notes']:
+        parts += ['## Notes', '\n'.join(f'- {note}' for note in table['notes'])]
+    return '\n\n'.join(parts) + '\n'
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    head, *body = lines
+    rule = ['---', *['---:'] * (len(head) - 1)]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (head, rule, *body))
+
+
+def _format(table: Mapping[str, Any], metric: str) -> Callable[[float | None], str]:
+    """Two decimals for percents, four for parts of 1."""
+    values = [table['clean'].get(metric)]
+    values += [s.get(metric) for by in table['corrupted'].values() for s in by.values()]
+    decimals = 4 if all(value is None or abs(value) <= 1 for value in values) else 2
+    return lambda value: '-' if value is None else f'{value:.{decimals}f}'
+
+
+def _ratio(summary: Mapping[str, Any]) -> str:
+    return '-' if summary['rPC'] is None else f'{summary["rPC"]:.3f}'

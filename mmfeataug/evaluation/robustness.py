@@ -1,0 +1,240 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Figures of robustness as functions of tables; nothing here knows models or images."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+FAMILIES: dict[str, tuple[str, ...]] = dict(
+    noise=('gaussian_noise', 'shot_noise', 'impulse_noise'),
+    blur=('defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'),
+    weather=('snow', 'frost', 'fog', 'brightness'),
+    digital=('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
+    extra=('speckle_noise', 'gaussian_blur', 'spatter', 'saturate'),
+)
+"""As in ImageNet-C, whose authors call brightness weather and contrast digital."""
+
+ALL = tuple(name for family in FAMILIES.values() for name in family)
+BENCHMARK = tuple(name for name in ALL if name not in FAMILIES['extra'])
+"""The 15 that published means are over."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+Scores = Mapping[str, float | None]
+"""Metric to value; ``None`` where a metric is undefined."""
+
+Corrupted = Mapping[str, Mapping[str, Scores]]
+"""Corruption to severity (as a string, as in JSON) to scores."""
+
+
+def select_corruptions(names: Iterable[str]) -> list[str]:
+    """Names of corruptions and of groups of them, as corruptions in the order of ``ALL``.
+
+    Args:
+        names: Any of ``ALL``, the families, ``'benchmark'`` and ``'all'``.
+
+    Raises:
+        ValueError: If a name is none of these; the message has the nearest ones.
+    """
+    groups = {**FAMILIES, 'benchmark': BENCHMARK, 'all': ALL, **{name: (name,) for name in ALL}}
+    chosen: set[str] = set()
+    for name in names:
+        if name not in groups:
+            near = difflib.get_close_matches(name, groups, n=3, cutoff=0.4) or groups
+            raise ValueError(f'corruption {name!r} is unknown: did you mean {", ".join(near)}?')
+        chosen.update(groups[name])
+    return [name for name in ALL if name in chosen]
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of those that are numbers, the same in any order; ``None`` if there is none."""
+    numbers = [value for value in values if value is not None and math.isfinite(value)]
+    return math.fsum(numbers) / len(numbers) if numbers else None
+
+
+def counted(corrupted: Corrupted) -> list[str]:
+    """The corruptions that means are over: the benchmark's, or the extra ones if alone."""
+    return [name for name in corrupted if name in BENCHMARK] or list(corrupted)
+
+
+def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any]:
+    """Compute mPC and rPC of `Benchmarking Robustness in Object Detection`_ for one metric.
+
+    Args:
+        clean: Scores on clean images.
+        corrupted: Scores on corrupted ones.
+        metric: Which of them.
+
+    Returns:
+        ``P`` on clean images, ``mPC`` (mean over corruptions of the mean over severities), ``rPC``
+        (the part of P that is left), ``families`` (mPC within each) and ``severities`` (mean over
+        corruptions at each). ``None`` where nothing is defined.
+
+    .. _Benchmarking Robustness in Object Detection: https://arxiv.org/abs/1907.07484
+    """
+    by_name = {
+        name: mean(scores.get(metric) for scores in by_severity.values())
+        for name, by_severity in corrupted.items()
+    }
+    names = counted(corrupted)
+    severities = sorted({severity for name in names for severity in corrupted[name]}, key=int)
+    performance, corrupted_mean = mean([clean.get(metric)]), mean(by_name[name] for name in names)
+    return dict(
+        P=performance,
+        mPC=corrupted_mean,
+        rPC=corrupted_mean / performance if performance and corrupted_mean is not None else None,
+        families={
+            family: mean(by_name.get(name) for name in members)
+            for family, members in FAMILIES.items()
+            if any(name in corrupted for name in members)
+        },
+        severities={
+            severity: mean(corrupted[name].get(severity, {}).get(metric) for name in names)
+            for severity in severities
+        },
+    )
+
+
+def corruption_error(
+    corrupted: Corrupted, metric: str, reference: Corrupted | None = None, full: float = 100.0
+) -> dict[str, Any]:
+    """Mean corruption error of ImageNet-C (https://arxiv.org/abs/1903.12261, section 3.1).
+
+    The error is ``full`` minus the metric. For each corruption errors are added up over severities
+    and divided by those of the reference; severities that one of the two lacks are left out of both
+    sums.
+
+    Args:
+        corrupted: Scores in [0, ``full``], more is better.
+        metric: Which of them.
+        reference: Scores of the model that has mCE 1, as AlexNet has in the paper.
+        full: The metric of a perfect model.
+
+    Returns:
+        ``mCE`` and its terms ``CE`` as ratios; without a reference ``mean_error`` and its terms
+        ``errors``, in the unit of the metric. ``None`` where the reference makes no error, or
+        nothing is defined.
+    """
+    terms: dict[str, float | None] = {}
+    for name, by_severity in corrupted.items():
+        own = {s: _error(scores, metric, full) for s, scores in by_severity.items()}
+        if reference is None:
+            terms[name] = mean(own.values())
+            continue
+        theirs = {s: _error(v, metric, full) for s, v in reference.get(name, {}).items()}
+        pairs = [(a, theirs.get(s)) for s, a in own.items() if a is not None]
+        both = [(a, b) for a, b in pairs if b is not None]
+        total = math.fsum(b for _, b in both)
+        terms[name] = math.fsum(a for a, _ in both) / total if total else None
+    value = mean(terms[name] for name in counted(corrupted))
+    if reference is None:
+        return dict(mean_error=value, errors=terms)
+    return dict(mCE=value, CE=terms)
+
+
+def _error(scores: Scores, metric: str, full: float) -> float | None:
+    value = mean([scores.get(metric)])
+    return None if value is None else full - value
+
+
+def complete(
+    table: Mapping[str, Any],
+    wanted: Sequence[tuple[str, int]] = (),
+    reference: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Fill in what follows from the scores of a table.
+
+    Args:
+        table: With ``task``, ``clean`` and ``corrupted``.
+        wanted: All conditions that the table will have, to say what is missing yet.
+        reference: Table of the model that mCE is relative to.
+
+    Returns:
+        The table with corruptions and severities in order, every condition with every metric,
+        ``metrics``, ``summary``, ``mCE`` and ``notes``.
+    """
+    every = [table['clean'], *(s for by in table['corrupted'].values() for s in by.values())]
+    metrics = list(dict.fromkeys(name for scores in every for name in scores))
+    clean = _filled(table['clean'], metrics)
+    corrupted = {
+        name: {
+            severity: _filled(table['corrupted'][name][severity], metrics)
+            for severity in sorted(table['corrupted'][name], key=int)
+        }
+        for name in ALL
+        if table['corrupted'].get(name)
+    }
+    return {
+        **table,
+        'metrics': metrics,
+        'clean': clean,
+        'corrupted': corrupted,
+        'summary': {metric: summarise(clean, corrupted, metric) for metric in metrics},
+        'mCE': _errors(table['task'], metrics, corrupted, reference),
+        'notes': [
+            *_unfinished(corrupted, wanted),
+            *_scope(corrupted),
+            *_undefined(clean, corrupted, metrics),
+        ],
+    }
+
+
+def _filled(scores: Scores, metrics: Sequence[str]) -> dict[str, float | None]:
+    return {metric: mean([scores.get(metric)]) for metric in metrics}
+
+
+def _errors(
+    task: str, metrics: Sequence[str], corrupted: Corrupted, reference: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    accuracies = [metric for metric in metrics if metric.startswith('accuracy/top')]
+    if task != 'classification' or not accuracies:
+        return None
+    scores = None if reference is None else reference['corrupted']
+    return dict(
+        reference=reference and dict(config=reference['config'], P=reference['clean']),
+        metrics={metric: corruption_error(corrupted, metric, scores) for metric in accuracies},
+    )
+
+
+def _unfinished(corrupted: Corrupted, wanted: Sequence[tuple[str, int]]) -> list[str]:
+    missing = [1 for name, severity in wanted if str(severity) not in corrupted.get(name, {})]
+    if not missing:
+        return []
+    return [f'unfinished: {len(missing)} of {len(wanted)} corrupted conditions are missing']
+
+
+def _scope(corrupted: Corrupted) -> list[str]:
+    if not corrupted:
+        return []
+    names = counted(corrupted)
+    full = [name for name in names if len(corrupted[name]) == len(SEVERITIES)]
+    notes = []
+    if set(full) != set(BENCHMARK):
+        severities = sorted({s for name in names for s in corrupted[name]}, key=int)
+        notes.append(
+            f'mPC is over {", ".join(names)} at severity {", ".join(severities)}: published values '
+            'are over 15 corruptions at 5 severities'
+        )
+    beside = [name for name in corrupted if name not in names]
+    if beside:
+        notes.append(f'not part of mPC: {", ".join(beside)}')
+    return notes
+
+
+def _undefined(clean: Scores, corrupted: Corrupted, metrics: Sequence[str]) -> list[str]:
+    conditions = {'clean': clean} | {
+        f'{name} {s}': v for name, by in corrupted.items() for s, v in by.items()
+    }
+    notes = []
+    for metric in metrics:
+        where = [label for label, scores in conditions.items() if scores[metric] is None]
+        if len(where) == len(conditions):
+            notes.append(f'{metric} is undefined on these data')
+        elif where:
+            shown = ', '.join(where[:5]) + (', ...' if len(where) > 5 else '')
+            notes.append(
+                f'{metric} is undefined under {len(where)} of {len(conditions)} conditions, which '
+                f'means leave out: {shown}'
+            )
+    return notes

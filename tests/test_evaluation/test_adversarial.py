@@ -1,0 +1,433 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Tests under attack: the stock test at strength 0, what an attack may do, and what it leaves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmfeataug.engine import TapError
+from mmfeataug.engine.guards import RandomState
+from mmfeataug.evaluation.attacked_batch import Target, as_in_training
+from mmfeataug.evaluation.attacks import make_attack
+from mmfeataug.evaluation.base import Images
+from mmfeataug.evaluation.ground_truth import for_loss, loaded_resized
+from mmfeataug.methods.pixels import PixelScale
+from tests.models import (
+    build_classifier,
+    build_detector,
+    build_segmentor,
+    faster_rcnn_cfg,
+    random_test_batch,
+)
+from tests.test_tools import ROOT, data_options, run
+
+PREPROCESSOR = dict(type='DetDataPreprocessor', mean=[120.0, 110.0, 100.0], std=[58.0, 57.0, 60.0])
+
+
+def detector():
+    return build_detector(dict(faster_rcnn_cfg(), data_preprocessor=PREPROCESSOR))
+
+
+KINDS = {'detector': detector, 'segmentor': build_segmentor, 'classifier': build_classifier}
+LAYER = 'backbone.layer2'
+
+
+@pytest.fixture(params=list(KINDS))
+def case(request):
+    return made(request.param)
+
+
+def made(kind, images=2):
+    """Model in evaluation mode, images of whole grey levels with padding, their samples."""
+    model = KINDS[kind]().eval()
+    inputs, samples = random_test_batch(model, images=images)
+    scale = PixelScale(model)
+    raw = (scale.raw(inputs.abs() * 40)).round().clamp(0, 255)
+    inputs = scale.preprocessed(raw)
+    for i, sample in enumerate(samples):
+        sample.set_metainfo(dict(img_path=f'somewhere/{i}.png'))
+    if kind == 'detector':
+        samples[0].set_metainfo(dict(img_shape=(64, 48)))
+        inputs[0, :, :, 48:] = 0
+    return model, inputs, samples
+
+
+def predictions(outputs):
+    """Tensors of predictions, whatever the task."""
+    found = []
+    for sample in outputs:
+        for name in ('pred_instances', 'seg_logits', 'pred_score'):
+            value = getattr(sample, name, None)
+            if value is not None:
+                found += [value] if isinstance(value, torch.Tensor) else list(value.values())
+    assert found
+    return found
+
+
+def same(a, b):
+    a, b = predictions(a), predictions(b)
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def stock(model, inputs, samples):
+    model.eval()
+    with torch.no_grad():
+        return model(inputs, [s.detach() for s in samples], mode='predict')
+
+
+@pytest.mark.parametrize('norm', ['linf', 'l2'])
+def test_pixels(case, norm):
+    model, inputs, samples = case
+    kept, scale = inputs.clone(), PixelScale(model)
+    losses = []
+    with Target(model, resized=True).open(inputs, samples) as batch:
+        for eps in (1.0, 8.0) if norm == 'linf' else (20.0, 400.0):
+            attack = make_attack('pgd', eps, at='inputs', norm=norm, unit='pixel', steps=4)
+            (moved,) = batch.attack(attack)
+            losses.append(batch.loss_at([moved], attack))
+            raw, levels = scale.raw(moved), scale.raw(inputs).round()
+            inside = batch.images.inside(inputs).expand_as(inputs) > 0
+            assert torch.equal(moved[~inside], inputs[~inside])
+            assert -1e-4 < raw[inside].min() <= raw[inside].max() < 255 + 1e-4
+            away = (raw - levels) * inside
+            if norm == 'linf':
+                assert away.abs().max() <= eps + 1e-4
+                assert away.abs().max() > 0.9 * eps
+            else:
+                length = away.flatten(1).norm(dim=1)
+                assert (length <= eps * (1 + 1e-4)).all()
+                assert (length > 0.5 * eps).all()
+            assert same(batch.predict([moved]), stock(model, moved, samples))
+    assert batch.loss < losses[0] < losses[1]
+    assert torch.equal(inputs, kept)
+
+
+@pytest.mark.parametrize(
+    ('name', 'eps', 'options'),
+    [
+        ('pgd', 0.3, dict(unit='std')),
+        ('pgd', 0.2, dict(unit='absolute', norm='linf')),
+        ('pgd', 3.0, dict(unit='absolute', norm='l2')),
+        ('statistics', 1.1, {}),
+        ('swap', 1.0, {}),
+    ],
+)
+def test_features(name, eps, options):
+    model, inputs, samples = made('segmentor')
+    attack = make_attack(name, eps, at=LAYER, **options)
+    with Target(model, LAYER).open(inputs, samples) as batch:
+        features = batch.attack(attack)
+        loss = batch.loss_at(features, attack)
+        assert loss == batch.total_at(features)
+        found = batch.predict(features)
+    (clean,), (moved,) = batch.features, features
+    assert not torch.equal(clean, moved)
+    if name == 'pgd':
+        away, unit = moved - clean, 1.0
+        if options['unit'] == 'std':
+            unit = clean.std((2, 3), correction=0, keepdim=True)
+        if options.get('norm') == 'l2':
+            assert away.flatten(1).norm(dim=1).max() <= eps + 1e-4
+        else:
+            assert (away.abs() <= eps * unit + 1e-5).all()
+    if name == 'swap':
+        # Two images: each has the other's means.
+        torch.testing.assert_close(
+            moved.mean((2, 3)), clean.mean((2, 3)).flip(0), atol=1e-4, rtol=1e-3
+        )
+    else:
+        assert loss > batch.loss
+    # By hand: the layer's output replaced.
+    handle = model.get_submodule(LAYER).register_forward_hook(lambda *_: moved)
+    assert same(found, stock(model, inputs, samples))
+    handle.remove()
+    assert not same(found, stock(model, inputs, samples))
+
+
+def test_attack_without_a_random_start_begins_at_the_clean_gradient():
+    model, inputs, samples = made('segmentor')
+    options = dict(at=LAYER, unit='absolute', steps=1, step_size=0.1, random_start=False)
+    with Target(model, LAYER).open(inputs, samples) as batch:
+        (moved,) = batch.attack(make_attack('pgd', 0.1, **options))
+    expected = batch.features[0] + 0.1 * batch.gradients[0].sign()
+    torch.testing.assert_close(moved, expected)
+
+
+def test_several_tensors_at_a_place():
+    model, inputs, samples = made('detector')
+    attack = make_attack('pgd', 0.3, at='neck', unit='std', steps=2)
+    with Target(model, 'neck', resized=True).open(inputs, samples) as batch:
+        features = batch.attack(attack)
+        assert batch.loss_at(features, attack) > batch.loss
+        found = batch.predict(features)
+    handle = model.neck.register_forward_hook(
+        lambda module, args, output: type(output)(
+            [features[i] if i < len(features) else f for i, f in enumerate(output)]
+        )
+    )
+    assert same(found, stock(model, inputs, samples))
+    handle.remove()
+
+
+def test_features_of_rois_have_no_place_in_a_prediction():
+    model, inputs, samples = made('detector')
+    at = 'roi_head.bbox_head.shared_fcs.1'
+    with (
+        Target(model, at, resized=True).open(inputs, samples) as batch,
+        pytest.raises(TapError, match='RoI heads'),
+    ):
+        batch.predict(batch.features)
+
+
+def test_against_attacks_the_named_terms():
+    model, inputs, samples = made('detector')
+    grown = {}
+    with Target(model, LAYER, resized=True).open(inputs, samples) as batch:
+        for word in ('cls', 'bbox'):
+            attack = make_attack('pgd', 0.5, at=LAYER, unit='std', against=[word])
+            features = batch.attack(attack)
+            for measured in ('cls', 'bbox'):
+                probe = make_attack('pgd', 0.5, at=LAYER, unit='std', against=[measured])
+                before = batch.loss_at(batch.features, probe)
+                grown[word, measured] = batch.loss_at(features, probe) / before
+        wrong = make_attack('pgd', 0.5, at=LAYER, unit='std', against=['mask'])
+        with pytest.raises(ValueError, match='mask'):
+            batch.attack(wrong)
+    assert grown['cls', 'cls'] > max(1.0, grown['bbox', 'cls'])
+    assert grown['bbox', 'bbox'] > max(1.0, grown['cls', 'bbox'])
+
+
+@pytest.mark.parametrize('at', ['inputs', LAYER])
+def test_nothing_is_left_behind(case, at):
+    model, inputs, samples = case
+    for p in model.parameters():
+        p.requires_grad_(p.dim() > 1)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    flags = [m.training for m in model.modules()]
+    wanted = [p.requires_grad for p in model.parameters()]
+    attributes = set(vars(model))
+    before = stock(model, inputs, samples)
+    streams = RandomState()
+    unit = 'pixel' if at == 'inputs' else 'std'
+    attack = make_attack('pgd', 1.0, at=at, unit=unit, steps=2)
+    with Target(model, at, resized=True).open(inputs, samples) as batch:
+        batch.predict(batch.attack(attack))
+    assert RandomState() == streams
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert [m.training for m in model.modules()] == flags
+    assert [p.requires_grad for p in model.parameters()] == wanted
+    assert all(p.grad is None for p in model.parameters())
+    assert set(vars(model)) == attributes
+    assert not any('forward' in vars(m) for m in model.modules())
+    assert same(before, stock(model, inputs, samples))
+
+
+def test_draws_depend_on_seed_and_image_alone():
+    shapes = [(6, 5), (8, 8)]
+    two = Images(['a', 'b'], shapes, 0)
+    images = torch.zeros(2, 3, 8, 8)
+    draw = two.draw(images, 'linf', pixels=True)
+    assert draw[0, :, 6:].eq(0).all()
+    assert draw[0, :, :, 5:].eq(0).all()
+    assert draw.abs().amax((1, 2, 3)).gt(0.9).all()
+    turned = Images(['b', 'a'], shapes[::-1], 0).draw(torch.zeros(2, 3, 9, 8), 'linf', True)
+    assert torch.equal(turned[1, :, :8], draw[0])
+    assert torch.equal(turned[0, :, :8], draw[1])
+    other = Images(['a', 'b'], shapes, 1).draw(images, 'linf', pixels=True)
+    assert not torch.equal(other, draw)
+    # One draw for all where rows are no images.
+    rows = two.draw(torch.zeros(5, 4), 'l2', pixels=False)
+    assert rows.norm() <= 1
+
+
+def test_batch_norms_and_dropout_rest_while_heads_train():
+    model = build_segmentor()
+    model.eval()
+    with as_in_training(model):
+        assert model.training
+        assert model.decode_head.training
+        assert not model.decode_head.dropout.training
+        assert not any(m.training for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert not any(m.training for m in model.modules())
+
+
+def test_boxes_are_brought_to_the_resized_image():
+    model, inputs, samples = made('detector')
+    for sample in samples:
+        sample.set_metainfo(dict(ori_shape=(128, 32), img_shape=(64, 48), scale_factor=(1.5, 0.5)))
+    (first, _) = for_loss(samples, inputs, model, resized=False)
+    boxes = samples[0].gt_instances.bboxes
+    torch.testing.assert_close(
+        first.gt_instances.bboxes, boxes * torch.tensor([1.5, 0.5, 1.5, 0.5])
+    )
+    assert torch.equal(for_loss(samples, inputs, model, True)[0].gt_instances.bboxes, boxes)
+
+
+def test_padded_label_maps():
+    model, inputs, samples = made('segmentor')
+    samples[0].set_metainfo(dict(img_shape=(32, 64)))
+    first, second = for_loss(samples, inputs, model, False)
+    labels = first.gt_sem_seg.data
+    assert labels.shape == (1, 64, 64)
+    assert labels[:, 32:].eq(255).all()
+    assert torch.equal(labels[:, :32], samples[0].gt_sem_seg.data[:, ::2])
+    assert torch.equal(second.gt_sem_seg.data, samples[1].gt_sem_seg.data)
+
+
+def test_missing_ground_truth_is_said():
+    model, inputs, samples = made('segmentor')
+    del samples[1].gt_sem_seg
+    with (
+        pytest.raises(ValueError, match='LoadAnnotations'),
+        Target(model).open(inputs, samples),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(attack='magic', at=LAYER), 'pgd'),
+        (dict(attack='statistics', at='inputs'), 'name a layer'),
+        (dict(attack='pgd', at=LAYER, unit='pixel'), 'elsewhere'),
+        (dict(attack='pgd', at='inputs', unit='std'), 'elsewhere'),
+        (dict(attack='pgd', at='inputs', norm='l7'), 'l7'),
+        (dict(attack='pgd', at='inputs', steps=0), 'steps=0'),
+        (dict(attack='swap', at=LAYER, eps=2.0), 'eps=2.0'),
+        (dict(attack='swap', at=LAYER, steps=3), 'no steps'),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_attack(**{'eps': 1.0, **options})
+
+
+def test_swap_needs_a_second_image():
+    model, inputs, samples = made('segmentor', images=1)
+    with (
+        Target(model, LAYER).open(inputs, samples) as batch,
+        pytest.raises(ValueError, match='batch_size=2'),
+    ):
+        batch.attack(make_attack('swap', 1.0, at=LAYER))
+
+
+CONFIGS = {
+    'faster-rcnn_r18_fpn_demo-coco': ('coco', 'coco/bbox_mAP', []),
+    'deeplabv3plus_r18_demo-cityscapes': ('cityscapes', 'mIoU', []),
+    'resnet18_demo-imagenet': ('imagenet', 'accuracy/top1', []),
+}
+
+
+def config_of(name, folder):
+    cfg = Config.fromfile(ROOT / f'configs/demo/{name}.py')
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[loader].dataset.data_root = f'{folder}/'
+        cfg[loader].num_workers, cfg[loader].persistent_workers = 0, False
+    if 'ann_file' in cfg.test_evaluator:
+        cfg.test_evaluator.ann_file = f'{folder}/annotations/instances_val2017.json'
+    return cfg
+
+
+@pytest.mark.parametrize('name', list(CONFIGS))
+def test_strength_0_is_the_stock_test(name, demo_data, tmp_path):
+    layout, metric, _ = CONFIGS[name]
+    if layout == 'imagenet':
+        pytest.importorskip('mmpretrain')
+    cfg = config_of(name, demo_data[layout])
+    cfg.work_dir, cfg.log_level = str(tmp_path), 'ERROR'
+    cfg.load_from = str(tmp_path / 'weights.pth')
+    torch.save({'state_dict': build_from(name).state_dict()}, cfg.load_from)
+    outputs = {}
+
+    def tested(which, **loop):
+        cfg.experiment_name = f'{name}_{which}_{tmp_path.name}'
+        cfg.test_cfg = loop
+        runner = Runner.from_cfg(cfg)
+        process = runner.test_loop.evaluator.process
+        outputs[which] = []
+
+        def watch(data_samples, data_batch=None):
+            outputs[which].append(predictions(data_samples))
+            process(data_samples=data_samples, data_batch=data_batch)
+
+        runner.test_loop.evaluator.process = watch
+        return runner.test()
+
+    plain = tested('stock')
+    ours = tested('ours', type='mmfeataug.AdversarialTestLoop', eps=[4.0, 0.0], steps=2, seed=3)
+    assert metric in plain
+    np.testing.assert_equal(ours, plain)
+    count = len(outputs['stock'])
+    for a, b in zip(outputs['ours'][count:], outputs['stock'], strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    result = json.loads((tmp_path / 'adversarial.json').read_text())
+    attacked, clean = result['curve']
+    assert [p['eps'] for p in result['curve']] == [4.0, 0.0]
+    assert set(clean['metrics']) == set(plain)
+    if layout != 'coco':  # Two long steps from random weights: other proposals, another loss.
+        assert attacked['loss'] > clean['loss']
+    assert result['unit'] == 'pixel'
+    assert result['steps'] == 2
+    assert '| eps (pixel, linf) |' in (tmp_path / 'adversarial.md').read_text()
+    assert loaded_resized(Runner.build_dataloader(cfg.test_dataloader).dataset) is False
+
+
+@pytest.fixture(scope='module')
+def segmentor_file(tmp_path_factory):
+    model = build_from('deeplabv3plus_r18_demo-cityscapes')
+    path = tmp_path_factory.mktemp('adversarial') / 'weights.pth'
+    torch.save({'state_dict': model.state_dict()}, path)
+    return path
+
+
+def build_from(name):
+    from mmengine.registry import MODELS, init_default_scope
+
+    cfg = Config.fromfile(ROOT / f'configs/demo/{name}.py')
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
+
+
+def test_tool(segmentor_file, demo_data, tmp_path):
+    config = ROOT / 'configs/demo/deeplabv3plus_r18_demo-cityscapes.py'
+    options = data_options(demo_data['cityscapes'])
+    args = [config, segmentor_file, '--work-dir', tmp_path, '--out-dir', tmp_path / 'out']
+    settings = ['--at', LAYER, '--eps', 0, 1, '--steps', 1, '--against', 'decode', '--norm', 'l2']
+    log = run('test_adversarial.py', *args, *settings, '--cfg-options', *options)
+    assert '| eps (std, l2) |' in log
+    assert (tmp_path / 'out/adversarial.png').exists()
+    result = json.loads((tmp_path / 'out/adversarial.json').read_text())
+    assert result['task'] == 'segmentation'
+    assert result['against'] == ['decode']
+    assert result['checkpoint'] == str(segmentor_file)
+    assert result['curve'][1]['loss'] > result['curve'][0]['loss']
+
+
+def test_an_image_is_attacked_alike_in_any_batch():
+    model, inputs, samples = made('classifier')
+    attack = make_attack('pgd', 4.0, at='inputs', steps=3)
+    target = Target(model)
+    with target.open(inputs, samples) as batch:
+        (both,) = batch.attack(attack)
+    with target.open(inputs[1:], samples[1:]) as batch:
+        (alone,) = batch.attack(attack)
+    # Signs of gradients that are nearly 0 may differ.
+    assert ((both[1:] - alone).abs() < 1e-4).float().mean() > 0.99
+
+
+def test_surface_tool(segmentor_file, demo_data, tmp_path):
+    from PIL import Image
+
+    config = ROOT / 'configs/demo/deeplabv3plus_r18_demo-cityscapes.py'
+    options = data_options(demo_data['cityscapes'])
+    args = [config, segmentor_file, segmentor_file, '--names', 'a', 'b', '--at', LAYER]
+    args += ['--points', 3, '--out', tmp_path / 'new' / 'surface.png', '--cfg-options', *options]
+    run('analysis_tools/loss_surface.py', *args)
+    assert Image.open(tmp_path / 'new' / 'surface.png').width > 1000

@@ -1,0 +1,346 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""tools/test_robustness.py on models with random weights, for the three tasks."""
+
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmfeataug.evaluation import rows
+
+pytest.importorskip('imagecorruptions')
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = {
+    'detection': ('faster-rcnn_r18_fpn_demo-coco.py', 'coco'),
+    'segmentation': ('deeplabv3plus_r18_demo-cityscapes.py', 'cityscapes'),
+    'classification': ('resnet18_demo-imagenet.py', 'imagenet'),
+}
+# Random weights find nothing. A sum over what they say shows every pixel that is different.
+EXTRAS = """
+import os, signal
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, METRICS
+
+@METRICS.register_module(force=True)
+class Checksum(BaseMetric):
+    default_prefix = 'sum'
+
+    def process(self, data_batch, data_samples):
+        for sample in data_samples:
+            if 'pred_score' in sample:
+                self.results.append(sample['pred_score'][0].double())
+            elif 'seg_logits' in sample:
+                self.results.append(sample['seg_logits']['data'].double().sum())
+            else:
+                self.results.append(sample['pred_instances']['scores'].double().sum())
+
+    def compute_metrics(self, results):
+        return {'all': float(sum(results)), 'nan': float('nan'), 'name': 'no number'}
+
+@HOOKS.register_module(force=True)
+class DieHook(Hook):
+    conditions = 0
+
+    def after_test_epoch(self, runner, metrics=None):
+        self.conditions += 1
+        if self.conditions == int(os.environ.get('TEST_DIE_AT', -1)):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+CONFIG = """
+_base_ = {base!r}
+custom_imports = dict(imports=['robustness_extras'])
+custom_hooks = [dict(type='mmengine.DieHook')]
+test_evaluator = [{evaluator}, dict(type='mmengine.Checksum')]
+test_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root={data!r})
+)
+{more}
+"""
+EVALUATORS = {
+    'detection': "dict(type='CocoMetric', ann_file={data!r} + "
+    "'annotations/instances_val2017.json', metric='bbox')",
+    'segmentation': "dict(type='IoUMetric', iou_metrics=['mIoU'])",
+    'classification': "dict(type='Accuracy', topk=(1,))",
+}
+MORE = {
+    'detection': 'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=20)))',
+    'segmentation': '',
+    'classification': 'model = dict(backbone=dict(stem_channels=8, base_channels=8), '
+    'head=dict(in_channels=64))',
+}
+CONDITIONS = ['--corruptions', 'gaussian_noise', '--severities', '1', '3']
+HELD = ('metrics', 'clean', 'corrupted', 'summary', 'mCE', 'notes')
+
+
+@pytest.fixture(scope='module')
+def extras(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('extras')
+    (folder / 'robustness_extras.py').write_text(EXTRAS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield folder
+
+
+@pytest.fixture(scope='module')
+def tool(extras):
+    """The tool as a module: importing the packages takes longer than what it does here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / 'tools'))
+        # Not by import: the tests of the figures have the same name.
+        path = ROOT / 'tools/test_robustness.py'
+        spec = importlib.util.spec_from_file_location('robustness_tool', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+@pytest.fixture(scope='module', params=TASKS)
+def case(request, demo_data, tool, tmp_path_factory):
+    """Config, checkpoint and the table without worker processes."""
+    if request.param == 'classification':
+        pytest.importorskip('torchvision')
+        pytest.importorskip('mmpretrain')
+    return make_case(request.param, demo_data, tool, tmp_path_factory.mktemp(request.param))
+
+
+def make_case(task, demo_data, tool, folder):
+    from common import build_model
+
+    base, layout = TASKS[task]
+    data = demo_data[layout] + '/'
+    config, checkpoint = folder / 'small.py', folder / 'random.pth'
+    config.write_text(
+        CONFIG.format(
+            base=str(ROOT / 'configs/demo' / base),
+            evaluator=EVALUATORS[task].format(data=data),
+            data=data,
+            more=MORE[task],
+        )
+    )
+    torch.manual_seed(0)
+    cfg = Config.fromfile(config)
+    torch.save(dict(state_dict=build_model(cfg).state_dict(), meta={}), checkpoint)
+    case = dict(task=task, config=config, checkpoint=checkpoint, folder=folder)
+    return dict(case, table=run(tool, case, 'plain'))
+
+
+def arguments(case, out, *more):
+    work_dir = case['folder'] / 'work'
+    args = [case['config'], case['checkpoint'], '--work-dir', work_dir]
+    return [*map(str, args), '--out-dir', str(case['folder'] / out), *CONDITIONS, *more]
+
+
+def run(tool, case, out, *more):
+    tool.main(arguments(case, out, *more))
+    return read(case, out)
+
+
+def read(case, out):
+    return json.loads((case['folder'] / out / 'robustness.json').read_text())
+
+
+def held(table):
+    return {key: table[key] for key in HELD}
+
+
+def test_table(case, capsys):
+    table = case['table']
+    assert table['task'] == case['task']
+    assert table['config'] == 'small'
+    assert list(table['corrupted']) == ['gaussian_noise']
+    assert list(table['corrupted']['gaussian_noise']) == ['1', '3']
+    sums = [s['sum/all'] for s in (table['clean'], *table['corrupted']['gaussian_noise'].values())]
+    assert len(set(sums)) == 3
+    assert 'sum/name' not in table['metrics']
+    assert table['clean']['sum/nan'] is None
+    assert 'sum/nan is undefined on these data' in table['notes']
+    expected = {
+        'detection': 'coco/bbox_mAP',
+        'segmentation': 'mIoU',
+        'classification': 'accuracy/top1',
+    }[case['task']]
+    assert expected in table['metrics']
+    assert (table['mCE'] is None) == (case['task'] != 'classification')
+    assert table['seconds'] > 0
+
+
+def test_files_agree(case):
+    table, folder = case['table'], case['folder'] / 'plain'
+    with (folder / 'robustness.csv').open() as file:
+        lines = [(r['corruption'], r['severity'], r['sum/all']) for r in csv.DictReader(file)]
+    noise = table['corrupted']['gaussian_noise']
+    assert lines == [
+        ('clean', '0', repr(table['clean']['sum/all'])),
+        ('gaussian_noise', '1', repr(noise['1']['sum/all'])),
+        ('gaussian_noise', '3', repr(noise['3']['sum/all'])),
+    ]
+    text = (folder / 'robustness.md').read_text()
+    for metric in table['metrics']:
+        for line in rows(table, metric):
+            assert '| ' + ' | '.join(line) + ' |' in text
+
+
+def test_worker_processes_change_nothing(case, tool):
+    assert held(run(tool, case, 'workers', '--workers', '2')) == held(case['table'])
+
+
+def test_stopped_and_resumed(case, tool, monkeypatch):
+    evaluate = tool.evaluate
+
+    def stop(runner, condition, *args):
+        if condition == ('gaussian_noise', 3):
+            raise KeyboardInterrupt
+        return evaluate(runner, condition, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tool, 'evaluate', stop)
+        run(tool, case, 'stopped', '--resume')
+    half = read(case, 'stopped')
+    assert list(half['corrupted']['gaussian_noise']) == ['1']
+    assert 'unfinished: 1 of 2' in half['notes'][0]
+    with pytest.raises(SystemExit, match='--resume'):
+        run(tool, case, 'stopped')
+    assert held(run(tool, case, 'stopped', '--resume')) == held(case['table'])
+    # Nothing is left to do: no model is built.
+    monkeypatch.setattr(tool, 'run', None)
+    assert held(run(tool, case, 'stopped', '--resume')) == held(case['table'])
+
+
+@pytest.fixture(scope='module')
+def classifier(demo_data, tool, tmp_path_factory):
+    pytest.importorskip('torchvision')
+    pytest.importorskip('mmpretrain')
+    return make_case('classification', demo_data, tool, tmp_path_factory.mktemp('killed'))
+
+
+@pytest.mark.classification
+def test_killed_and_resumed(classifier, extras, tool):
+    result = subprocess.run(
+        [sys.executable, ROOT / 'tools/test_robustness.py', *arguments(classifier, 'killed')],
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'TEST_DIE_AT': '3',
+            'PYTHONPATH': f'{extras}{os.pathsep}{os.environ.get("PYTHONPATH", "")}',
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr[-3000:]
+    assert list(read(classifier, 'killed')['corrupted']['gaussian_noise']) == ['1']
+    assert held(run(tool, classifier, 'killed', '--resume')) == held(classifier['table'])
+
+
+@pytest.mark.classification
+def test_refuses_another_run(classifier, tool):
+    args = arguments(classifier, 'plain', '--resume')
+    with pytest.raises(SystemExit, match='another text of the config'):
+        tool.main([*args, '--cfg-options', 'test_dataloader.batch_size=1'])
+    stat = os.stat(classifier['checkpoint'])
+    os.utime(classifier['checkpoint'], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(SystemExit, match="checkpoint's time of modification"):
+        tool.main(args)
+    os.utime(classifier['checkpoint'], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    path = classifier['folder'] / 'named' / 'robustness.json'
+    path.parent.mkdir()
+    table = json.loads((classifier['folder'] / 'plain' / 'robustness.json').read_text())
+    del table['corrupted']['gaussian_noise']['3'], table['clean']['accuracy/top1']
+    table['metrics'].remove('accuracy/top1')
+    path.write_text(json.dumps(table))
+    with pytest.raises(SystemExit, match='accuracy/top1 is new'):
+        run(tool, classifier, 'named', '--resume')
+
+
+@pytest.mark.classification
+def test_reference(classifier, tool, monkeypatch):
+    monkeypatch.setattr(tool, 'run', None)
+    path = classifier['folder'] / 'plain' / 'robustness.json'
+    assert case_error(classifier['table']).keys() == {'mean_error', 'errors'}
+    table = run(tool, classifier, 'plain', '--resume', '--reference', str(path))
+    assert case_error(table)['mCE'] == 1.0
+    assert table['mCE']['reference']['config'] == 'small'
+    with pytest.raises(SystemExit, match=r'lacks 1 of 3 conditions \(gaussian_noise 5\)'):
+        run(tool, classifier, 'x', '--reference', str(path), '--severities', '1', '3', '5')
+
+
+def case_error(table):
+    return table['mCE']['metrics']['accuracy/top1']
+
+
+@pytest.mark.classification
+def test_what_cannot_start(classifier, tool, monkeypatch):
+    with pytest.raises(SystemExit, match=r'did you mean .*defocus_blur'):
+        run(tool, classifier, 'x', '--corruptions', 'defocusblur')
+    with pytest.raises(SystemExit, match='is no file'):
+        run(tool, {**classifier, 'checkpoint': 'nowhere.pth'}, 'x')
+    monkeypatch.setitem(sys.modules, 'imagecorruptions', None)
+    with pytest.raises(SystemExit, match=r'pip install\s+mmfeataug\[robustness\]'):
+        run(tool, classifier, 'x')
+
+
+@pytest.mark.classification
+@pytest.mark.parametrize('fault', ['broken', 'small'])
+def test_a_bad_image_is_named(classifier, tool, tmp_path, fault):
+    data = Path(Config.fromfile(classifier['config']).test_dataloader.dataset.data_root)
+    shutil.copytree(data, tmp_path / 'data')
+    images = sorted((tmp_path / 'data' / 'val').rglob('*.*g'))
+    bad = images[len(images) // 2]
+    case = dict(classifier, folder=tmp_path, config=tmp_path / 'bad.py')
+    resize = "[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(48, 48)), "
+    case['config'].write_text(
+        f'_base_ = {str(classifier["config"])!r}\n'
+        f'test_pipeline = {resize}dict(type="PackInputs")]\n'
+        f'test_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline, '
+        f'data_root={str(tmp_path / "data")!r}))\n'
+    )
+    if fault == 'small':
+        cv2.imwrite(str(bad), cv2.resize(cv2.imread(str(bad)), (20, 40)))
+        done, where = {'gaussian_noise': {}}, 'gaussian_noise 1'
+    else:
+        tool.main([*arguments(case, 'x', '--severities', '1')])
+        bad.write_bytes(b'no image')
+        done, where = {'gaussian_noise': {'1': 0}}, 'gaussian_noise 3'
+    with pytest.raises(SystemExit) as error:
+        run(tool, case, 'x', '--resume')
+    assert f'{where}: {bad} cannot be used' in str(error.value)
+    kept = read(case, 'x')
+    assert kept['clean']['accuracy/top1'] is not None
+    assert kept['corrupted'].get('gaussian_noise', {}).keys() == done['gaussian_noise'].keys()
+
+
+def test_numbers_out_of_what_evaluators_return(tool):
+    clean = {'coco/bbox_mAP': 0.4, 'coco/bbox_mAP_s': None}
+    metrics = {
+        'coco/bbox_mAP': np.float64(0.25),
+        'coco/bbox_mAP_s': -1.0,
+        'coco/bbox_mAP_copypaste': '0.25 -1.0',
+        'per_class': [1.0, 2.0],
+        'tensor': torch.tensor(2.5),
+        'lost': np.float32('nan'),
+        'flag': True,
+    }
+    scores = tool.scalars(metrics, clean, 'detection', found=3)
+    assert scores == {
+        'coco/bbox_mAP': 0.25,
+        'coco/bbox_mAP_s': None,
+        'tensor': 2.5,
+        'lost': None,
+    }
+    # Without a single box CocoMetric returns nothing.
+    assert tool.scalars({}, clean, 'detection', found=0) == {'coco/bbox_mAP': 0.0}
+    assert tool.scalars({}, clean, 'detection', found=1) == {}
+    assert tool.scalars({'x': -1}, None, 'classification', found=0) == {'x': -1.0}

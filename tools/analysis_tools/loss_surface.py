@@ -1,0 +1,100 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Is the loss flat around the features? Draws it for one test batch along the direction of an
+attack at a layer and along a random one of the same l-inf norm; two checkpoints side by side.
+
+Each checkpoint is attacked by itself, by the sign of its own gradient. The random direction has the
+same signs for both.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.runner import Runner, load_checkpoint
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmfeataug.evaluation.attacked_batch import Target
+from mmfeataug.evaluation.ground_truth import loaded_resized
+from mmfeataug.evaluation.pgd import PGD
+from mmfeataug.visualization.surface import draw_surface, loss_surface
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import add_common_arguments, build_model, load_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file; its test pipeline loads annotations')
+    parser.add_argument(
+        'checkpoints', nargs='+', metavar='checkpoint', help='one or more of this model'
+    )
+    parser.add_argument('--names', nargs='+', help='what stands above the maps; file names else')
+    parser.add_argument(
+        '--at', required=True, help="layer, such as backbone.layer2, or 'inputs' for the image"
+    )
+    parser.add_argument('--side', choices=['output', 'input'], default='output', help='of it')
+    parser.add_argument(
+        '--eps',
+        type=float,
+        help='ends of both axes: l-inf norm, in deviations of the clean feature (0.5 by default), '
+        'or in grey levels at inputs (4)',
+    )
+    parser.add_argument('--points', type=int, default=21, help='on each axis; odd')
+    parser.add_argument('--batch', type=int, default=0, help='number of the test batch')
+    parser.add_argument('--seed', type=int, default=0, help='of the random direction')
+    parser.add_argument('--out', type=Path, help='PNG; loss_surface.png in the work dir by default')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    pixels = args.at == 'inputs'
+    eps = args.eps or (4.0 if pixels else 0.5)
+    unit = 'pixel' if pixels else 'std'
+    names = args.names or [str(Path(*Path(c).parts[-2:])) for c in args.checkpoints]
+    if len(names) != len(args.checkpoints) or len(set(names)) != len(names):
+        raise SystemExit('--names: give every checkpoint one of its own')
+    cfg = load_config(args, ('test_dataloader',))
+    model = build_model(cfg).to(args.device).eval()
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
+    data = next((d for i, d in enumerate(loader) if i == args.batch), None)
+    if data is None:
+        raise SystemExit(f'--batch {args.batch}: the test set has {len(loader)} batches')
+    data = model.data_preprocessor(data, False)
+    target = Target(model, args.at, args.side, args.seed, loaded_resized(loader.dataset))
+    options = dict(at=args.at, side=args.side, unit=unit, steps=1, step_size=eps)
+    attack = PGD(eps=eps, **options, random_start=False)
+    attack.bind(model)
+    surfaces = {}
+    with Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as progress:
+        for name, checkpoint in zip(names, args.checkpoints, strict=True):
+            load_checkpoint(model, checkpoint, map_location='cpu')
+            task = progress.add_task(name, total=args.points**2)
+            with target.open(data['inputs'], data['data_samples']) as batch:
+                attack.images = batch.images
+                directions = attack.directions(batch.features, batch.gradients, args.seed)
+                surfaces[name] = loss_surface(
+                    batch.total_at,
+                    batch.features,
+                    directions,
+                    args.points,
+                    lambda task=task: progress.advance(task),
+                )
+    reach = f' (1: {eps:g} {"grey levels" if pixels else "deviations"})'
+    path = args.out or Path(cfg.work_dir) / 'loss_surface.png'
+    title = f'{Path(args.config).stem}: loss around {args.at}'
+    print(draw_surface(surfaces, path, title, reach))
+
+
+if __name__ == '__main__':
+    main()

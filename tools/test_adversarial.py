@@ -1,0 +1,96 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""How much of its mAP, mIoU or accuracy does a checkpoint keep under attack? Runs the config's test
+once for each strength of an attack on images or features; docs/adversarial.md says what the numbers
+mean.
+"""
+
+import argparse
+
+from common import add_common_arguments, close_processes, load_config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmfeataug.evaluation.attacks import ATTACKS
+from mmfeataug.evaluation.pgd import NORMS, UNITS
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file; its test pipeline loads annotations')
+    parser.add_argument('checkpoint', help='checkpoint file; stock ones and ours are alike')
+    parser.add_argument(
+        '--attack',
+        choices=ATTACKS,
+        default='pgd',
+        help="'pgd': projected gradient ascent of the training loss; 'statistics': AdvBN's worst "
+        "means and deviations of channels; 'swap': those of other images of the batch",
+    )
+    parser.add_argument(
+        '--at', default='inputs', help="'inputs' is the image; or a layer, such as backbone.layer2"
+    )
+    parser.add_argument('--side', choices=['output', 'input'], default='output', help='of it')
+    parser.add_argument(
+        '--eps',
+        type=float,
+        nargs='+',
+        help='strengths; 0 is the stock test. Of pgd: radius of the ball in --unit, '
+        '0 0.5 1 2 4 by default; of statistics: bound of the factors, 0 0.3 0.6 1.1; of swap: '
+        'share of the other statistics, 0 0.5 1',
+    )
+    parser.add_argument('--steps', type=int, help='of the attack: 10 by default, 6 with statistics')
+    parser.add_argument(
+        '--step-size', type=float, help='2.5 * eps / steps by default, 0.2 with statistics'
+    )
+    parser.add_argument(
+        '--norm',
+        choices=NORMS,
+        default='linf',
+        help='linf: of each element; l2: of all elements of an image or of its feature together',
+    )
+    parser.add_argument(
+        '--unit',
+        choices=UNITS,
+        help="of eps with pgd: 'pixel', grey levels of 255 of the raw image, at inputs; at a layer "
+        "'std', deviations of the clean feature (default), or 'absolute', as the feature is",
+    )
+    parser.add_argument(
+        '--against',
+        nargs='+',
+        default=[],
+        metavar='WORD',
+        help="attack only terms of the loss with one of these words in their name, such as 'cls' "
+        "or 'bbox'; the whole loss by default",
+    )
+    parser.add_argument(
+        '--no-random-start', action='store_true', help='start PGD from the clean value'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of random starts')
+    parser.add_argument(
+        '--out-dir', help='of adversarial.json and adversarial.md; the work dir by default'
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+DEFAULT_EPS = {'pgd': (0, 0.5, 1, 2, 4), 'statistics': (0, 0.3, 0.6, 1.1), 'swap': (0, 0.5, 1)}
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args, ('test_dataloader',))
+    cfg.load_from = args.checkpoint
+    names = ('attack', 'at', 'side', 'steps', 'step_size', 'norm', 'unit', 'against', 'seed')
+    cfg.test_cfg = dict(
+        type='mmfeataug.AdversarialTestLoop',
+        eps=args.eps or DEFAULT_EPS[args.attack],
+        random_start=not args.no_random_start,
+        out_dir=args.out_dir,
+        **{name: getattr(args, name) for name in names},
+    )
+    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    runner.test()
+    close_processes()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,394 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Evaluate a checkpoint on clean and on corrupted images: mPC and rPC of every metric that the
+config's evaluator returns, and mCE of classifiers."""
+
+import argparse
+import contextlib
+import copy
+import hashlib
+import io
+import itertools
+import numbers
+import os
+import os.path as osp
+import time
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from common import (
+    add_common_arguments,
+    close_processes,
+    corrupt_images,
+    load_config,
+)
+from mmengine.config import Config
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import LOOPS
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mmfeataug.datasets.corrupt import Corrupt, corrupt_image
+from mmfeataug.evaluation import (
+    SEVERITIES,
+    complete,
+    read_table,
+    rows,
+    select_corruptions,
+    write_table,
+)
+from mmfeataug.evaluation.report import JSON, main_metric, summary_line, summary_rows
+
+CLEAN = ('clean', 0)
+TASKS = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file; stock ones and ours are alike')
+    parser.add_argument(
+        '--corruptions',
+        nargs='+',
+        default=['benchmark'],
+        metavar='NAME',
+        help='corruptions, or groups of them: benchmark (the 15 of ImageNet-C, the default), '
+        'noise, blur, weather, digital, extra (4 more), all',
+    )
+    parser.add_argument(
+        '--severities', nargs='+', type=int, choices=SEVERITIES, default=list(SEVERITIES)
+    )
+    parser.add_argument(
+        '--reference',
+        metavar='JSON',
+        help='robustness.json of the classifier that mCE is relative to',
+    )
+    parser.add_argument('--workers', type=int, help='processes that load images; as in the config')
+    parser.add_argument('--out-dir', help='where tables go; <work directory>/robustness by default')
+    parser.add_argument('--resume', action='store_true', help='go on with the table that is there')
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+class Watch(Hook):
+    """Moves the bar along and counts what the model finds."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.done = progress, 0
+        self.bar = progress.add_task('', total=total)
+
+    def begin(self, condition: tuple[str, int]) -> None:
+        self.batches = self.found = 0
+        self.progress.update(self.bar, description=label(condition))
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.batches += 1
+        self.found += sum(len(getattr(output, 'pred_instances', ())) for output in outputs)
+        part = self.batches / len(runner.test_dataloader)
+        self.progress.update(self.bar, completed=self.done + part)
+
+    def end(self) -> None:
+        self.done += 1
+        self.progress.update(self.bar, completed=self.done)
+
+
+def label(condition: tuple[str, int]) -> str:
+    return 'clean' if condition == CLEAN else '{} {}'.format(*condition)
+
+
+def fingerprint(cfg: Config, checkpoint: str) -> dict:
+    """What a table must have in common with a run that goes on with it."""
+    cfg = copy.deepcopy(cfg)
+    for key in ('work_dir', 'launcher', 'model_wrapper_cfg'):
+        cfg.pop(key, None)
+    for key in ('num_workers', 'persistent_workers'):
+        cfg.test_dataloader.pop(key, None)
+    made_with = dict(config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
+    if '://' in checkpoint:
+        return dict(made_with, checkpoint=checkpoint)
+    stat = os.stat(checkpoint)
+    path = osp.realpath(checkpoint)
+    return dict(made_with, checkpoint=path, size=stat.st_size, mtime=stat.st_mtime_ns)
+
+
+def earlier(path: str, new: dict, resume: bool) -> dict:
+    """The table of an interrupted run, if it is one of this config and checkpoint.
+
+    Raises:
+        SystemExit: Naming what is different, or if the table was to be lost.
+    """
+    if not resume:
+        raise SystemExit(
+            f'{path} is there already: go on with it by --resume, delete it to start anew, or '
+            'write elsewhere with --out-dir'
+        )
+    try:
+        table = read_table(path)
+    except ValueError as error:
+        raise SystemExit(f'--resume: {error}') from error
+    made_with = new['made_with']
+    names = dict(
+        config='text of the config (with --cfg-options)',
+        checkpoint='path of the checkpoint',
+        size="checkpoint's size in bytes",
+        mtime="checkpoint's time of modification",
+    )
+    old = table.get('made_with') or {}
+    for key in old.keys() | made_with.keys():
+        if key in names and old.get(key) != made_with.get(key):
+            shown = '' if key == 'config' else f': {old.get(key)} there, {made_with.get(key)} now'
+            raise SystemExit(
+                f'--resume: {path} was made with another {names[key]}{shown}. Delete it to start '
+                'anew, or write elsewhere with --out-dir'
+            )
+    return table
+
+
+def check_reference(path: str, conditions: list[tuple[str, int]]) -> dict:
+    try:
+        reference = read_table(path)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f'--reference: {error}') from error
+    corrupted = reference['corrupted']
+    missing = [label(c) for c in conditions if str(c[1]) not in corrupted.get(c[0], {})]
+    if missing:
+        raise SystemExit(
+            f'--reference: {path} lacks {len(missing)} of {len(conditions)} conditions '
+            f'({", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}): finish it, or '
+            'choose fewer by --corruptions and --severities'
+        )
+    return reference
+
+
+def task_of(model: torch.nn.Module) -> str:
+    model = model.module if is_model_wrapper(model) else model
+    packages = [cls.__module__.partition('.')[0] for cls in type(model).__mro__]
+    for package in packages:
+        if package in TASKS:
+            return TASKS[package]
+    raise SystemExit(f'{type(model).__name__} is no model of {", ".join(TASKS)}')
+
+
+def quiet(cfg: Config, workers: int | None) -> None:
+    """Nothing but warnings, results or faults is shown, and no worker outlives its condition."""
+    cfg.log_level = 'WARNING'
+    if cfg.get('visualizer'):
+        cfg.visualizer.vis_backends = []
+    # Fastest kernels are chosen by timing them: a resumed run could choose others.
+    cfg.setdefault('env_cfg', {})['cudnn_benchmark'] = False
+    loader = cfg.test_dataloader
+    if workers is not None:
+        loader.num_workers = workers
+    loader.persistent_workers = False
+    if not loader.get('num_workers'):
+        loader.pop('prefetch_factor', None)
+
+
+def evaluate(runner: Runner, condition: tuple[str, int], watch: Watch, made_with: dict) -> dict:
+    """What the evaluator returns under a condition."""
+    cfg = runner.cfg
+    loader = copy.deepcopy(cfg.test_dataloader)
+    if condition != CLEAN:
+        corrupt_images(loader, cfg.get('default_scope'), *condition)
+        # Workers inherit what the library compiles at its first call.
+        corrupt_image(np.zeros((32, 32, 3), np.uint8), *condition, seed=0)
+    parts = dict(
+        type='TestLoop',
+        runner=runner,
+        dataloader=loader,
+        evaluator=copy.deepcopy(cfg.test_evaluator),
+    )
+    watch.begin(condition)
+    # Not runner.test(): hooks set up for a run, such as EMAHook, would do so again each time.
+    runner._test_loop = loop = LOOPS.build(dict(cfg.test_cfg), default_args=parts)
+    images = len(loop.dataloader.dataset)
+    if made_with.setdefault('images', images) != images:
+        raise SystemExit(
+            f'--resume: the table was made with {made_with["images"]} images, now there are '
+            f'{images}. Delete it to start anew, or write elsewhere with --out-dir'
+        )
+    try:
+        metrics = loop.run()
+    except Exception as error:
+        explain(error, loop, condition, watch.batches)
+        raise RuntimeError(f'{label(condition)}: {type(error).__name__}: {error}') from error
+    watch.end()
+    return metrics
+
+
+def explain(error: Exception, loop, condition: tuple[str, int], batches: int) -> None:
+    """Raise SystemExit with the name of the file, if it is one of the next batch's that fails."""
+    dataset = loop.dataloader.dataset
+    batch = next(itertools.islice(loop.dataloader.batch_sampler, batches, None), ())
+    for index in batch:
+        try:
+            dataset[index]
+        except Exception as cause:
+            info = dataset.get_data_info(index) if hasattr(dataset, 'get_data_info') else {}
+            path = info.get('img_path') or f'image {index}'
+            raise SystemExit(
+                f'{label(condition)}: {path} cannot be used: {type(cause).__name__}: {cause}. '
+                'Conditions that were done are kept: put the file right and go on with --resume; '
+                'without it the data are others, and all conditions have to be repeated'
+            ) from error
+
+
+def scalars(metrics: dict, clean: dict | None, task: str, found: int) -> dict[str, float | None]:
+    """Numbers among what an evaluator returned; ``None`` where a metric is undefined."""
+    scores: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 0:
+            value = value.item()
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            # COCO's evaluation says -1 where there is no ground truth.
+            undefined = not np.isfinite(value) or (task == 'detection' and value == -1)
+            scores[name] = None if undefined else float(value)
+    if task == 'detection' and clean and not found:
+        # CocoMetric then returns nothing: nothing found of what is there is a precision of 0.
+        scores |= {n: 0.0 for n, v in clean.items() if n not in scores and v is not None}
+    return scores
+
+
+def check_names(metrics: dict, table: dict, path: str) -> None:
+    new, old = set(metrics) - set(table['metrics']), set(table['metrics']) - set(metrics)
+    if new and table['metrics']:
+        raise SystemExit(
+            f'--resume: the evaluator returns other metrics than those of {path}: '
+            f'{", ".join(sorted(new))} is new, {", ".join(sorted(old)) or "nothing"} is gone. '
+            'Delete it to start anew, or write elsewhere with --out-dir'
+        )
+
+
+def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path: str) -> None:
+    """Evaluate what the table lacks, and save it after every condition."""
+    runner = Runner.from_cfg(cfg)
+    # What the first process found on its disk counts.
+    shared = [table]
+    broadcast_object_list(shared)
+    table.update(shared[0])
+    table['task'] = task_of(runner.model)
+    pending = [c for c in conditions if not is_done(table, c)]
+    resumed = len(pending) < len(conditions)
+    bar = Progress(
+        TextColumn('{task.description:22}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+        disable=not is_main_process(),
+        redirect_stdout=False,
+        redirect_stderr=False,
+        speed_estimate_period=1e9,
+    )
+    with bar, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        watch = Watch(bar, len(pending))
+        runner.register_hook(watch)
+        runner.call_hook('before_run')
+        runner.load_or_resume()
+        for condition in pending:
+            start = time.monotonic()
+            metrics = evaluate(runner, condition, watch, table['made_with'])
+            found = torch.tensor(watch.found)
+            all_reduce(found)
+            clean = None if condition == CLEAN else table['clean']
+            scores = scalars(metrics, clean, table['task'], int(found))
+            if resumed and condition == pending[0]:
+                check_names(scores, table, path)
+            name, severity = condition
+            if condition == CLEAN:
+                table['clean'] = scores
+            else:
+                table['corrupted'].setdefault(name, {})[str(severity)] = scores
+            table['seconds'] = round(table['seconds'] + time.monotonic() - start, 3)
+            save()
+        runner.call_hook('after_run')
+
+
+def is_done(table: dict, condition: tuple[str, int]) -> bool:
+    name, severity = condition
+    if condition == CLEAN:
+        return table['clean'] is not None
+    return str(severity) in table['corrupted'].get(name, {})
+
+
+def show(table: dict) -> None:
+    console = Console()
+    if table['metrics']:
+        metric = main_metric(table)
+        parts = [('', summary_rows(table))]
+        if table['corrupted']:
+            parts.insert(0, (metric, rows(table, metric)))
+        for title, (head, *body) in parts:
+            grid = Table(title=title, title_justify='left')
+            for i, name in enumerate(head):
+                grid.add_column(name, justify='right' if i else 'left')
+            for line in body:
+                grid.add_row(*line)
+            console.print(grid)
+        console.print(f'{metric}: {summary_line(table, metric)}', highlight=False)
+    for note in table['notes']:
+        console.print(f'Note: {note}', highlight=False)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    try:
+        corruptions = select_corruptions(args.corruptions)
+        Corrupt(corruptions[0])
+    except (ValueError, ImportError) as error:
+        raise SystemExit(f'--corruptions: {error}') from error
+    wanted = list(itertools.product(corruptions, sorted(set(args.severities))))
+    if '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
+        raise SystemExit(f'checkpoint {args.checkpoint!r} is no file')
+    reference = check_reference(args.reference, wanted) if args.reference else None
+    cfg = load_config(args, ('test_dataloader',))
+    parts = ('test_dataloader', 'test_evaluator', 'test_cfg')
+    missing = [key for key in parts if cfg.get(key) is None]
+    if missing:
+        raise SystemExit(f'{args.config} has no {", ".join(missing)}: nothing to evaluate')
+    table = dict(
+        config=osp.splitext(osp.basename(args.config))[0],
+        checkpoint=args.checkpoint,
+        task=None,
+        metrics=[],
+        clean=None,
+        corrupted={},
+        summary={},
+        mCE=None,
+        seconds=0.0,
+        notes=[],
+        made_with=fingerprint(cfg, args.checkpoint),
+    )
+    folder = args.out_dir or osp.join(cfg.work_dir, 'robustness')
+    path = osp.join(folder, JSON)
+    if osp.exists(path):
+        table = earlier(path, table, args.resume)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    quiet(cfg, args.workers)
+
+    def save() -> None:
+        table.update(complete(table, wanted, reference))
+        if is_main_process():
+            write_table(table, folder)
+
+    conditions = [CLEAN, *wanted]
+    # Processes that may see other disks have to ask the first one.
+    if args.launcher != 'none' or not all(is_done(table, c) for c in conditions):
+        run(cfg, table, conditions, save, path)
+    save()
+    if is_main_process():
+        show(table)
+        print(f'{table["seconds"] / 60:.1f} minutes. Tables: {folder}')
+    close_processes()
+
+
+if __name__ == '__main__':
+    main()
