@@ -217,9 +217,11 @@ class BatchAugmentation(Augmentation):
 
     Attributes:
         needs_teacher: Whether it computes with averaged weights of the model.
+        least_samples: Smaller batches are left alone.
     """
 
     needs_teacher = False
+    least_samples = 1
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class AugmentedLoss:
         enabled: False runs the stock loss alone.
         ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
         iteration: Counts calls; whoever resumes a run sets it.
+        turns: Counts calls that had views; whoever resumes a run sets it.
         active: Whether the last call had views.
         only: The one view to train on, for those who want to pay for no more; None is all of them.
         weights: Of all views that the last active call could have trained on, by name.
@@ -79,6 +80,7 @@ class AugmentedLoss:
         _refuse_model(model, engine)
         self.model = model
         self.enabled, self.ramp, self.iteration, self.active = True, 1.0, 0, False
+        self.turns = 0
         self.only: Choice | None = None
         self.weights: dict[str, list[float]] = {}
         self.parts: dict[str, range] = {}
@@ -147,8 +149,8 @@ class AugmentedLoss:
         copy of the model that somebody averages.
         """
         self._settings.teacher = {
-            **dict(teacher.named_parameters()),
-            **dict(teacher.named_buffers()),
+            **dict(teacher.named_parameters(remove_duplicate=False)),
+            **dict(teacher.named_buffers(remove_duplicate=False)),
         }
 
     @property
@@ -194,9 +196,18 @@ class AugmentedLoss:
                 return self.stock_loss(inputs, *args, **kwargs)
             batch = Batch(self.stock_loss, inputs, args, kwargs)
             step = Step(
-                self.model, places, self._settings, self.ramp, iteration, batch, self.only, watches
+                self.model,
+                places,
+                self._settings,
+                self.ramp,
+                iteration,
+                batch,
+                self.only,
+                watches,
+                self.turns,
             )
             losses = step.run()
+        self.turns += 1
         self.weights, self.parts = step.weights, step.parts
         return losses
 

@@ -50,7 +50,7 @@ class Batch:
             samples: Other data samples, where they can be told apart.
         """
         if samples is not None:
-            return self._stock(inputs, list(samples))
+            return self._stock(inputs, [own(sample) for sample in samples])
         # Some heads write into the data samples: every pass gets containers of its own.
         args, kwargs = tree_map(own, self._given)
         if part is not None:

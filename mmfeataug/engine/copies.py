@@ -96,6 +96,10 @@ class Watch:
         """The features in the order of the places, as the pass left them."""
         return [f for module in self._modules for f in seen.features[module]]
 
+    def counts(self, seen: Seen) -> list[int]:
+        """How many :meth:`features` are of each place."""
+        return [len(seen.features[module]) for module in self._modules]
+
     def _replacements(
         self, seen: Seen, clean: Seen | None, stop: bool
     ) -> Iterator[tuple[nn.Module, str, Callable]]:
@@ -156,7 +160,7 @@ class Network:
 
     Attributes:
         model: In training mode.
-        iteration: Counted from 0.
+        turn: Number of augmented iterations before this one.
         teacher: Averaged weights, by the names of ``model.state_dict()``; None without a teacher.
         loss_state: Restores what losses keep between calls; ``state`` is how it was before the
             clean pass.
@@ -168,13 +172,18 @@ class Network:
     batch: Batch
     loss_state: LossState
     state: Any
-    iteration: int
+    turn: int
     teacher: dict[str, Tensor] | None
 
     @property
     def samples(self) -> list[Any]:
-        """Data samples of the batch."""
+        """Data samples of the batch; empty where they cannot be told apart."""
         return self.batch.samples
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of features at each place, in the order of the places."""
+        return self.watch.counts(self.clean)
 
     def __call__(
         self,

@@ -69,6 +69,7 @@ class Step:
         batch: The stock loss, and what it is called with.
         only: The one view to train on; None is all of them.
         watches: Of the active augmentations that look at copies of the batch.
+        turn: Number of augmented iterations before this one.
 
     Attributes:
         weights: Of the views that the methods made, by name.
@@ -85,9 +86,10 @@ class Step:
         batch: Batch,
         only: Choice | None = None,
         watches: Sequence[Watch] = (),
+        turn: int = 0,
     ) -> None:
         self.model, self.places, self.settings = model, places, settings
-        self.watches = watches
+        self.watches, self.turn = watches, turn
         self.ramp, self.iteration, self.batch, self.only = ramp, iteration, batch, only
         self.scale = settings.loss_scale.value if _autocast_is_fp16() else 1.0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -276,6 +278,12 @@ class Step:
         """All terms of one augmentation that looks at copies of the batch."""
         name, augmentation = watch.name, watch.augmentation
         assert self.settings.loss_state is not None
+        # All terms together are one view: they share their passes.
+        self.weights[name] = [1.0]
+        weight = self.ramp * self._share(name, 0)
+        enough = self.batch.size is None or self.batch.size >= augmentation.least_samples
+        if not weight or not everywhere(enough, next(self.model.parameters())):
+            return
         network = Network(
             self.model,
             watch,
@@ -283,7 +291,7 @@ class Step:
             self.batch,
             self.settings.loss_state,
             state,
-            self.iteration,
+            self.turn,
             self.settings.teacher,
         )
         handles = watch.features(seen)
@@ -297,10 +305,6 @@ class Step:
         try:
             terms = augmentation.terms(self.batch.inputs, clean, network, generator)
             for i, value in enumerate(terms):
-                self.weights[name] = [*self.weights.get(name, []), 1.0]
-                weight = self.ramp * self._share(name, i)
-                if not weight:
-                    continue
                 key, gradients = f'{name}.loss_{i}', []
                 finite = bool(value.isfinite()) and all_finite(taught.current)
                 if not self.settings.graph:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .statistics import channel_dim
+
 
 def mix(x: Tensor, index: Tensor, masks: Tensor) -> Tensor:
     """Weighted sums of samples: ``sum_n masks[:, n] * x[index[n]]``.
@@ -50,12 +52,15 @@ def weighted_cosine(x: Tensor, parts: Sequence[Tensor], shares: Tensor) -> Tenso
     """Cosine similarity of mixtures to their parts, each part with its share; mean over all.
 
     Args:
-        x: ``(B, C)`` or ``(B, C, H, W)``: features of mixtures.
+        x: ``(B, C)``, ``(B, C, H, W)`` or ``(B, L, C)``: features of mixtures.
         parts: ``N`` of the same shape.
         shares: ``(B, N)``, or ``(B, N, H, W)``; they sum to 1 over ``N``.
 
     Returns:
         Scalar in -1 to 1.
     """
-    alike = torch.stack([torch.cosine_similarity(x, part, dim=1) for part in parts], dim=1)
+    channels = channel_dim(x)
+    alike = torch.stack([torch.cosine_similarity(x, p, dim=channels) for p in parts], dim=1)
+    if shares.dim() == 2:
+        alike = alike.flatten(2).mean(2) if alike.dim() > 2 else alike
     return (shares * alike).sum(1).mean()

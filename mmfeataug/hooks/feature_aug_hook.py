@@ -16,7 +16,7 @@ from mmfeataug.registry import HOOKS
 
 from .budget import Budget, Plan
 
-_LOSS_SCALE, _PLAN = 'feature_aug.scale', 'feature_aug.plan'
+_LOSS_SCALE, _PLAN, _TURNS = 'feature_aug.scale', 'feature_aug.plan', 'feature_aug.turns'
 _REFUSED_WRAPPERS = ('FullyShardedDataParallel', 'DeepSpeedEngine', 'ColossalAI')
 
 
@@ -31,8 +31,9 @@ class FeatureAugHook(Hook):
 
     Args:
         augmentations: Configs with ``at`` counted from the model. None drives those that
-            ``AugmentedBackbone`` and ``AugmentedNeck`` declare; declared ones are always driven
-            too.
+            ``AugmentedModel``, ``AugmentedBackbone`` and ``AugmentedNeck`` declare; declared ones
+            are always driven too. A method that needs a teacher has the average of the run's first
+            ``EMAHook``.
         clean_weight: Factor of the clean losses while views are active.
         engine: ``'precomputed'`` or ``'graph'``; see :func:`mmfeataug.attach`.
         strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
@@ -120,7 +121,7 @@ class FeatureAugHook(Hook):
             raise ValueError(
                 'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some '
                 'with '
-                'mmfeataug.AugmentedBackbone or mmfeataug.AugmentedNeck'
+                'mmfeataug.AugmentedModel, mmfeataug.AugmentedBackbone or mmfeataug.AugmentedNeck'
             )
         self._handle = attach(
             model,
@@ -139,7 +140,11 @@ class FeatureAugHook(Hook):
             )
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
-                self._handle.follow(hook.ema_model.module)
+                average = hook.ema_model
+                if int(average.steps) == 0:
+                    # It was copied before the model was initialised.
+                    average.module.load_state_dict(model.state_dict())
+                self._handle.follow(average.module)
                 break
         else:
             if self._handle.needs_teacher:
@@ -150,6 +155,7 @@ class FeatureAugHook(Hook):
         # The message hub is part of checkpoints.
         resumed = runner.message_hub.runtime_info
         self._handle.loss_scale = resumed.get(_LOSS_SCALE, self._handle.loss_scale)
+        self._handle.turns = resumed.get(_TURNS, 0)
         if self.budget is not None:
             self._budget = Budget(self.budget, self._handle.names, runner.seed or 0)
             if _PLAN in resumed:
@@ -198,6 +204,7 @@ class FeatureAugHook(Hook):
             'train/feature_aug.active', self._active_steps / self._steps
         )
         runner.message_hub.update_info(_LOSS_SCALE, handle.loss_scale)
+        runner.message_hub.update_info(_TURNS, handle.turns)
         if self._budget and self._measuring:
             self._measuring = False
             plan = self._budget.end(handle.weights, runner.iter, handle.parts)

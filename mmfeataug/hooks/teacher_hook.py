@@ -15,14 +15,13 @@ class TeacherHook(EMAHook):
     and saved checkpoints are the average's, as always with that hook.
 
     Args:
-        ema_type: Of the average.
-        **kwargs: Its settings, and those of ``EMAHook``.
+        **kwargs: Settings of ``EMAHook`` and of ``mmfeataug.CosineEMA``, but for ``ema_type``.
     """
 
-    def __init__(self, ema_type: str = 'mmfeataug.CosineEMA', **kwargs) -> None:
-        super().__init__(ema_type, **kwargs)
+    def __init__(self, **kwargs) -> None:
+        super().__init__('mmfeataug.CosineEMA', **kwargs)
 
     def before_run(self, runner: Runner) -> None:
         """Tell the average how long training is."""
-        self.ema_cfg['total'] = runner.max_iters
+        self.ema_cfg.setdefault('total', runner.max_iters)
         super().before_run(runner)

@@ -39,7 +39,7 @@ class AdAutoMix(BatchAugmentation):
     :func:`mmfeataug.methods.targets.mixed_targets`.
 
     Args:
-        at: Features that the generator sees, of four dimensions.
+        at: Features that the generator sees: one tensor of four dimensions.
         channels: Their number of channels.
         compare: Place of the logits, or of other features, whose similarity counts.
         samples: Number of images in a mixture, at least 2.
@@ -61,6 +61,7 @@ class AdAutoMix(BatchAugmentation):
     """
 
     needs_teacher = True
+    least_samples = 2
 
     def __init__(
         self,
@@ -85,6 +86,10 @@ class AdAutoMix(BatchAugmentation):
         super().__init__(at=(at, compare), bn=bn)
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
             raise ValueError(f'samples={samples!r} at {at!r}: give a whole number of at least 2')
+        if random_samples and samples == 2:
+            raise ValueError(
+                f'random_samples=True at {at!r}: with samples=2 there is nothing to draw'
+            )
         if not alpha > 0:
             raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive number')
         if similarity not in ('raise', 'lower'):
@@ -110,7 +115,7 @@ class AdAutoMix(BatchAugmentation):
     @property
     def active(self) -> bool:
         """False if the network learns from no mixture."""
-        return bool(self.weight or self.mixup_weight)
+        return bool(self.weight or (self.mixup_weight and self.samples > 2))
 
     def parts(self) -> dict[str, nn.Module]:
         """The generator."""
@@ -127,8 +132,8 @@ class AdAutoMix(BatchAugmentation):
         if len(found) != 1:
             raise ValueError(
                 f'AdAutoMix at {self.at!r}: the model has {len(found)} generators of masks instead '
-                'of one. They must exist before the optimizer does: declare the augmentation in '
-                "model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...])"
+                'of one, which must exist before the optimizer does: declare the augmentation '
+                "once, in model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...])"
             )
         self._mixer = found[0]
 
@@ -180,8 +185,13 @@ class AdAutoMix(BatchAugmentation):
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
         """The generator's loss and the network's; see :meth:`BatchAugmentation.terms`."""
-        if len(inputs) < 2 or not network.samples:
-            return
+        if not network.samples:
+            raise ValueError('mixing needs a list of data samples, one for each image')
+        if network.counts[0] != 1:
+            raise ValueError(
+                f'at={self.at!r} yields {network.counts[0]} tensors; name a module that yields '
+                "one, such as 'backbone.layer3'"
+            )
         height, width = inputs.shape[-2:]
         size = height, width
         plain, own = self.draw(len(inputs), generator)
@@ -195,15 +205,14 @@ class AdAutoMix(BatchAugmentation):
         with torch.no_grad():
             features, *targets = network(inputs, **teacher)
         mixture = self.ask(plain, features, size)
-        (_, *mixed), value = loss(mixture, **teacher)
-        if self.adversarial and network.iteration % 2 == 0:
-            alike = [
-                weighted_cosine(m, [t[o] for o in plain.index], _shares(mixture, m))
-                for m, t in zip(mixed, targets, strict=True)
-            ]
-            similarity = torch.stack(alike).mean()
+        found, value = loss(mixture, **teacher)
+        if self.adversarial and network.turn % 2 == 0:
+            similarity = _similarity(found[1:], targets, mixture)
             value = -self.beta * value + (1 - self.beta) * self.sign * similarity
+        # None of this is to live through the network's own passes.
+        del found, targets, mixture
         yield value
+        del value
         if self.weight:
             with torch.no_grad():
                 mixture = self.ask(own, features, size)
@@ -215,6 +224,15 @@ class AdAutoMix(BatchAugmentation):
 def _fixed(mixture: Mixture) -> Mixture:
     """Targets must not be what the generator learns to change."""
     return replace(mixture, masks=mixture.masks.detach())
+
+
+def _similarity(mixed: list[Tensor], clean: list[Tensor], mixture: Mixture) -> Tensor:
+    return torch.stack(
+        [
+            weighted_cosine(m, [c[order] for order in mixture.index], _shares(mixture, m))
+            for m, c in zip(mixed, clean, strict=True)
+        ]
+    ).mean()
 
 
 def _shares(mixture: Mixture, like: Tensor) -> Tensor:

@@ -28,8 +28,9 @@ class LALFA(AFAN):
     .. math:: f_l + w_l (f_l^{adv} - f_l), \quad w_l = 1/L + r_l - mean_k(r_k)
 
     with parameters :math:`r` that begin at 0, so that a step of gradient descent on them is one on
-    :math:`w` projected on its sum. The release adds the l1 norm of :math:`w` to the loss, which is
-    constant while no strength is negative; it is left out here. Source: the classification part of
+    :math:`w` projected on its sum; single strengths may become negative. The release adds the l1
+    norm of :math:`w` to the loss, which has no gradient until one does, with a coefficient that we
+    do not know; it is left out here. Source: the classification part of
     https://arxiv.org/abs/2103.12171's release (ICLR 2021 submission j6rILItz4yr).
 
     Args:

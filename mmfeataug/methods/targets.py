@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from mmengine.structures import InstanceData
@@ -13,6 +14,9 @@ from torch.nn import functional as F
 
 from mmfeataug.engine import patched
 from mmfeataug.functional import mean_inside
+
+_WEIGHTED: WeakSet[nn.Module] = WeakSet()
+"""Losses that were seen to take a weight for each pixel."""
 
 
 @dataclass
@@ -40,14 +44,14 @@ def mixed_targets(
     - Segmentation (ours): the decode losses are sums over the parts' label maps, weighted at each
       pixel by the mask.
     - Detection (ours): boxes of all parts; each is kept with the probability of the mask's mean
-      inside it, so that its weight in the loss is that on average, and ignored else.
+      inside it. A box that is left out is background, so on average its label is a soft one.
 
     Raises:
         ValueError: For models whose targets cannot be mixed so.
     """
     first = samples[0]
     # HTC and panoptic models learn from a map of classes beside the boxes.
-    if any(path.endswith('semantic_head') for path, _ in model.named_modules()):
+    if any(path.endswith(('semantic_head', 'panoptic_head')) for path, _ in model.named_modules()):
         raise ValueError(f'{type(model).__name__} learns from boxes and maps, which are not mixed')
     if 'gt_instances' in first:
         yield _boxes(samples, mixture, generator)
@@ -92,6 +96,8 @@ def _weighted_losses(
                     f'{type(module).__name__} gets labels of shape {tuple(label.shape)}, not the '
                     f'label maps {tuple(maps.shape)}: targets of this head cannot be mixed'
                 )
+            if module not in _WEIGHTED:
+                _check_weights(module, original, prediction, parts[0][0], kwargs)
             total = prediction.new_zeros(())
             for target, mask in parts:
                 share = mask.to(prediction) if weight is None else mask.to(prediction) * weight
@@ -113,24 +119,40 @@ def _weighted_losses(
         yield module, 'forward', of_mixture
 
 
+def _check_weights(
+    module: nn.Module, original: Callable, prediction: Tensor, target: Tensor, kwargs: dict
+) -> None:
+    """Without any weight there must be no loss."""
+    zero = torch.zeros(target.shape, dtype=prediction.dtype, device=prediction.device)
+    try:
+        with torch.no_grad():
+            blind = bool(original(prediction, target, weight=zero, **kwargs))
+    except (AssertionError, RuntimeError, TypeError, ValueError):
+        blind = True
+    if blind:
+        raise ValueError(
+            f'{type(module).__name__} takes no weight for each pixel, so its targets cannot be '
+            'mixed: use CrossEntropyLoss in loss_decode'
+        )
+    _WEIGHTED.add(module)
+
+
 def _boxes(samples: Sequence[Any], mixture: Mixture, generator: torch.Generator) -> list[Any]:
     mixed = []
     for b, sample in enumerate(samples):
         parts = [samples[order[b]].gt_instances for order in mixture.index]
         shares = mean_inside(mixture.masks[b], [part.bboxes for part in parts])
-        kept, ignored = [], []
-        for part, share in zip(parts, shares, strict=True):
-            chosen = torch.rand(share.shape, generator=generator, device=share.device) < share
-            kept.append(part[chosen])
-            rest = part[~chosen]
-            ignored.append(InstanceData(bboxes=rest.bboxes))
-        for order in mixture.index:
-            rest = samples[order[b]].get('ignored_instances')
-            if rest is not None:
-                ignored.append(InstanceData(bboxes=rest.bboxes))
+        kept = [
+            part[torch.rand(share.shape, generator=generator, device=share.device) < share]
+            for part, share in zip(parts, shares, strict=True)
+        ]
         new = sample.clone()
         new.gt_instances = InstanceData.cat(kept)
-        new.ignored_instances = InstanceData.cat(ignored)
+        ignored = [samples[order[b]].get('ignored_instances') for order in mixture.index]
+        if all(ignored):
+            new.ignored_instances = InstanceData.cat(
+                [InstanceData(bboxes=each.bboxes) for each in ignored]
+            )
         # All parts reach as far as the batch does.
         shape = tuple(mixture.masks.shape[-2:])
         new.set_metainfo(dict(img_shape=shape, pad_shape=shape, batch_input_shape=shape))

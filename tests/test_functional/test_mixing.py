@@ -41,3 +41,10 @@ def test_weighted_cosine(spatial):
         a, b, shares = (t[..., None, None].expand(*t.shape, 2, 3) for t in (a, b, shares))
     assert weighted_cosine(a, [a, b], shares).item() == pytest.approx(0.75)
     assert weighted_cosine(a, [a, a], shares).item() == pytest.approx(1.0)
+
+
+def test_weighted_cosine_of_tokens():
+    a, b = torch.tensor([[[1.0, 0], [0, 1]]]), torch.tensor([[[0.0, 1], [0, 1]]])
+    # At one of two positions the second part is as the mixture.
+    found = weighted_cosine(a, [a, b], torch.tensor([[0.75, 0.25]]))
+    assert found.item() == pytest.approx(0.75 + 0.25 * 0.5)

@@ -116,6 +116,33 @@ def test_any_average_is_a_teacher(tmp_path):
         assert {f'adautomix.loss_{i}' for i in range(3)} <= log.keys()
 
 
+@pytest.mark.parametrize('schedule', [dict(interval=2), dict(interval=2, begin=1)], ids=str)
+def test_the_generator_has_both_aims_under_any_schedule(tmp_path, schedule):
+    """Iterations with mixing take turns, not iterations."""
+    spy = Spy()
+    model = mixed_segmentor(beta=1.0, samples=2)
+    runner_of(tmp_path, spy=spy, hook={**DRIVER, **schedule}, model=model).train()
+    signs = [log['adautomix.loss_0'] > 0 for log in spy.logs if 'adautomix.loss_0' in log]
+    assert signs == [False, True, False]
+
+
+def test_the_first_teacher_is_the_network(tmp_path):
+    """The hook copies the model before its weights are initialised."""
+
+    class First(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 0:
+                teacher = next(h for h in runner.hooks if isinstance(h, TeacherHook)).ema_model
+                assert_same(teacher.module.state_dict(), runner.model.state_dict())
+                self.seen = True
+
+    first = First()
+    model = mixed_segmentor()
+    model._is_init = False
+    runner_of(tmp_path, spy=first, model=model).train()
+    assert first.seen
+
+
 def test_off_trains_like_stock(tmp_path):
     """Mixing that never begins leaves the network's weights as they are without the hook."""
     off = runner_of(tmp_path / 'off', hook=FeatureAugHook(begin=6, clean_weight=0.5))
