@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
 import mmfeataug
+from mmfeataug.engine import Network
 from mmfeataug.functional import mix
 from mmfeataug.methods.targets import Mixture
 from mmfeataug.registry import AUGMENTATIONS
@@ -32,15 +33,14 @@ def test_mixtures_are_drawn(kind, count, tmp_path):
         handle.follow(teacher)
         terms = augmentation.terms
 
-        def watched(images, clean, network, generator):
-            def call(given, **how):
+        class Watched(Network):
+            def __call__(self, given, **how):
                 if how.get('loss') and 'weights' not in how:
-                    trained.append((images, given.detach()))
-                return network(given, **how)
+                    trained.append((inputs, given.detach()))
+                return super().__call__(given, **how)
 
-            call.__dict__.update(vars(network))
-            call.samples = network.samples
-            return terms(images, clean, call, generator)
+        def watched(images, clean, network, generator):
+            return terms(images, clean, Watched(**vars(network)), generator)
 
         augmentation.terms = watched
         step(model, (inputs, samples))
