@@ -29,12 +29,25 @@ FINE_GRAINED = ('_cub', '_fgvc-aircraft', '_stanford-cars')
 FINE_TUNED = ('load_from', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 
 
+LARGE = (
+    'afan/afan_deeplabv3plus_r50-d16_1xb4-30k_cityscapes-768x768_release.py',
+    'afan/afan_deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py',
+    'afan/afan_faster-rcnn_r50-c4_1xb8-11k_voc07_release.py',
+    'afan/afan_faster-rcnn_r50_fpn_1x_coco.py',
+    'afan/afan_faster-rcnn_r50_fpn_1x_voc0712.py',
+    'afan/afan_resnet18_8xb16_cifar10.py',
+    'adautomix/adautomix_resnet18_1xb100-800e_cifar10.py',
+)
+"""Large models and data sets that stand for the others."""
+
+
 def long(name):
     """Whether others stand for it where time is short: the same with another depth or data set."""
-    first = name.startswith(('afan/', 'baseline/', 'demo/'))
-    second = any(data in name for data in ('in1k', 'cifar100', 'tiny-imagenet', *FINE_GRAINED))
-    small = any(data in name for data in ('bccd', 'camvid', 'cifar', 'digits'))
-    return 'r101' in name or second or not (first or small)
+    if name in LARGE:
+        return False
+    likes = ('automix_', 'dsu_', 'moex_', 'np_', 'padain_')  # of AdAutoMix, MixStyle and NP+
+    small = any(data in name for data in ('bccd', 'camvid', 'demo', 'digits'))
+    return not small or (Path(name).name.startswith(likes) and 'digits' not in name)
 
 
 def of_task(name):

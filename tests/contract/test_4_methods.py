@@ -73,7 +73,12 @@ METHODS = {
     'np+': lambda m: dict(type='NormalizationPerturbation', at=early(m), plus=True, prob=1.0),
 }
 EVERYWHERE = [
-    pytest.param(m, k, marks=[CLASSIFICATION] if m in CLASSIFIERS else [])
+    pytest.param(
+        m,
+        k,
+        marks=[CLASSIFICATION] * (m in CLASSIFIERS)
+        + [pytest.mark.slow] * (m in ('resnet50', 'resnext50', 'efficientnet-b0')),
+    )
     for m in MODELS
     for k in METHODS
 ]
