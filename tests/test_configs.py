@@ -210,7 +210,7 @@ def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
     assert 'custom_hooks' not in baseline
     hooks = ['mmfeataug.FeatureAugHook']
     if name.startswith('adautomix/'):
-        hooks.insert(0, 'mmfeataug.TeacherHook')
+        hooks.insert(0, 'mmengine.EMAHook')
     if name.startswith(('adautomix/', 'afan/lalfa')):
         cfg['optim_wrapper'].pop('paramwise_cfg', None)
     assert [hook['type'] for hook in cfg.pop('custom_hooks')] == hooks

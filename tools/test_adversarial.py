@@ -44,8 +44,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--norm',
         choices=NORMS,
-        default='linf',
-        help='linf: of each element; l2: of all elements of an image or of its feature together',
+        help='of pgd; linf (default): of each element; l2: of all elements of an image or of its '
+        'feature together',
     )
     parser.add_argument(
         '--unit',

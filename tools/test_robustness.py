@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mmfeataug._tasks import task_of
 from mmfeataug.datasets.corrupt import Corrupt, corrupt_image
 from mmfeataug.evaluation import (
     SEVERITIES,
@@ -45,7 +46,6 @@ from mmfeataug.evaluation import (
 from mmfeataug.evaluation.report import JSON, main_metric, summary_line, summary_rows
 
 CLEAN = ('clean', 0)
-TASKS = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -167,15 +167,6 @@ def check_reference(path: str, conditions: list[tuple[str, int]]) -> dict:
     return reference
 
 
-def task_of(model: torch.nn.Module) -> str:
-    model = model.module if is_model_wrapper(model) else model
-    packages = [cls.__module__.partition('.')[0] for cls in type(model).__mro__]
-    for package in packages:
-        if package in TASKS:
-            return TASKS[package]
-    raise SystemExit(f'{type(model).__name__} is no model of {", ".join(TASKS)}')
-
-
 def quiet(cfg: Config, workers: int | None) -> None:
     """Nothing but warnings, results or faults is shown, and no worker outlives its condition."""
     cfg.log_level = 'WARNING'
@@ -273,7 +264,8 @@ def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path:
     shared = [table]
     broadcast_object_list(shared)
     table.update(shared[0])
-    table['task'] = task_of(runner.model)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    table['task'] = task_of(model)
     pending = [c for c in conditions if not is_done(table, c)]
     resumed = len(pending) < len(conditions)
     bar = Progress(

@@ -21,6 +21,6 @@ model = dict(
 # The generator gets no gradient where nothing is mixed.
 find_unused_parameters = True
 custom_hooks = [
-    dict(type='mmfeataug.TeacherHook', update_buffers=True),
+    dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA', update_buffers=True),
     dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
 ]

@@ -21,6 +21,6 @@ find_unused_parameters = True
 # 0.1 for the generator.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=0.5)}))
 custom_hooks = [
-    dict(type='mmfeataug.TeacherHook', update_buffers=True),
+    dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA', update_buffers=True),
     dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
 ]

@@ -21,6 +21,11 @@ find_unused_parameters = True
 # 0.1 for the generator.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=100.0)}))
 custom_hooks = [
-    dict(type='mmfeataug.TeacherHook', end_momentum=1e-05, update_buffers=True),
+    dict(
+        type='mmengine.EMAHook',
+        ema_type='mmfeataug.CosineEMA',
+        end_momentum=1e-05,
+        update_buffers=True,
+    ),
     dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
 ]

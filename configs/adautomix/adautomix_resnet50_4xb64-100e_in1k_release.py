@@ -20,6 +20,11 @@ model = dict(
 # The generator gets no gradient where nothing is mixed.
 find_unused_parameters = True
 custom_hooks = [
-    dict(type='mmfeataug.TeacherHook', end_momentum=1e-05, update_buffers=True),
+    dict(
+        type='mmengine.EMAHook',
+        ema_type='mmfeataug.CosineEMA',
+        end_momentum=1e-05,
+        update_buffers=True,
+    ),
     dict(type='mmfeataug.FeatureAugHook', clean_weight=1.0),
 ]

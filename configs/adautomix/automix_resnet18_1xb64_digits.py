@@ -21,6 +21,12 @@ find_unused_parameters = True
 # 0.02 for the generator.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=10.0)}))
 custom_hooks = [
-    dict(type='mmfeataug.TeacherHook', momentum=0.2, end_momentum=0.05, update_buffers=True),
+    dict(
+        type='mmengine.EMAHook',
+        ema_type='mmfeataug.CosineEMA',
+        momentum=0.2,
+        end_momentum=0.05,
+        update_buffers=True,
+    ),
     dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
 ]

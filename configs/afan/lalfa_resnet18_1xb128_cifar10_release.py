@@ -7,60 +7,13 @@ model = dict(
     augmentations=[
         dict(
             type='mmfeataug.LALFA',
-            at='backbone.layer1.0',
+            at=f'backbone.layer{stage}.{block}',
             gamma=0.5 / 255,
             steps=3,
             weight=0.5 / 8,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer1.1',
-            gamma=0.5 / 255,
-            steps=3,
-            weight=0.5 / 8,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer2.0',
-            gamma=0.5 / 255,
-            steps=3,
-            weight=0.5 / 8,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer2.1',
-            gamma=0.5 / 255,
-            steps=3,
-            weight=0.5 / 8,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer3.0',
-            gamma=0.5 / 255,
-            steps=3,
-            weight=0.5 / 8,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer3.1',
-            gamma=0.5 / 255,
-            steps=3,
-            weight=0.5 / 8,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer4.0',
-            gamma=0.5 / 255,
-            steps=3,
-            weight=0.5 / 8,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer4.1',
-            gamma=0.5 / 255,
-            steps=3,
-            weight=0.5 / 8,
-        ),
+        )
+        for stage in (1, 2, 3, 4)
+        for block in (0, 1)
     ],
 )
 optim_wrapper = dict(

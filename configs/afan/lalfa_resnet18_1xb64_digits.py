@@ -6,36 +6,13 @@ model = dict(
     augmentations=[
         dict(
             type='mmfeataug.LALFA',
-            at='backbone.layer1',
+            at=f'backbone.layer{stage}',
             gamma=0.1,
             unit='std',
             steps=1,
             weight=0.5 / 4,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer2',
-            gamma=0.1,
-            unit='std',
-            steps=1,
-            weight=0.5 / 4,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer3',
-            gamma=0.1,
-            unit='std',
-            steps=1,
-            weight=0.5 / 4,
-        ),
-        dict(
-            type='mmfeataug.LALFA',
-            at='backbone.layer4',
-            gamma=0.1,
-            unit='std',
-            steps=1,
-            weight=0.5 / 4,
-        ),
+        )
+        for stage in (1, 2, 3, 4)
     ],
 )
 optim_wrapper = dict(

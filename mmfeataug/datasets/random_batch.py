@@ -10,6 +10,8 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn import ModuleList
 
+from mmfeataug._tasks import task_of
+
 
 def random_batch(
     model: Any, size: tuple[int, int], images: int = 2, seed: int = 0
@@ -31,19 +33,11 @@ def random_batch(
     Raises:
         TypeError: For a model of another kind.
     """
-    package = next(
-        (c.__module__.partition('.')[0] for c in type(model).__mro__ if 'mm' in c.__module__[:2]),
-        '',
-    )
-    kinds = dict(
-        mmdet=_detection_sample, mmseg=_segmentation_sample, mmpretrain=_classification_sample
-    )
-    make = kinds.get(package)
-    if make is None:
-        raise TypeError(
-            f'{type(model).__name__} of {package or "an unknown package"}: need a detector, '
-            'segmentor or classifier'
-        )
+    make = dict(
+        detection=_detection_sample,
+        segmentation=_segmentation_sample,
+        classification=_classification_sample,
+    )[task_of(model)]
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     inputs = torch.randn(images, 3, *size, generator=generator).to(device)

@@ -46,8 +46,8 @@ class AugmentedLoss:
         enabled: False runs the stock loss alone.
         ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
         iteration: Counts calls; whoever resumes a run sets it.
-        turns: Counts calls that had views; whoever resumes a run sets it.
-        active: Whether the last call had views.
+        turns: Counts calls in which something acted; whoever resumes a run sets it.
+        active: Whether that was so in the last call.
         only: The one view to train on, for those who want to pay for no more; None is all of them.
         weights: Of all views that the last active call could have trained on, by name.
         parts: Numbers of samples, from the fewest to one short of the batch, that the views of the
@@ -180,11 +180,11 @@ class AugmentedLoss:
             for watch in watches:
                 if watch.augmentation.needs_teacher:
                     raise RuntimeError(
-                        f'{watch.name} needs a teacher: add '
-                        "dict(type='mmfeataug.TeacherHook') to custom_hooks, or call follow() with "
-                        'an averaged copy of the model'
+                        f'{watch.name} needs a teacher: add an EMAHook to custom_hooks, or call '
+                        'follow() with an averaged copy of the model'
                     )
         self.active = bool(places or watches or layers)
+        turn, self.turns = self.turns, self.turns + self.active
         with ExitStack() as stack:
             for at, transform in layers:
                 if at == 'inputs':
@@ -204,10 +204,9 @@ class AugmentedLoss:
                 batch,
                 self.only,
                 watches,
-                self.turns,
+                turn,
             )
             losses = step.run()
-        self.turns += 1
         self.weights, self.parts = step.weights, step.parts
         return losses
 

@@ -13,6 +13,7 @@ from mmengine.runner import TestLoop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmfeataug._tasks import task_of
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import LOOPS
 from mmfeataug.visualization.surface import draw_strengths
@@ -43,7 +44,7 @@ class AdversarialTestLoop(TestLoop):
         eps: Strengths, in ``unit`` for ``'pgd'``; bounds of AdvBN's factors; shares of a swap.
         steps: None: 10, or AdvBN's 6.
         step_size: None: ``2.5 * eps / steps``, or AdvBN's 0.2.
-        norm: ``'linf'`` or ``'l2'``.
+        norm: ``'linf'`` or ``'l2'``; None: the first.
         unit: ``'pixel'`` at ``'inputs'``, ``'std'`` or ``'absolute'`` elsewhere; None: the first.
         against: Words in the names of the terms of the loss that are attacked; empty: all.
         random_start: Of PGD.
@@ -67,7 +68,7 @@ class AdversarialTestLoop(TestLoop):
         eps: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),
         steps: int | None = None,
         step_size: float | None = None,
-        norm: str = 'linf',
+        norm: str | None = None,
         unit: str | None = None,
         against: Sequence[str] = (),
         random_start: bool = True,
@@ -80,10 +81,11 @@ class AdversarialTestLoop(TestLoop):
         pgd: dict[str, Any] = {}
         if attack == 'pgd':
             unit = unit or ('pixel' if at == 'inputs' else 'std')
-            pgd = dict(norm=norm, unit=unit, against=against, random_start=random_start)
-        elif against or unit:
+            pgd = dict(norm=norm or 'linf', unit=unit, against=against, random_start=random_start)
+        elif against or unit or norm or not random_start:
             raise ValueError(
-                f'against={against!r}, unit={unit!r}: these are settings of pgd, not of {attack!r}'
+                f'against={against!r}, unit={unit!r}, norm={norm!r}, '
+                f'random_start={random_start!r}: these are settings of pgd, not of {attack!r}'
             )
         options = dict(at=at, side=side, steps=steps, step_size=step_size, **pgd)
         # Each is made here, so that wrong settings show before the data is read.
@@ -172,7 +174,7 @@ class AdversarialTestLoop(TestLoop):
         head = dict(
             config=str(cfg.filename or ''),
             checkpoint=str(getattr(self.runner, '_load_from', None) or cfg.get('load_from') or ''),
-            task=_task(self.model),
+            task=task_of(self.model),
         )
         result = {**head, **self.settings, 'curve': curve}
         self.out_dir.mkdir(parents=True, exist_ok=True)
@@ -212,12 +214,6 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _unit(result: dict[str, Any]) -> str:
     return ', '.join(filter(None, (result['unit'], result['norm'])))
-
-
-def _task(model: Any) -> str:
-    tasks = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
-    packages = (c.__module__.partition('.')[0] for c in type(model).__mro__)
-    return next((tasks[p] for p in packages if p in tasks), 'unknown')
 
 
 def _progress() -> Progress:

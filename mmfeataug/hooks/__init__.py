@@ -4,6 +4,5 @@
 from .auxiliary_bn_hook import AuxiliaryBNHook
 from .feature_aug_hook import FeatureAugHook
 from .iteration_seed_hook import IterationSeedHook
-from .teacher_hook import TeacherHook
 
-__all__ = ['AuxiliaryBNHook', 'FeatureAugHook', 'IterationSeedHook', 'TeacherHook']
+__all__ = ['AuxiliaryBNHook', 'FeatureAugHook', 'IterationSeedHook']

@@ -100,7 +100,6 @@ class FeatureAugHook(Hook):
         self.by_epoch = by_epoch
         self._handle: AugmentedLoss | None = None
         self._announced = self._measuring = False
-        self._steps = self._active_steps = 0
 
     def before_train(self, runner: Runner) -> None:
         """Attach to the model. After EMA and resume, so that no copy of the model carries the
@@ -150,7 +149,7 @@ class FeatureAugHook(Hook):
             if self._handle.needs_teacher:
                 raise ValueError(
                     'an augmentation needs an average of the model as its teacher: add '
-                    "dict(type='mmfeataug.TeacherHook') to custom_hooks"
+                    "dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA') to custom_hooks"
                 )
         # The message hub is part of checkpoints.
         resumed = runner.message_hub.runtime_info
@@ -198,10 +197,8 @@ class FeatureAugHook(Hook):
         """Log the share of iterations with views; say once which places were chosen."""
         handle = self._handle
         assert handle is not None
-        self._steps += 1
-        self._active_steps += handle.active
         runner.message_hub.update_scalar(
-            'train/feature_aug.active', self._active_steps / self._steps
+            'train/feature_aug.active', handle.turns / (runner.iter + 1)
         )
         runner.message_hub.update_info(_LOSS_SCALE, handle.loss_scale)
         runner.message_hub.update_info(_TURNS, handle.turns)

@@ -34,7 +34,7 @@ class AdAutoMix(BatchAugmentation):
     clean batch. Paper: https://arxiv.org/abs/2312.11954.
 
     It has parameters of its own, so declare it in ``mmfeataug.AugmentedModel``, and needs a
-    teacher, which ``mmfeataug.TeacherHook`` averages beside ``mmfeataug.FeatureAugHook``.
+    teacher, which mmengine's ``EMAHook`` averages, best with ``ema_type='mmfeataug.CosineEMA'``.
     For segmentors and detectors, which the paper does not treat, see
     :func:`mmfeataug.methods.targets.mixed_targets`.
 

@@ -3,6 +3,7 @@
 
 from math import cos, pi
 
+from mmengine.logging import MessageHub
 from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
@@ -14,14 +15,15 @@ class CosineEMA(ExponentialMovingAverage):
     """Exponential moving average that follows more and more slowly.
 
     The momentum of the source weights goes along half a cosine from ``momentum`` to
-    ``end_momentum``: as mmengine counts it, 0.001 keeps 0.999 of the average. Use it through
-    ``mmfeataug.TeacherHook``, which knows how long training is.
+    ``end_momentum``: as mmengine counts it, 0.001 keeps 0.999 of the average. In a run:
+    ``dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA')`` in ``custom_hooks``.
 
     Args:
         model: To average.
         momentum: At first.
         end_momentum: At the end.
-        total: Number of updates in training.
+        total: Number of updates in training; None: the iterations of the run, which mmengine's
+            message hub knows.
         constant: Share of the training, at its begin, with the first momentum.
         interval, device, update_buffers: See mmengine. Buffers (of batch norms) are the model's
             own, or averaged with ``update_buffers=True``.
@@ -34,7 +36,7 @@ class CosineEMA(ExponentialMovingAverage):
         model: nn.Module,
         momentum: float = 0.001,
         end_momentum: float = 1e-6,
-        total: int = 0,
+        total: int | None = None,
         constant: float = 0.1,
         **kwargs,
     ) -> None:
@@ -47,7 +49,8 @@ class CosineEMA(ExponentialMovingAverage):
 
     def momentum_at(self, step: int) -> float:
         """Momentum of the update with this number."""
-        done = min(1.0, step / max(self.total, 1))
+        total = self.total or MessageHub.get_current_instance().get_info('max_iters') or 1
+        done = min(1.0, step / total)
         if done < self.constant:
             return self.momentum
         return self.end_momentum + (self.momentum - self.end_momentum) * (cos(pi * done) + 1) / 2

@@ -137,7 +137,7 @@ def train(kind, *options):
         ]
     hooks = []
     if kind == 'mixing':
-        from tests.test_hooks.test_teacher_hook import TEACHER, mixed_segmentor
+        from tests.test_hooks.test_teacher import TEACHER, mixed_segmentor
 
         model, augmentations, hooks = mixed_segmentor(), [], [TEACHER]
     hook = dict(type='mmfeataug.FeatureAugHook', augmentations=augmentations, **schedule)

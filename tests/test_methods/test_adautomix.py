@@ -551,7 +551,7 @@ def test_without_a_generator_or_a_teacher():
     model, entry, _ = build('deeplabv3plus')
     with (
         mmfeataug.attach(model, [entry]),
-        pytest.raises(RuntimeError, match='TeacherHook'),
+        pytest.raises(RuntimeError, match='EMAHook'),
     ):
         model.loss(*random_test_batch(model))
 

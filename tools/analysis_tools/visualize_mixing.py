@@ -2,7 +2,7 @@
 """What does the generator of masks do? Draws mixtures of AdAutoMix on a batch of the training data:
 each part under its mask, the mixed image and its targets.
 
-The checkpoint's weights are those of the teacher, as TeacherHook saves them; the generator is the
+The checkpoint's weights are those of the teacher, as EMAHook saves them; the generator is the
 one that was trained, not its average.
 """
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 
-from mmfeataug.hooks import FeatureAugHook, TeacherHook
+from mmfeataug.hooks import FeatureAugHook
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import build_segmentor, deeplab_cfg
 from tests.test_hooks.test_feature_aug_hook import Draws, Spy, make_runner
@@ -17,7 +17,9 @@ from tests.test_hooks.test_feature_aug_hook import Draws, Spy, make_runner
 pytestmark = pytest.mark.adautomix
 ROOT = Path(__file__).resolve().parents[2]
 OPTIM = dict(paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=10.0)}))
-TEACHER = dict(type='mmfeataug.TeacherHook', momentum=0.1, end_momentum=0.01)
+TEACHER = dict(
+    type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA', momentum=0.1, end_momentum=0.01
+)
 DRIVER = dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5)
 
 
@@ -49,7 +51,7 @@ class Look(Hook):
     priority = 'VERY_LOW'
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        teacher = next(h for h in runner.hooks if isinstance(h, TeacherHook)).ema_model
+        teacher = next(h for h in runner.hooks if isinstance(h, EMAHook)).ema_model
         self.network = {k: v.clone() for k, v in runner.model.state_dict().items()}
         self.teacher = {k: v.clone() for k, v in teacher.state_dict().items()}
 
@@ -104,7 +106,7 @@ def test_the_generator_learns_at_its_own_rate_and_checkpoints_hold_the_teacher(t
 
 
 def test_a_run_without_a_teacher_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='TeacherHook'):
+    with pytest.raises(ValueError, match='EMAHook'):
         runner_of(tmp_path, hooks=()).train()
 
 
@@ -132,7 +134,7 @@ def test_the_first_teacher_is_the_network(tmp_path):
     class First(Hook):
         def before_train_iter(self, runner, batch_idx, data_batch=None):
             if runner.iter == 0:
-                teacher = next(h for h in runner.hooks if isinstance(h, TeacherHook)).ema_model
+                teacher = next(h for h in runner.hooks if isinstance(h, EMAHook)).ema_model
                 assert_same(teacher.module.state_dict(), runner.model.state_dict())
                 self.seen = True
 
