@@ -5,11 +5,9 @@ config's evaluator returns, and mCE of classifiers."""
 import argparse
 import contextlib
 import copy
-import hashlib
 import io
 import itertools
 import numbers
-import os
 import os.path as osp
 import time
 import warnings
@@ -38,14 +36,21 @@ from mmfeataug.datasets.corrupt import Corrupt, corrupt_image
 from mmfeataug.evaluation import (
     SEVERITIES,
     complete,
-    read_table,
     rows,
     select_corruptions,
     write_table,
 )
 from mmfeataug.evaluation.report import JSON, main_metric, summary_line, summary_rows
-
-CLEAN = ('clean', 0)
+from mmfeataug.evaluation.unfinished import (
+    ANEW,
+    CLEAN,
+    check_metrics,
+    fingerprint,
+    is_done,
+    label,
+    read_earlier,
+    read_reference,
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -99,74 +104,6 @@ class Watch(Hook):
         self.progress.update(self.bar, completed=self.done)
 
 
-def label(condition: tuple[str, int]) -> str:
-    return 'clean' if condition == CLEAN else '{} {}'.format(*condition)
-
-
-def fingerprint(cfg: Config, checkpoint: str) -> dict:
-    """What a table must have in common with a run that goes on with it."""
-    cfg = copy.deepcopy(cfg)
-    for key in ('work_dir', 'launcher', 'model_wrapper_cfg'):
-        cfg.pop(key, None)
-    for key in ('num_workers', 'persistent_workers'):
-        cfg.test_dataloader.pop(key, None)
-    made_with = dict(config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
-    if '://' in checkpoint:
-        return dict(made_with, checkpoint=checkpoint)
-    stat = os.stat(checkpoint)
-    path = osp.realpath(checkpoint)
-    return dict(made_with, checkpoint=path, size=stat.st_size, mtime=stat.st_mtime_ns)
-
-
-def earlier(path: str, new: dict, resume: bool) -> dict:
-    """The table of an interrupted run, if it is one of this config and checkpoint.
-
-    Raises:
-        SystemExit: Naming what is different, or if the table was to be lost.
-    """
-    if not resume:
-        raise SystemExit(
-            f'{path} is there already: go on with it by --resume, delete it to start anew, or '
-            'write elsewhere with --out-dir'
-        )
-    try:
-        table = read_table(path)
-    except ValueError as error:
-        raise SystemExit(f'--resume: {error}') from error
-    made_with = new['made_with']
-    names = dict(
-        config='text of the config (with --cfg-options)',
-        checkpoint='path of the checkpoint',
-        size="checkpoint's size in bytes",
-        mtime="checkpoint's time of modification",
-    )
-    old = table.get('made_with') or {}
-    for key in old.keys() | made_with.keys():
-        if key in names and old.get(key) != made_with.get(key):
-            shown = '' if key == 'config' else f': {old.get(key)} there, {made_with.get(key)} now'
-            raise SystemExit(
-                f'--resume: {path} was made with another {names[key]}{shown}. Delete it to start '
-                'anew, or write elsewhere with --out-dir'
-            )
-    return table
-
-
-def check_reference(path: str, conditions: list[tuple[str, int]]) -> dict:
-    try:
-        reference = read_table(path)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f'--reference: {error}') from error
-    corrupted = reference['corrupted']
-    missing = [label(c) for c in conditions if str(c[1]) not in corrupted.get(c[0], {})]
-    if missing:
-        raise SystemExit(
-            f'--reference: {path} lacks {len(missing)} of {len(conditions)} conditions '
-            f'({", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}): finish it, or '
-            'choose fewer by --corruptions and --severities'
-        )
-    return reference
-
-
 def quiet(cfg: Config, workers: int | None) -> None:
     """Nothing but warnings, results or faults is shown, and no worker outlives its condition."""
     cfg.log_level = 'WARNING'
@@ -203,7 +140,7 @@ def evaluate(runner: Runner, condition: tuple[str, int], watch: Watch, made_with
     if made_with.setdefault('images', images) != images:
         raise SystemExit(
             f'--resume: the table was made with {made_with["images"]} images, now there are '
-            f'{images}. Delete it to start anew, or write elsewhere with --out-dir'
+            f'{images}. {ANEW}'
         )
     try:
         metrics = loop.run()
@@ -247,16 +184,6 @@ def scalars(metrics: dict, clean: dict | None, task: str, found: int) -> dict[st
     return scores
 
 
-def check_names(metrics: dict, table: dict, path: str) -> None:
-    new, old = set(metrics) - set(table['metrics']), set(table['metrics']) - set(metrics)
-    if new and table['metrics']:
-        raise SystemExit(
-            f'--resume: the evaluator returns other metrics than those of {path}: '
-            f'{", ".join(sorted(new))} is new, {", ".join(sorted(old)) or "nothing"} is gone. '
-            'Delete it to start anew, or write elsewhere with --out-dir'
-        )
-
-
 def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path: str) -> None:
     """Evaluate what the table lacks, and save it after every condition."""
     runner = Runner.from_cfg(cfg)
@@ -293,7 +220,10 @@ def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path:
             clean = None if condition == CLEAN else table['clean']
             scores = scalars(metrics, clean, table['task'], int(found))
             if resumed and condition == pending[0]:
-                check_names(scores, table, path)
+                try:
+                    check_metrics(scores, table, path)
+                except ValueError as error:
+                    raise SystemExit(f'--resume: {error}') from error
             name, severity = condition
             if condition == CLEAN:
                 table['clean'] = scores
@@ -302,13 +232,6 @@ def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path:
             table['seconds'] = round(table['seconds'] + time.monotonic() - start, 3)
             save()
         runner.call_hook('after_run')
-
-
-def is_done(table: dict, condition: tuple[str, int]) -> bool:
-    name, severity = condition
-    if condition == CLEAN:
-        return table['clean'] is not None
-    return str(severity) in table['corrupted'].get(name, {})
 
 
 def show(table: dict) -> None:
@@ -340,7 +263,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = list(itertools.product(corruptions, sorted(set(args.severities))))
     if '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
         raise SystemExit(f'checkpoint {args.checkpoint!r} is no file')
-    reference = check_reference(args.reference, wanted) if args.reference else None
+    try:
+        reference = read_reference(args.reference, wanted) if args.reference else None
+    except (OSError, ValueError) as error:
+        raise SystemExit(f'--reference: {error}') from error
     cfg = load_config(args, ('test_dataloader',))
     parts = ('test_dataloader', 'test_evaluator', 'test_cfg')
     missing = [key for key in parts if cfg.get(key) is None]
@@ -362,7 +288,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = args.out_dir or osp.join(cfg.work_dir, 'robustness')
     path = osp.join(folder, JSON)
     if osp.exists(path):
-        table = earlier(path, table, args.resume)
+        if not args.resume:
+            raise SystemExit(
+                f'{path} is there already: go on with it by --resume, delete it to start anew, or '
+                'write elsewhere with --out-dir'
+            )
+        try:
+            table = read_earlier(path, table['made_with'])
+        except ValueError as error:
+            raise SystemExit(f'--resume: {error}') from error
     cfg.load_from, cfg.resume = args.checkpoint, False
     quiet(cfg, args.workers)
 

@@ -11,8 +11,7 @@ class GradientSum:
     """Sum of parameter gradients over passes, added in place: one copy, however many passes.
 
     A parameter that no pass reached keeps None, as in plain training: a zero would let weight decay
-        and momentum move
-    it.
+    and momentum move it.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:

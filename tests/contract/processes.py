@@ -11,7 +11,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import mmfeataug
-from mmfeataug.engine import FeatureAugmentation, View
+from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, View
 
 
 class Toy(nn.Module):
@@ -65,6 +65,24 @@ class SecondOnly(BadOnOne):
         yield View([features[0] * 1.2], 0.5)
 
 
+class BadTermOnOne(BatchAugmentation):
+    """Rank 1 meets a term that is not finite."""
+
+    active = True
+
+    def terms(self, inputs, clean, network, generator):
+        (features,) = network(inputs * 1.1)
+        yield features.square().mean() * (float('nan') if distributed.get_rank() == 1 else 1)
+        (features,) = network(inputs * 1.2)
+        yield features.abs().mean()
+
+
+class SecondTermOnly(BadTermOnOne):
+    def terms(self, inputs, clean, network, generator):
+        (features,) = network(inputs * 1.2)
+        yield features.abs().mean()
+
+
 def compare(model, augmentation, alone, engine):
     """DDP's gradients are the mean of what each rank's batch gives on its own."""
     rank, world = distributed.get_rank(), distributed.get_world_size()
@@ -92,6 +110,12 @@ def compare(model, augmentation, alone, engine):
 def dropped(engine):
     losses = compare(Toy().train(), BadOnOne(at='stem'), lambda _: SecondOnly(at='stem'), engine)
     assert float(losses['badonone.dropped']) == 1
+
+
+def dropped_term(engine):
+    term, alone = BadTermOnOne(at='stem'), SecondTermOnly(at='stem')
+    losses = compare(Toy().train(), term, lambda _: alone, engine)
+    assert float(losses['badtermonone.dropped']) == 1
 
 
 def uneven(engine):
@@ -188,7 +212,7 @@ def main():
     if scenario == 'train':
         train(*args)
     for engine in ('precomputed', 'graph') if scenario == 'gradients' else ():
-        for check in (dropped, uneven):
+        for check in (dropped, dropped_term, uneven):
             torch.manual_seed(0)
             check(engine)
     print('agreed', flush=True)

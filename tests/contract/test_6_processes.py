@@ -35,8 +35,8 @@ def torchrun(processes, *args, module='tests.contract.processes', timeout=420, o
 
 @pytest.mark.parametrize('processes', [2, 4])
 def test_gradients_are_the_mean_over_ranks(processes):
-    """With a bad view on one rank, and with more views on one than on another: collectives inside
-    the tail must still meet. On both engines.
+    """With a bad view or term on one rank, and with more views on one than on another: collectives
+    inside the tail must still meet. On both engines.
     """
     assert torchrun(processes, 'gradients').count('agreed') == processes
 

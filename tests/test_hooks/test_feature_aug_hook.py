@@ -110,6 +110,16 @@ class TestSchedule:
         assert logged == pytest.approx(sum(expected) / len(expected))
         assert [('afan.loss_0' in log) for log in spy.logs] == spy.active
 
+    def test_prob_draws_from_seed_and_iteration(self, tmp_path):
+        _, spy = train(tmp_path / 'a', FeatureAugHook([AUGMENTATION], prob=0.5))
+        assert 0 < sum(spy.active) < len(spy.active)
+        # What else draws, and what was before, changes nothing.
+        noisy = dict(AUGMENTATION, random_start=False, noise=0.1)
+        _, again = train(tmp_path / 'b', FeatureAugHook([noisy], prob=0.5))
+        assert again.active == spy.active
+        _, rest = train(tmp_path / 'c', FeatureAugHook([AUGMENTATION], prob=0.5, begin=3))
+        assert rest.active == [False] * 3 + spy.active[3:]
+
     def test_warmup_is_linear(self, tmp_path):
         _, spy = train(tmp_path / 'a', FeatureAugHook([AUGMENTATION], warmup=4))
         assert spy.ramp == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]

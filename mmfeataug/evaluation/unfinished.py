@@ -1,0 +1,101 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Whether a table of robustness may be gone on with, or compared to."""
+
+import copy
+import hashlib
+import os
+import os.path as osp
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from .report import read_table
+
+CLEAN = ('clean', 0)
+ANEW = 'Delete it to start anew, or write elsewhere with --out-dir'
+_NAMES = dict(
+    config='text of the config (with --cfg-options)',
+    checkpoint='path of the checkpoint',
+    size="checkpoint's size in bytes",
+    mtime="checkpoint's time of modification",
+)
+
+
+def label(condition: tuple[str, int]) -> str:
+    """Corruption and severity, in words."""
+    return 'clean' if condition == CLEAN else '{} {}'.format(*condition)
+
+
+def is_done(table: Mapping[str, Any], condition: tuple[str, int]) -> bool:
+    """Whether a table has the scores of a condition."""
+    name, severity = condition
+    if condition == CLEAN:
+        return table['clean'] is not None
+    return str(severity) in table['corrupted'].get(name, {})
+
+
+def fingerprint(cfg: Config, checkpoint: str) -> dict[str, Any]:
+    """What a table must have in common with a run that goes on with it."""
+    cfg = copy.deepcopy(cfg)
+    for key in ('work_dir', 'launcher', 'model_wrapper_cfg'):
+        cfg.pop(key, None)
+    for key in ('num_workers', 'persistent_workers'):
+        cfg.test_dataloader.pop(key, None)
+    made_with = dict(config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
+    if '://' in checkpoint:
+        return dict(made_with, checkpoint=checkpoint)
+    stat = os.stat(checkpoint)
+    path = osp.realpath(checkpoint)
+    return dict(made_with, checkpoint=path, size=stat.st_size, mtime=stat.st_mtime_ns)
+
+
+def read_earlier(path: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of an interrupted run.
+
+    Args:
+        path: Of its JSON file.
+        made_with: What it has to have in common with this run, as :func:`fingerprint` returns it.
+
+    Raises:
+        ValueError: Saying what is different.
+    """
+    table = read_table(path)
+    old = table.get('made_with') or {}
+    for key in old.keys() | made_with.keys():
+        if key in _NAMES and old.get(key) != made_with.get(key):
+            shown = '' if key == 'config' else f': {old.get(key)} there, {made_with.get(key)} now'
+            raise ValueError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
+    return table
+
+
+def read_reference(path: str, conditions: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """The table of a classifier that mCE is relative to.
+
+    Raises:
+        ValueError: If it lacks some of the conditions.
+    """
+    reference = read_table(path)
+    missing = [label(c) for c in conditions if not is_done(reference, c)]
+    if missing:
+        raise ValueError(
+            f'{path} lacks {len(missing)} of {len(conditions)} conditions '
+            f'({", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}): finish it, or '
+            'choose fewer by --corruptions and --severities'
+        )
+    return reference
+
+
+def check_metrics(found: Iterable[str], table: Mapping[str, Any], path: str) -> None:
+    """Refuse to mix scores of two evaluators.
+
+    Raises:
+        ValueError: If the evaluator returns a metric that the table has not.
+    """
+    new, gone = set(found) - set(table['metrics']), set(table['metrics']) - set(found)
+    if new and table['metrics']:
+        raise ValueError(
+            f'the evaluator returns other metrics than those of {path}: '
+            f'{", ".join(sorted(new))} is new, {", ".join(sorted(gone)) or "nothing"} is gone. '
+            f'{ANEW}'
+        )
