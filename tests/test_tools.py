@@ -154,10 +154,11 @@ def test_classifier_in_the_analysis_tools(trained_classifier, tmp_path):
     assert 'head.fc' in run(tool, config, '--repeats', 1, '--cfg-options', *options)
     tool = 'analysis_tools/visualize_features.py'
     args = [config, checkpoint, '0', '--out', tmp_path, '--cfg-options', *options]
-    log = run(tool, *args)
-    assert 'afan at head.fc: vectors without positions are not drawn' in log
-    names = {'1_sea_0', '2_stability_0', '3_advbn_0'}
+    run(tool, *args)
+    names = {'0_afan_0', '1_sea_0', '2_stability_0', '3_advbn_0'}
     assert {p.stem for p in tmp_path.iterdir()} == names
+    log = run(tool, *args[:5], '--corruption', 'fog', 3, *args[5:], ok=False)
+    assert 'detectors and segmentors only' in log
 
 
 def test_inference_apis_take_plugin_configs(trained, demo_data):

@@ -26,7 +26,15 @@ class Augmentation(ABC):
             too), ``'frozen'`` (batch statistics, running ones untouched), ``'eval'`` (running
             statistics) or ``'separate'`` (batch norms of their own, which
             ``mmfeataug.AugmentedModel`` or ``mmfeataug.AugmentedBackbone`` makes).
+
+    Attributes:
+        observer: None, or a function that is called with what the augmentation did in a training
+            pass: ``observer(clean, changed, images=None, index=0)``, with lists of tensors, the
+            copies of the batch if these are compared, and the number of the view or copy. It must
+            neither change nor keep them.
     """
+
+    observer: Callable[..., None] | None = None
 
     def __init__(self, *, at: str, side: str = 'output', bn: str = 'shared') -> None:
         if not isinstance(at, str) or not at:
@@ -185,7 +193,10 @@ class FeatureTransform(FeatureAugmentation):
                 return leaf
             with torch.autocast(leaf.device.type, enabled=False):
                 wide = leaf if leaf.dtype == torch.float64 else leaf.float()
-                return self.transform(wide).to(leaf.dtype)
+                changed = self.transform(wide)
+            if self.observer is not None:
+                self.observer([wide], [changed])
+            return changed.to(leaf.dtype)
 
         return tree_map(one, value)
 

@@ -43,6 +43,7 @@ class AugmentedLoss:
         seed: Of the methods' random draws.
 
     Attributes:
+        augmentations: All of them, by the names they are logged under.
         enabled: False runs the stock loss alone.
         ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
         iteration: Counts calls; whoever resumes a run sets it.
@@ -85,6 +86,7 @@ class AugmentedLoss:
         self.weights: dict[str, list[float]] = {}
         self.parts: dict[str, range] = {}
         self._settings = Settings(clean_weight, engine == 'graph', strict, seed)
+        self.augmentations: dict[str, Augmentation] = {}
         self._watches: list[Watch] = []
         self._layers: list[tuple[str, FeatureTransform]] = []
         self._places = self._find_places(augmentations)
@@ -235,6 +237,7 @@ class AugmentedLoss:
                 )
             count = names[augmentation.name] = names.get(augmentation.name, 0) + 1
             name = augmentation.name if count == 1 else f'{augmentation.name}{count}'
+            self.augmentations[name] = augmentation
             if augmentation.bn == 'separate':
                 check_separate(self.model, name, augmentation.begins)
             if isinstance(augmentation, BatchAugmentation):

@@ -162,6 +162,7 @@ class Network:
         model: In training mode.
         turn: Number of augmented iterations before this one.
         teacher: Averaged weights, by the names of ``model.state_dict()``; None without a teacher.
+        passes: Number of those over copies so far, with the model's own weights.
         loss_state: Restores what losses keep between calls; ``state`` is how it was before the
             clean pass.
     """
@@ -174,6 +175,7 @@ class Network:
     state: Any
     turn: int
     teacher: dict[str, Tensor] | None
+    passes: int = 0
 
     @property
     def samples(self) -> list[Any]:
@@ -217,6 +219,11 @@ class Network:
             with self.watch.copy_pass(self.clean, stop=not loss) as seen:
                 losses = self.batch.loss(images, samples=samples)
         features = [f.float() for f in self.watch.features(seen)]
+        observer = self.watch.augmentation.observer
+        if weights is None:
+            if observer is not None:
+                observer(self.watch.features(self.clean), features, images, self.passes)
+            self.passes += 1
         if not loss:
             return features
         return features, self.model.parse_losses(losses)[0]  # type: ignore[operator]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .augmentation import Tail, View
+from .augmentation import Augmentation, Tail, View
 from .batch import Batch
 from .copies import Network, Seen, Watch, term_gradient
 from .gradients import GradientSum, LossScale, all_finite
@@ -216,7 +216,7 @@ class Step:
                     weight = self.ramp * view.weight * self._share(name, i)
                     if anywhere(bool(weight), features[0]):
                         self._add(
-                            tail, name, i, augmentation.bn, view, weight, features, clean_is_finite
+                            tail, name, i, augmentation, view, weight, features, clean_is_finite
                         )
             except TapError:
                 raise
@@ -230,13 +230,14 @@ class Step:
         tail: TailRunner,
         name: str,
         index: int,
-        bn: str,
+        augmentation: Augmentation,
         view: View,
         weight: float,
         clean: list[Tensor],
         clean_is_finite: bool,
     ) -> None:
         key = f'{name}.loss_{index}'
+        bn, observer = augmentation.bn, augmentation.observer
         taught = RunningStatistics(self.model) if bn in ('shared', 'separate') else None
         # Every process takes the same turns, or collectives inside the tail would not meet.
         finite = everywhere(all_finite(view.features), clean[0])
@@ -270,6 +271,8 @@ class Step:
             total = total.detach()
         self.views[key] = weight * total
         moved = [f.detach() for f in view.features]
+        if observer is not None:
+            observer(clean, moved, index=index)
         for measure, value in perturbation_norms(clean, moved).items():
             measure = f'{name}.{measure}'
             self.diagnostics[measure] = torch.maximum(self.diagnostics.get(measure, value), value)

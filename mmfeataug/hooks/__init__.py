@@ -4,5 +4,6 @@
 from .auxiliary_bn_hook import AuxiliaryBNHook
 from .feature_aug_hook import FeatureAugHook
 from .iteration_seed_hook import IterationSeedHook
+from .visualization_hook import FeatureAugVisualizationHook
 
-__all__ = ['AuxiliaryBNHook', 'FeatureAugHook', 'IterationSeedHook']
+__all__ = ['AuxiliaryBNHook', 'FeatureAugHook', 'FeatureAugVisualizationHook', 'IterationSeedHook']

@@ -2,12 +2,16 @@
 """Pictures for people."""
 
 from .curves import draw_curves
-from .features import draw_change, draw_copies, draw_rows, record
+from .features import draw, draw_change, draw_copies, draw_rows
 from .mixing import draw_mixing, mixed_map, record_mixtures
+from .panels import overlay, save, to_array
 from .predictions import draw_predictions, render_prediction
+from .record import Change, record, shown, stop_recording
 from .surface import draw_strengths, draw_surface, loss_surface
 
 __all__ = [
+    'Change',
+    'draw',
     'draw_change',
     'draw_copies',
     'draw_curves',
@@ -18,7 +22,12 @@ __all__ = [
     'draw_surface',
     'loss_surface',
     'mixed_map',
+    'overlay',
     'record',
     'record_mixtures',
     'render_prediction',
+    'save',
+    'shown',
+    'stop_recording',
+    'to_array',
 ]

@@ -1,15 +1,20 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What does my method do? Draws, for each augmentation of a config, the clean feature at its place,
-the view, their difference and the statistics of channels, on a training batch of a trained model.
+the view, their difference, where in the image it is, and the statistics of channels, on a training
+batch of a trained model. With --corruption also what the model predicts on the image, clean and
+corrupted.
 
 Every augmentation is drawn alone, and as if it always acted (prob=1). Methods that work on images
 show these, those that compare copies of the batch the copies, and SeA its rows. Layers declared by
-AugmentedBackbone are not drawn: name them in the hook.
+AugmentedBackbone are not drawn: name them in the hook, or let FeatureAugVisualizationHook draw them
+while training.
 """
 
 import argparse
+import copy
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +22,13 @@ import torch
 from mmengine.runner import Runner, load_checkpoint
 
 import mmfeataug
-from mmfeataug.engine import BatchAugmentation, find_module
-from mmfeataug.methods import SeA
-from mmfeataug.methods.pixels import PixelScale
+from mmfeataug.engine import BatchAugmentation
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.visualization import features
+from mmfeataug.visualization import draw, draw_predictions, record, save, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_common_arguments, build_model, load_config
+from common import add_common_arguments, build_model, corrupt_images, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +38,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('image', help='index in the training set, or the name of one of its files')
     parser.add_argument('--out', type=Path, required=True, help='folder to write pictures to')
     parser.add_argument('--batch-size', type=int, default=4, help='images in the batch')
+    parser.add_argument(
+        '--corruption',
+        nargs=2,
+        action='append',
+        default=[],
+        metavar=('NAME', 'SEVERITY'),
+        help='draw predictions on the image, clean and corrupted so, as fog 3; may be repeated',
+    )
     parser.add_argument('--seed', type=int, default=0, help='of crops, flips and draws')
     add_common_arguments(parser)
     return parser.parse_args()
@@ -49,27 +60,63 @@ def build_batch(cfg, model, image: str, size: int, seed: int) -> tuple:
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
     dataset = loader.dataset
-    paths = [str(dataset.get_data_info(i).get('img_path')) for i in range(len(dataset))]
-    found = [i for i, path in enumerate(paths) if path.endswith(image)]
-    first = int(image) if re.fullmatch(r'\d+', image) else (found or [len(paths)])[0]
-    if first >= len(paths):
-        raise SystemExit(f'image={image!r}: the training set has {len(paths)} images, see its root')
-    chosen = [(first + i * len(paths) // size) % len(paths) for i in range(size)]
+    first, count = find_image(dataset, image), len(dataset)
+    chosen = [(first + i * count // size) % count for i in range(size)]
     data = model.data_preprocessor(loader.collate_fn([dataset[i] for i in chosen]), True)
     return data['inputs'], data['data_samples'], dataset.metainfo
 
 
+def find_image(dataset, image: str) -> int:
+    """Index of an image that is given as such or by the end of its path."""
+    if re.fullmatch(r'\d+', image):
+        found = [int(image)]
+    else:
+        paths = (str(dataset.get_data_info(i).get('img_path')) for i in range(len(dataset)))
+        found = [i for i, path in enumerate(paths) if path.endswith(image)]
+    if not found or found[0] >= len(dataset):
+        raise SystemExit(
+            f'image={image!r}: the training set has {len(dataset)} images, see its root'
+        )
+    return found[0]
+
+
+def innermost(dataset) -> list:
+    """Configs of the data sets that others wrap (RepeatDataset, ConcatDataset)."""
+    wrapped = dataset.get('datasets') or ([dataset.dataset] if 'dataset' in dataset else [])
+    return [inner for d in wrapped for inner in innermost(d)] or [dataset]
+
+
 def train_pipeline(cfg) -> list:
-    """Steps of the training data, through data sets that wrap others."""
-    dataset = cfg.train_dataloader.dataset
-    while 'pipeline' not in dataset:
-        dataset = dataset.get('dataset') or dataset.datasets[0]
-    return dataset.pipeline
+    """Steps that read the training data."""
+    return innermost(cfg.train_dataloader.dataset)[0].pipeline
+
+
+def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Path) -> Path:
+    """Predictions on an image of the training set, as the test pipeline reads it."""
+    cfg = copy.deepcopy(cfg)
+    cfg.log_level, cfg.visualizer.vis_backends = 'ERROR', []
+    steps = innermost(cfg.test_dataloader.dataset)[0].pipeline
+    cfg.test_dataloader.dataset = cfg.train_dataloader.dataset
+    for dataset in innermost(cfg.test_dataloader.dataset):
+        dataset.pipeline = steps
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    index = find_image(Runner.build_dataloader(cfg.test_dataloader).dataset, image)
+    conditions = {'clean': cfg}
+    for name, severity in corruptions:
+        changed = conditions[f'{name} {severity}'] = copy.deepcopy(cfg)
+        corrupt_images(changed.test_dataloader, cfg.get('default_scope'), name, int(severity))
+    kind, method = cfg.model.type.rpartition('.')[2], Path(checkpoint).stem
+    with tempfile.TemporaryDirectory() as folder:
+        for changed in conditions.values():
+            changed.work_dir = folder
+        return draw_predictions({kind: {method: checkpoint}}, {kind: conditions}, path, index)
 
 
 def main() -> None:
     args = parse_args()
     cfg = load_config(args, ('train_dataloader',))
+    if args.corruption and cfg.get('default_scope') == 'mmpretrain':
+        raise SystemExit('--corruption: predictions of detectors and segmentors only')
     model = build_model(cfg)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     entries = [a for hook in cfg.get('custom_hooks', []) for a in hook.get('augmentations') or ()]
@@ -77,18 +124,11 @@ def main() -> None:
     if not entries:
         raise SystemExit(f'{args.config} has no augmentations')
     inputs, samples, _ = build_batch(cfg, model, args.image, args.batch_size, args.seed)
-    turned = [cfg.model.data_preprocessor.get(key) for key in ('bgr_to_rgb', 'to_rgb')]
-    is_rgb = any(turned) or not any('LoadImage' in t.type for t in train_pipeline(cfg))
-
-    def pictures(batch: torch.Tensor) -> np.ndarray:
-        raw = PixelScale(model).raw(batch.float()).movedim(1, -1).numpy(force=True)
-        return raw if is_rgb else raw[..., ::-1].copy()
-
-    images = pictures(inputs)
-    args.out.mkdir(parents=True, exist_ok=True)
+    show = shown(model, [t.type for t in train_pipeline(cfg)])
+    images = show(inputs)
     for number, entry in enumerate(entries):
         augmentation = AUGMENTATIONS.build({'_scope_': 'mmfeataug', **entry})
-        changes = features.record(augmentation)
+        changes = record(augmentation)
         torch.manual_seed(args.seed)
         with mmfeataug.attach(model, [augmentation], seed=args.seed):
             model.loss(inputs, samples)
@@ -97,22 +137,13 @@ def main() -> None:
             # The deepest feature of all that are compared.
             places, changes = list(augmentation.places), changes[-1:]
         for view, change in enumerate(changes):
-            path = args.out / f'{number}_{augmentation.name}_{view}.png'
             title = f'{augmentation.name} at {", ".join(places)}'
             title += f', view {view + 1} of {len(changes)}' if len(changes) > 1 else ''
-            common = change, images, title, path
-            if change.images is not None:
-                features.draw_copies(*common, pictures(change.images))
-            elif isinstance(augmentation, SeA):
-                features.draw_rows(*common, find_module(model, augmentation.at))
-            elif augmentation.at == 'inputs':
-                features.draw_change(*common, pictures(change.view))
-            elif change.clean.dim() > 2:
-                features.draw_change(*common)
-            else:
-                print(f'{title}: vectors without positions are not drawn')
-                continue
-            print(path)
+            figure = draw(augmentation, change, images, title, model, show)
+            print(save(figure, args.out / f'{number}_{augmentation.name}_{view}.png'))
+    if args.corruption:
+        path = args.out / 'predictions.png'
+        print(draw_corrupted(cfg, args.checkpoint, args.image, args.corruption, path))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,230 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Pictures of what augmentations do, while they do it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation, FeatureTransform
+from mmfeataug.registry import HOOKS
+from mmfeataug.visualization.features import draw
+from mmfeataug.visualization.panels import to_array
+from mmfeataug.visualization.record import Change, record, shown, stop_recording
+
+
+@HOOKS.register_module()
+class FeatureAugVisualizationHook(Hook):
+    """Draws what each augmentation made of the features of the batch that is trained on.
+
+    A picture holds the image, the feature before and after, their difference, where in the image it
+    is, and the statistics of channels. It goes to ``runner.visualizer``, so wherever the config's
+    ``vis_backends`` say: local disk (``vis_data/vis_image``), TensorBoard, Weights & Biases. Its
+    name is ``<method>.view_<n>``, with the ``<method>`` and ``<n>`` of the logged loss; its step is
+    that of the log, the number of iterations done.
+
+    Training is not changed: the hook looks at the views that the step trains on anyway, and draws
+    no random numbers. Only the main process draws, about a second for a picture. An augmentation
+    that does not act in the iteration (it has a probability, or a schedule) is drawn the next time
+    it does; until then it stays watched, all others are not. Of several ``FeatureAugHook`` the one
+    that drives the model is drawn; layers that ``AugmentedBackbone`` declares need none.
+
+    Memory, in the iterations that are drawn: ``samples`` images, and for each view the feature of
+    ``samples`` images twice, fp32, in main memory; rows without images (RoI vectors) are kept all.
+
+    Args:
+        interval: Draw every ``interval`` iterations, and in the first one of the run.
+        samples: Images of the batch to draw, each in a picture of its own.
+        by_epoch: Draw in the first iteration of every ``interval``-th epoch instead.
+
+    Raises:
+        ValueError: For an interval or a number of samples below 1.
+
+    Examples:
+        >>> custom_hooks = [
+        ...     dict(type='mmfeataug.FeatureAugHook', augmentations=[...]),
+        ...     dict(type='mmfeataug.FeatureAugVisualizationHook', interval=500)]
+    """
+
+    # Behind FeatureAugHook, whose schedule and clock then know nothing of pictures.
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 500, samples: int = 1, by_epoch: bool = False) -> None:
+        for name, value in (('interval', interval), ('samples', samples)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
+        self.interval, self.samples, self.by_epoch = interval, samples, by_epoch
+        # Still to be drawn, and what they have done in this iteration.
+        self._waiting: dict[str, tuple[str, Augmentation]] = {}
+        self._seen: dict[str, list[Change]] = {}
+        self._inputs: list[Any] = []
+        self._inputs_hook: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Look for augmentations.
+
+        Raises:
+            ValueError: If nothing in the run augments features.
+        """
+        self._stop()
+        self._waiting = {}
+        if not any(_augmentations(_model(runner))):
+            raise ValueError(
+                'FeatureAugVisualizationHook finds no augmentation to draw: add '
+                "dict(type='mmfeataug.FeatureAugHook', augmentations=[...]) to custom_hooks, with "
+                'a priority above LOW'
+            )
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Watch what is to be drawn in this iteration."""
+        if not is_main_process():
+            return
+        self._stop()
+        model = _model(runner)
+        if self._is_due(runner, batch_idx):
+            self._waiting = _named(model)
+        if not self._waiting:
+            return
+        self._inputs_hook = model.data_preprocessor.register_forward_hook(self._keep_inputs)
+        self._seen = {
+            name: record(augmentation, samples=self.samples, always=False)
+            for name, (_, augmentation) in self._waiting.items()
+        }
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Draw what was seen."""
+        if not self._seen:
+            return
+        seen, inputs = self._seen, self._inputs
+        self._stop()
+        for name, changes in seen.items():
+            if changes:
+                place, augmentation = self._waiting.pop(name)
+                try:
+                    self._draw(runner, name, place, augmentation, changes, inputs)
+                except Exception as error:
+                    # No training should end for a picture.
+                    runner.logger.warning(
+                        '%s at %s is not drawn: %s: %s', name, place, type(error).__name__, error
+                    )
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave nothing behind."""
+        self._stop()
+        self._waiting = {}
+
+    def _is_due(self, runner: Runner, batch_idx: int) -> bool:
+        if runner.iter == 0:
+            return True
+        if self.by_epoch:
+            return batch_idx == 0 and self.every_n_epochs(runner, self.interval)
+        return self.every_n_train_iters(runner, self.interval)
+
+    def _stop(self) -> None:
+        for name in self._seen:
+            stop_recording(self._waiting[name][1])
+        if self._inputs_hook is not None:
+            self._inputs_hook.remove()
+        self._seen, self._inputs, self._inputs_hook = {}, [], None
+
+    def _keep_inputs(self, module: nn.Module, args: Any, output: Any) -> None:
+        """The batch as the model gets it: its number of images, and the first of them."""
+        inputs = output.get('inputs') if isinstance(output, dict) else None
+        if isinstance(inputs, Tensor) and not self._inputs:
+            first = inputs[: self.samples].detach().to('cpu', torch.float32, copy=True)
+            self._inputs = [len(inputs), first]
+
+    def _draw(
+        self,
+        runner: Runner,
+        name: str,
+        place: str,
+        augmentation: Augmentation,
+        changes: list[Change],
+        inputs: list[Any],
+    ) -> None:
+        if not inputs:
+            raise TypeError('the data preprocessor yields no tensor of images')
+        model, (batch, first) = _model(runner), inputs
+        show = shown(model, _transforms(runner.train_dataloader.dataset))
+        images = show(first)
+        if isinstance(augmentation, BatchAugmentation):
+            changes = _deepest(changes)
+        for change in changes:
+            each = change.images is None and change.is_map and change.count == batch
+            for i in range(len(images) if each else 1):
+                tag = f'{name}.view_{change.index}'
+                tag += f'.level_{change.level}' if _levels(changes, change) > 1 else ''
+                tag += f'.image_{i}' if self.samples > 1 and each else ''
+                figure = draw(
+                    augmentation,
+                    change.sample(i) if each else change,
+                    images[i : i + 1] if each else images,
+                    f'{name} at {place}, view {change.index}, iteration {runner.iter + 1}',
+                    model,
+                    show,
+                    # The cut sample has its place in the cut batch.
+                    batch,
+                )
+                runner.visualizer.add_image(tag, to_array(figure), runner.iter + 1)
+
+
+def _model(runner: Runner) -> Any:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _augmentations(model: nn.Module) -> Iterator[tuple[str, str, Augmentation]]:
+    """Name, place and object: those that a handle drives, then layers declared in the model."""
+    handle = vars(model).get('loss')
+    if isinstance(handle, AugmentedLoss):
+        for name, augmentation in handle.augmentations.items():
+            places = getattr(augmentation, 'places', (augmentation.at,))
+            yield name, ', '.join(places), augmentation
+    for path, module in model.named_modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            layer = getattr(hook, '__self__', None)
+            if isinstance(layer, FeatureTransform):
+                yield layer.name, path, layer
+
+
+def _named(model: nn.Module) -> dict[str, tuple[str, Augmentation]]:
+    found: dict[str, tuple[str, Augmentation]] = {}
+    for name, place, augmentation in _augmentations(model):
+        unique, count = name, 1
+        while unique in found:
+            count += 1
+            unique = f'{name}{count}'
+        found[unique] = place, augmentation
+    return found
+
+
+def _transforms(dataset: Any) -> list[str]:
+    """Types of the steps of a data set's pipeline, through data sets that wrap others."""
+    names: list[str] = []
+    while dataset is not None:
+        pipeline = getattr(dataset, 'pipeline', ())
+        names += [type(t).__name__ for t in getattr(pipeline, 'transforms', pipeline)]
+        dataset = getattr(dataset, 'dataset', None) or getattr(dataset, 'datasets', [None])[0]
+    return names
+
+
+def _deepest(changes: list[Change]) -> list[Change]:
+    """Of each copy the last feature that has positions, or else the last."""
+    return list({c.index: c for c in sorted(changes, key=lambda c: c.is_map)}.values())
+
+
+def _levels(changes: list[Change], change: Change) -> int:
+    return sum(other.index == change.index for other in changes)
