@@ -1,0 +1,210 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Runs beside each other: tables of robustness over the same conditions, attacks with the same
+settings; means and deviations over seeds.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .report import main_metric
+from .robustness import corruption_error, summarise
+from .runs import Run, label_of
+
+Groups = Mapping[str, Sequence[Run]]
+"""Seeds by name."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds, standard deviation (ddof=1; ``None`` for a single seed) and their number."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Of those that are numbers; ``None`` if there is none."""
+    numbers = [float(v) for v in values if v is not None and math.isfinite(v)]
+    if not numbers:
+        return None
+    std = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return Spread(statistics.fmean(numbers), std, len(numbers))
+
+
+@dataclass
+class Comparison:
+    """Tables of one task that lie in the same folder of their runs.
+
+    Attributes:
+        metrics: The main one first.
+        summary: Spread by metric, name and key: ``P``, ``mPC``, ``rPC``, a family, ``mCE`` or
+            ``mean error``.
+        severities: Spread by metric, name and severity; ``'0'`` is clean.
+        corruptions: Spread by metric, name and corruption, over severities.
+        families: Those that are covered, in order.
+        missing: What has no such table.
+        notes: Of the tables, and what the comparison left out.
+    """
+
+    task: str
+    folder: str
+    metrics: list[str]
+    names: list[str]
+    summary: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
+    severities: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
+    corruptions: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
+    families: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def compare_tables(task: str, groups: Groups) -> list[Comparison]:
+    """One comparison for each folder that any run of the task has a table in."""
+    folders = dict.fromkeys(
+        folder
+        for runs in groups.values()
+        for run in runs
+        for folder, table in run.tables.items()
+        if table['task'] in (task, None)
+    )
+    return [_compare(task, folder, groups) for folder in folders]
+
+
+def _compare(task: str, folder: str, groups: Groups) -> Comparison:
+    tables: dict[str, list[dict[str, Any]]] = {}
+    missing: list[str] = []
+    said: dict[str, list[str]] = {}
+    for name, runs in groups.items():
+        for run in runs:
+            label = label_of(run, runs)
+            table = run.tables.get(folder)
+            if table is None:
+                missing.append(f'{label} has no table of robustness in its folder {folder}')
+                continue
+            tables.setdefault(name, []).append(table)
+            for note in table.get('notes') or ():
+                said.setdefault(note, []).append(label)
+    every = [table for of_name in tables.values() for table in of_name]
+    metrics = list(dict.fromkeys(m for t in every for m in t['metrics']))
+    if metrics:
+        main = main_metric(next(t for t in every if t['metrics']))
+        metrics = [main, *(m for m in metrics if m != main)]
+    notes = [f'table of {", ".join(labels)}: {note}' for note, labels in said.items()]
+    result = Comparison(task, folder, metrics, list(tables), missing=missing, notes=notes)
+    left_out: dict[str, list[str]] = {}
+    for metric in metrics:
+        shared, lost = _shared_conditions([t for t in every if metric in t['metrics']], metric)
+        if lost:
+            left_out.setdefault(_left_out(lost, shared), []).append(metric)
+        _summarise(result, tables, metric, shared, comparable=not lost)
+    for sentence, of in left_out.items():
+        which = ', '.join(of) if len(of) < len(metrics) else 'all metrics'
+        result.notes.insert(0, f'{which}: {sentence}')
+    return result
+
+
+def _shared_conditions(
+    tables: Sequence[Mapping[str, Any]], metric: str
+) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Corruptions and severities where the metric is defined in all tables; and in some only."""
+    defined = [
+        {
+            (name, severity)
+            for name, by_severity in table['corrupted'].items()
+            for severity, scores in by_severity.items()
+            if scores.get(metric) is not None
+        }
+        for table in tables
+    ]
+    shared = set.intersection(*defined)
+    return shared, set.union(*defined) - shared
+
+
+def _left_out(lost: set[tuple[str, str]], shared: set[tuple[str, str]]) -> str:
+    shown = [f'{name} {severity}' for name, severity in sorted(lost)]
+    return (
+        f'compared over the {len(shared)} corrupted conditions that every run has; '
+        f'{len(lost)} are left out because some run lacks them: '
+        f'{", ".join(shown[:8])}{", ..." if len(shown) > 8 else ""}'
+    )
+
+
+def _summarise(
+    result: Comparison,
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    metric: str,
+    shared: set[tuple[str, str]],
+    comparable: bool,
+) -> None:
+    """Fill in one metric."""
+    summary = result.summary.setdefault(metric, {})
+    severities = result.severities.setdefault(metric, {})
+    corruptions = result.corruptions.setdefault(metric, {})
+    key = _error_key(tables, metric, comparable)
+    if key is None and any(_has_mce(t, metric) for of in tables.values() for t in of):
+        result.notes.append(
+            f'{metric}: mCE is left out, because the tables have other conditions or references'
+        )
+    for name, of_name in tables.items():
+        parts = []
+        for table in of_name:
+            corrupted = _restricted(table['corrupted'], shared)
+            part = summarise(table['clean'] or {}, corrupted, metric)
+            error = _error(table, metric, corrupted, key)
+            by_corruption = {
+                c: summarise({}, {c: by_severity}, metric)['mPC']
+                for c, by_severity in corrupted.items()
+            }
+            parts.append((part, error, by_corruption))
+            result.families += [f for f in part['families'] if f not in result.families]
+        first = parts[0][0]
+        summary[name] = {k: spread(p[k] for p, _, _ in parts) for k in ('P', 'mPC', 'rPC')}
+        if key:
+            summary[name][key] = spread(e for _, e, _ in parts)
+        for family in first['families']:
+            summary[name][family] = spread(p['families'][family] for p, _, _ in parts)
+        severities[name] = {'0': summary[name]['P']} | {
+            s: spread(p['severities'][s] for p, _, _ in parts) for s in first['severities']
+        }
+        corruptions[name] = {c: spread(b[c] for _, _, b in parts) for c in parts[0][2]}
+
+
+def _restricted(corrupted: Mapping[str, Any], shared: set[tuple[str, str]]) -> dict[str, Any]:
+    kept = {
+        name: {s: scores for s, scores in by_severity.items() if (name, s) in shared}
+        for name, by_severity in corrupted.items()
+    }
+    return {name: by_severity for name, by_severity in kept.items() if by_severity}
+
+
+def _errors_of(table: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
+    return ((table.get('mCE') or {}).get('metrics') or {}).get(metric) or {}
+
+
+def _has_mce(table: Mapping[str, Any], metric: str) -> bool:
+    return _errors_of(table, metric).get('mCE') is not None
+
+
+def _error_key(
+    tables: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, comparable: bool
+) -> str | None:
+    """Which error of corruptions all tables have: relative to one reference, or plain."""
+    every = [table for of_name in tables.values() for table in of_name]
+    if all(_has_mce(table, metric) for table in every):
+        references = [table['mCE']['reference'] for table in every]
+        alike = all(reference == references[0] for reference in references)
+        return 'mCE' if comparable and alike else None
+    plain = all('mean_error' in _errors_of(table, metric) for table in every)
+    return 'mean error' if plain else None
+
+
+def _error(
+    table: Mapping[str, Any], metric: str, corrupted: Mapping[str, Any], key: str | None
+) -> float | None:
+    if key == 'mean error':
+        return corruption_error(corrupted, metric)['mean_error']
+    return _errors_of(table, metric).get('mCE') if key else None

@@ -1,0 +1,179 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Training runs on disk: what a work directory holds, and which runs are seeds of one thing."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmfeataug._tasks import TASKS
+
+from .logs import Record, read_log
+from .report import JSON, read_table
+
+ATTACKED = 'adversarial.json'
+UNKNOWN = 'unknown task'
+
+
+@dataclass(frozen=True)
+class Run:
+    """One work directory.
+
+    Attributes:
+        name: What it is called; seeds of one thing have one name.
+        folder: Where it is.
+        tables: Tables of robustness, by the folder they lie in, relative to ``folder``.
+        attacks: Results of attacks, in the same way.
+        log: Training records in the order of iterations.
+        config: Config that mmengine dumped, if it is there.
+        notes: What could not be used.
+    """
+
+    name: str
+    folder: Path
+    tables: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    attacks: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    log: Sequence[Record] = ()
+    config: Path | None = None
+    default_scope: str | None = None
+    clean_weight: float = 1.0
+    notes: Sequence[str] = ()
+
+    @property
+    def tasks(self) -> list[str]:
+        """Of its tables and attacks; where there are none, of its config."""
+        found = [t['task'] for t in (*self.tables.values(), *self.attacks.values())]
+        guessed = TASKS.get(self.default_scope or '', UNKNOWN)
+        return list(dict.fromkeys(task for task in found if task)) or [guessed]
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file that a table was made from, else the last one, if it can be found."""
+        last = self.folder / 'last_checkpoint'
+        named = [table['checkpoint'] for table in (*self.tables.values(), *self.attacks.values())]
+        if last.is_file():
+            named.append(last.read_text().strip())
+        # A directory may have been moved since.
+        places = [p for name in named if name for p in (Path(name), self.folder / Path(name).name)]
+        return next((place for place in places if place.is_file()), None)
+
+
+def read_runs(specs: Iterable[str]) -> list[Run]:
+    """Work directories, each as ``'DIR'`` or ``'NAME=DIR'``.
+
+    Raises:
+        ValueError: If one does not exist, holds nothing to show, is there twice, or has a file that
+            cannot be read; the message names it.
+    """
+    runs: list[Run] = []
+    for spec in specs:
+        name, equals, path = spec.partition('=')
+        if not equals or os.path.isdir(spec):
+            name, path = '', spec
+        run = read_run(path, name or None)
+        twin = next((r for r in runs if r.folder.resolve() == run.folder.resolve()), None)
+        if twin:
+            raise ValueError(f'{path} is there twice: a run would count as two seeds')
+        runs.append(run)
+    return runs
+
+
+def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
+    """What a work directory holds.
+
+    Args:
+        folder: Work directory of mmengine. Tables (``robustness.json``) and attacks
+            (``adversarial.json``) may lie at any depth.
+        name: The name of its config by default.
+
+    Raises:
+        ValueError: As :func:`read_runs` does.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f'{folder} is no directory: give work directories of training runs')
+    tables = {_relative(p, folder): read_table(p) for p in sorted(folder.rglob(JSON))}
+    attacks = {_relative(p, folder): _read_attack(p) for p in sorted(folder.rglob(ATTACKED))}
+    log = read_log(folder)
+    if not (tables or attacks or log):
+        raise ValueError(
+            f'{folder} has nothing to show: no {JSON}, no {ATTACKED} and no '
+            '<time>/vis_data/scalars.json with training records'
+        )
+    # Attacks know the path of the config, tables its name.
+    titles = [str(table['config']) for table in tables.values()]
+    titles += [Path(result['config']).stem for result in attacks.values() if result['config']]
+    config = _find_config(folder, titles)
+    scope, weight, notes = _settings(config)
+    return Run(
+        name or (titles[0] if titles else config.stem if config else folder.resolve().name),
+        folder,
+        tables,
+        attacks,
+        log,
+        config,
+        default_scope=scope,
+        clean_weight=weight,
+        notes=notes,
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.parent.relative_to(folder).as_posix()
+
+
+def _read_attack(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON file: {error}') from error
+    needed = ('config', 'checkpoint', 'task', 'attack', 'at', 'curve')
+    missing = [key for key in needed if not isinstance(result, dict) or key not in result]
+    if missing or not result['curve']:
+        missing = missing or ['point on its curve']
+        raise ValueError(f'{path} is no result of an attack: it has no {", ".join(missing)}')
+    return result
+
+
+def _find_config(folder: Path, titles: Sequence[str]) -> Path | None:
+    """That of the tables, else the one dumped last."""
+    found = sorted(folder.glob('*.py'), key=lambda p: (p.stem in titles, p.stat().st_mtime))
+    return found[-1] if found else None
+
+
+def _settings(config: Path | None) -> tuple[str | None, float, list[str]]:
+    """Default scope, weight of the clean losses, and what went wrong."""
+    if config is None:
+        return None, 1.0, []
+    try:
+        cfg = Config.fromfile(config, import_custom_modules=False)
+    except Exception as error:  # A config is a program.
+        return None, 1.0, [f'{config} cannot be read: {type(error).__name__}: {error}']
+    hooks = [h for h in cfg.get('custom_hooks') or () if isinstance(h, dict)]
+    hook = next((h for h in hooks if 'FeatureAugHook' in str(h.get('type'))), {})
+    return cfg.get('default_scope'), float(hook.get('clean_weight', 1.0)), []
+
+
+def by_task(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Runs by task and name, both in the order in which they came.
+
+    A run whose task nothing tells belongs to the only task of the others, if there is one.
+    """
+    runs = list(runs)
+    known = list(dict.fromkeys(t for run in runs for t in run.tasks if t != UNKNOWN))
+    groups: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        tasks = known if run.tasks == [UNKNOWN] and len(known) == 1 else run.tasks
+        for task in tasks:
+            groups.setdefault(task, {}).setdefault(run.name, []).append(run)
+    return groups
+
+
+def label_of(run: Run, seeds: Sequence[Run]) -> str:
+    """Its name, with its number if it is one of several seeds."""
+    number = next(i for i, other in enumerate(seeds, 1) if other is run)
+    return run.name if len(seeds) == 1 else f'{run.name} seed {number}'

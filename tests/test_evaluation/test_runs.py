@@ -1,0 +1,329 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Work directories as they lie on disk, and their comparison against numbers worked out by hand."""
+
+import json
+import statistics
+
+import pytest
+
+from mmfeataug.evaluation import complete, write_table
+from mmfeataug.evaluation.compare import compare_tables, spread
+from mmfeataug.evaluation.compare_attacks import compare_attacks
+from mmfeataug.evaluation.logs import (
+    clean_loss,
+    cost,
+    method_scalars,
+    methods_in,
+    read_log,
+    view_losses,
+)
+from mmfeataug.evaluation.runs import Run, by_task, read_run, read_runs
+
+
+def table(clean, corrupted, task='detection', config='cfg', wanted=(), reference=None, metric='m'):
+    """Scores of one metric: ``corrupted`` is ``{name: {severity: value}}``."""
+    scores = {n: {str(s): {metric: v} for s, v in by.items()} for n, by in corrupted.items()}
+    base = dict(config=config, checkpoint=f'{config}.pth', task=task, clean={metric: clean})
+    return complete({**base, 'corrupted': scores}, wanted, reference)
+
+
+def make_run(folder, result=None, records=(), where='robustness'):
+    if result is not None:
+        write_table(result, folder / where)
+    if records:
+        write_log(folder, '20260101_000000', records)
+    return folder
+
+
+def write_log(folder, time, records):
+    path = folder / time / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(json.dumps(record) + '\n' for record in records))
+    return path
+
+
+def attack(folder, curve, where='adversarial', **settings):
+    points = [dict(eps=e, metrics={'m': v}, loss=0.0, step_size=0.1) for e, v in curve.items()]
+    head = dict(config='cfg.py', checkpoint='c.pth', task='detection', attack='pgd', at='inputs')
+    head |= dict(side='output', norm='linf', steps=3, step_size=None, against=[], seed=0)
+    head |= dict(unit='pixel', random_start=True)
+    (folder / where).mkdir(parents=True)
+    text = json.dumps({**head, **settings, 'curve': points})
+    (folder / where / 'adversarial.json').write_text(text)
+
+
+def comparison(*runs, task='detection'):
+    (one,) = compare_tables(task, by_task(runs)[task])
+    return one
+
+
+FOG = {'fog': {1: 40.0, 2: 20.0}}
+
+
+# Names and directories.
+
+
+def test_names(tmp_path):
+    for name in ('a', 'b', 'c'):
+        make_run(tmp_path / name, table(50.0, FOG, config=f'conf_v1.{name}'))
+    runs = read_runs([f'{tmp_path}/a', f'other={tmp_path}/b', f'other={tmp_path}/c'])
+    assert [run.name for run in runs] == ['conf_v1.a', 'other', 'other']
+    assert {n: len(g) for n, g in by_task(runs)['detection'].items()} == {
+        'conf_v1.a': 1,
+        'other': 2,
+    }
+
+
+def test_name_of_the_dumped_config(tmp_path):
+    run = make_run(tmp_path / 'wd', records=[dict(iter=1, loss=1.0)])
+    (run / 'my_config.py').write_text(
+        "default_scope = 'mmseg'\n"
+        "custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.25)]\n"
+    )
+    (found,) = read_runs([str(run)])
+    assert (found.name, found.tasks, found.clean_weight) == ('my_config', ['segmentation'], 0.25)
+
+
+def test_a_config_that_fails_is_a_note(tmp_path):
+    run = make_run(tmp_path / 'wd', table(50.0, FOG))
+    (run / 'cfg.py').write_text('raise RuntimeError("nothing here")')
+    found = read_run(run)
+    assert 'nothing here' in found.notes[0]
+    assert 'cfg.py' in found.notes[0]
+
+
+def test_a_directory_with_an_equals_sign(tmp_path):
+    make_run(tmp_path / 'lr=1', table(50.0, FOG))
+    (found,) = read_runs([str(tmp_path / 'lr=1')])
+    assert found.folder == tmp_path / 'lr=1'
+    (found,) = read_runs([f'x={tmp_path}/lr=1'])
+    assert (found.name, found.folder) == ('x', tmp_path / 'lr=1')
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ValueError, match='gone is no directory'):
+        read_runs([str(tmp_path / 'gone')])
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ValueError, match='empty has nothing to show'):
+        read_runs([f'x={tmp_path}/empty'])
+    run = make_run(tmp_path / 'r', table(50.0, FOG))
+    with pytest.raises(ValueError, match='there twice'):
+        read_runs([f'a={run}', f'b={run}/.'])
+
+
+@pytest.mark.parametrize(
+    ('name', 'text', 'why'),
+    [
+        ('robustness/robustness.json', '{"config": "c", ', 'no JSON'),
+        ('robustness/robustness.json', '{"config": "c"}', 'no table'),
+        ('adversarial.json', '{"config": ', 'no JSON'),
+        ('adversarial.json', '[]', 'no result of an attack'),
+        ('1/vis_data/scalars.json', '{"iter": 1, "loss": 2}\n{"iter": 2, "lo', 'line 2'),
+        ('1/vis_data/scalars.json', '3\n', 'line 1'),
+    ],
+)
+def test_broken_files_are_named(tmp_path, name, text, why):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=why) as caught:
+        read_run(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_checkpoint_is_that_of_the_table_wherever_it_went(tmp_path):
+    run = make_run(tmp_path / 'r', table(50.0, FOG, config='best'))
+    (run / 'last_checkpoint').write_text('/elsewhere/iter_9.pth')
+    assert read_run(run).checkpoint is None
+    (run / 'iter_9.pth').touch()
+    assert read_run(run).checkpoint == run / 'iter_9.pth'
+    (run / 'best.pth').touch()
+    assert read_run(run).checkpoint == run / 'best.pth'
+
+
+def test_runs_of_an_unknown_task_go_with_the_only_other(tmp_path):
+    known = Run('a', tmp_path, tables={'.': table(1.0, FOG)})
+    silent = Run('b', tmp_path / 'b', log=[dict(iter=1, loss=1.0)])
+    assert list(by_task([silent, known])['detection']) == ['b', 'a']
+    other = Run('c', tmp_path / 'c', tables={'.': table(1.0, FOG, task='segmentation')})
+    assert list(by_task([known, other, silent])) == ['detection', 'segmentation', 'unknown task']
+
+
+# Logs.
+
+
+def test_resumed_logs_are_merged(tmp_path):
+    write_log(tmp_path, '20260101_00', [dict(iter=i, loss=float(i)) for i in (10, 20, 30)])
+    write_log(tmp_path, '20260102_00', [dict(iter=30, loss=-1.0), dict(mAP=0.5, step=1)])
+    assert [(r['iter'], r['loss']) for r in read_log(tmp_path)] == [(10, 10), (20, 20), (30, -1)]
+
+
+def test_terms_of_a_log():
+    stock = {'decode.loss_ce': 0.6, 'aux.loss_ce': 0.4, 'decode.acc_seg': 70.0, 'lr': 0.1}
+    ours = {'afan.loss_0': 0.3, 'afan2.loss_0': 0.2, 'afan.linf': 0.1, 'feature_aug.active': 1.0}
+    records = [{'iter': 10, 'loss': 1.5, **stock, **ours}, {'iter': 20, 'loss': 1.0, **stock}]
+    assert methods_in(records) == {'afan', 'afan2', 'feature_aug'}
+    assert clean_loss(records[:1], clean_weight=0.5) == [(10, pytest.approx(2.0))]
+    # Without views the hook leaves the stock loss as it is.
+    assert clean_loss(records, clean_weight=0.5)[1] == (20, pytest.approx(1.0))
+    assert view_losses(records) == {'afan.loss_0': [(10, 0.3)], 'afan2.loss_0': [(10, 0.2)]}
+    assert method_scalars(records) == {
+        'afan.linf': [(10, 0.1)],
+        'feature_aug.active': [(10, 1.0)],
+    }
+
+
+def test_clean_weight_by_the_share_of_iterations_with_views():
+    records = [
+        {'iter': 10, 'loss_cls': 0.75, 'afan.loss_0': 0.1, 'feature_aug.active': 0.5},
+        {'iter': 20, 'loss_cls': 0.5, 'afan.loss_0': 0.1, 'feature_aug.active': 0.75},
+    ]
+    assert clean_loss(records, 0.5) == [(10, pytest.approx(1.0)), (20, pytest.approx(1.0))]
+
+
+def test_the_only_term_of_a_classifier_is_called_loss():
+    assert clean_loss([{'iter': 1, 'loss': 0.7, 'afan.loss_0': 0.7}], 0.5) == [
+        (1, pytest.approx(1.4))
+    ]
+
+
+def test_cost():
+    records = [
+        dict(iter=i, time=t, memory=m) for i, t, m in ((1, 9.0, 5), (2, 1.0, 7), (3, 2.0, 6))
+    ]
+    assert cost(records) == dict(seconds=2.0, memory=7.0)
+    assert cost([dict(iter=1, loss=1.0)]) == {}
+
+
+# Tables.
+
+
+def test_spread():
+    values = [0.5, 0.7, 0.9]
+    of = spread([*values, None, float('nan')])
+    assert (of.mean, of.std, of.n) == (pytest.approx(0.7), pytest.approx(0.2), 3)
+    assert spread([0.5]).std is None
+    assert spread([None]) is None
+
+
+def test_seeds(tmp_path):
+    """Means and deviations of what each table says of itself."""
+    tables = [table(p, {'fog': {1: q, 2: q / 2}}) for p, q in ((50.0, 40.0), (60.0, 30.0))]
+    runs = [Run('x', tmp_path / str(i), tables={'robustness': t}) for i, t in enumerate(tables)]
+    row = comparison(*runs).summary['m']['x']
+    for key in ('P', 'mPC', 'rPC'):
+        own = [t['summary']['m'][key] for t in tables]
+        assert row[key].mean == pytest.approx(statistics.fmean(own))
+        assert row[key].std == pytest.approx(statistics.stdev(own))
+        assert row[key].n == 2
+    assert row['mPC'].mean == pytest.approx((30 + 22.5) / 2)
+    assert row['weather'] == row['mPC']
+
+
+def test_only_shared_conditions_are_compared(tmp_path):
+    wide = table(50.0, {'fog': {1: 40.0, 2: 20.0, 3: 0.0}, 'snow': {1: 10.0, 2: 10.0}})
+    narrow = table(50.0, {'fog': {1: 30.0, 2: 10.0}})
+    one = comparison(
+        Run('wide', tmp_path / 'a', tables={'.': wide}),
+        Run('narrow', tmp_path / 'b', tables={'.': narrow}),
+    )
+    assert one.summary['m']['wide']['mPC'].mean == 30.0
+    assert one.summary['m']['narrow']['mPC'].mean == 20.0
+    assert list(one.corruptions['m']['wide']) == ['fog']
+    assert list(one.severities['m']['wide']) == ['0', '1', '2']
+    assert 'over the 2 corrupted conditions' in one.notes[0]
+    assert '3 are left out' in one.notes[0]
+    assert 'fog 3, snow 1, snow 2' in one.notes[0]
+    alone = comparison(Run('wide', tmp_path / 'a', tables={'.': wide}))
+    assert alone.summary['m']['wide']['mPC'].mean == wide['summary']['m']['mPC'] == 15.0
+    assert not any('left out' in note for note in alone.notes)
+
+
+def test_where_one_is_undefined_nobody_is_counted(tmp_path):
+    a = table(50.0, {'fog': {1: 40.0, 2: None}})
+    b = table(50.0, {'fog': {1: 30.0, 2: 10.0}})
+    one = comparison(Run('a', tmp_path, tables={'.': a}), Run('b', tmp_path / 'b', tables={'.': b}))
+    assert one.summary['m']['b']['mPC'].mean == 30.0
+    assert 'fog 2' in one.notes[0]
+
+
+def test_nothing_in_common(tmp_path):
+    a, b = table(50.0, {'fog': {1: 40.0}}), table(40.0, {'snow': {1: 30.0}})
+    one = comparison(Run('a', tmp_path, tables={'.': a}), Run('b', tmp_path / 'b', tables={'.': b}))
+    assert one.summary['m']['b']['P'].mean == 40.0
+    assert one.summary['m']['b']['mPC'] is None
+
+
+def test_missing_and_unfinished_tables_are_said(tmp_path):
+    half = table(50.0, FOG, wanted=[('fog', 1), ('fog', 2), ('fog', 3)])
+    runs = [
+        Run('a', tmp_path / 'a', tables={'voc': table(50.0, FOG), 'coco': half}),
+        Run('b', tmp_path / 'b', tables={'voc': table(50.0, FOG)}),
+        Run('c', tmp_path / 'c', tables={'voc': table(9.0, FOG, task='segmentation')}),
+    ]
+    voc, coco = compare_tables('detection', by_task(runs)['detection'])
+    assert (voc.folder, voc.missing, voc.names) == ('voc', [], ['a', 'b'])
+    assert coco.missing == ['b has no table of robustness in its folder coco']
+    assert any('a: unfinished: 1 of 3' in note for note in coco.notes)
+
+
+def test_errors_of_classifiers(tmp_path):
+    def of(value, reference=None, severities=(1, 2)):
+        corrupted = {'fog': dict.fromkeys(severities, value)}
+        more = dict(task='classification', metric='accuracy/top1', reference=reference)
+        return table(90.0, corrupted, **more)
+
+    def key(first, second):
+        runs = [Run(n, tmp_path / n, tables={'.': t}) for n, t in (('a', first), ('b', second))]
+        one = comparison(*runs, task='classification')
+        return one.summary['accuracy/top1'], one.notes
+
+    reference, other = of(20.0), of(60.0)
+    rows, _ = key(of(60.0, reference), of(40.0, reference))
+    assert rows['a']['mCE'].mean == pytest.approx(0.5)
+    assert rows['b']['mCE'].mean == pytest.approx(0.75)
+    rows, _ = key(of(60.0), of(40.0, severities=(1,)))
+    assert (rows['a']['mean error'].mean, rows['b']['mean error'].mean) == (40.0, 60.0)
+    for beside in (of(40.0, dict(other, config='another')), of(40.0, reference, severities=(1,))):
+        rows, notes = key(of(60.0, reference), beside)
+        assert 'mCE' not in rows['a']
+        assert any('mCE is left out' in note for note in notes)
+
+
+# Attacks.
+
+
+def test_only_the_same_attacks_are_compared(tmp_path):
+    for name, value in (('a', 10.0), ('b', 20.0), ('c', 40.0)):
+        attack(tmp_path / name, {0: 50.0, 1: value})
+    attack(tmp_path / 'a', {0: 50.0, 1: 5.0}, where='strong', steps=20)
+    runs = read_runs([f'x={tmp_path}/a', f'y={tmp_path}/b', f'y={tmp_path}/c'])
+    weak, strong = compare_attacks('detection', by_task(runs)['detection'])
+    assert weak.settings['steps'] == 3
+    assert weak.curves['m']['x'][1.0].mean == 10.0
+    assert weak.curves['m']['y'][1.0].mean == 30.0
+    assert weak.curves['m']['y'][1.0].std == pytest.approx(statistics.stdev([20.0, 40.0]))
+    assert weak.missing == []
+    assert strong.curves['m']['x'][1.0].mean == 5.0
+    assert 'y' not in strong.curves['m']
+    assert strong.missing == ['y seed 1', 'y seed 2']
+
+
+def test_strengths_that_a_seed_lacks_are_left_out(tmp_path):
+    attack(tmp_path / 'a', {0: 50.0, 1: 10.0, 2: 1.0})
+    attack(tmp_path / 'b', {0: 40.0, 1: 20.0})
+    runs = read_runs([f'x={tmp_path}/a', f'x={tmp_path}/b'])
+    (one,) = compare_attacks('detection', by_task(runs)['detection'])
+    assert list(one.curves['m']['x']) == [0.0, 1.0]
+    assert 'left out: 2' in one.notes[0]
+
+
+def test_two_test_sets_are_told_apart(tmp_path):
+    attack(tmp_path / 'a', {0: 50.0}, where='voc')
+    attack(tmp_path / 'a', {0: 30.0}, where='coco')
+    attack(tmp_path / 'b', {0: 20.0}, where='coco')
+    runs = read_runs([f'x={tmp_path}/a', f'y={tmp_path}/b'])
+    found = {c.folder: c for c in compare_attacks('detection', by_task(runs)['detection'])}
+    assert found['coco'].curves['m']['x'][0.0].mean == 30.0
+    assert found['coco'].curves['m']['y'][0.0].mean == 20.0
+    assert list(found['voc'].curves['m']) == ['x']

@@ -1,0 +1,201 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Compare training runs on one page: what corruptions and attacks cost them, how they were trained,
+what they see. Takes work directories with what tools/train.py, tools/test_robustness.py and
+tools/test_adversarial.py left in them; docs/report.md says more."""
+
+import argparse
+import contextlib
+import copy
+import io
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmfeataug.evaluation.robustness import ALL, SEVERITIES
+from mmfeataug.evaluation.runs import Run, by_task, read_runs
+from mmfeataug.visualization.examples import draw_examples, render_examples, spread_indices
+from mmfeataug.visualization.report import Examples, write_report
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import check_data, corrupt_images
+
+CORRUPTIONS = (('gaussian_noise', 3), ('defocus_blur', 3))
+MOST = 3
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'runs',
+        nargs='+',
+        metavar='[NAME=]DIR',
+        help='work directories; those of one name are seeds of one thing. The name of the config '
+        'by default',
+    )
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/report'), metavar='DIR')
+    parser.add_argument('--title', default='Comparison of training runs')
+    parser.add_argument(
+        '--baseline', metavar='NAME', help='what differences are to; the first run by default'
+    )
+    parser.add_argument(
+        '--examples',
+        type=int,
+        default=3,
+        metavar='N',
+        help='images to show predictions on; 0: none. Needs configs, checkpoints and test data',
+    )
+    parser.add_argument(
+        '--corruption',
+        nargs=2,
+        action='append',
+        metavar=('NAME', 'SEVERITY'),
+        help=f'of the examples, beside clean images; may be there {MOST} times. '
+        f'{", ".join(f"{name} {severity}" for name, severity in CORRUPTIONS)} by default',
+    )
+    args = parser.parse_args(argv)
+    if args.examples < 0:
+        parser.error(f'--examples {args.examples}: give a number of images, or 0')
+    args.corruption = [(name, severity) for name, severity in args.corruption or CORRUPTIONS]
+    if len(args.corruption) > MOST:
+        parser.error(f'--corruption is there {len(args.corruption)} times: at most {MOST}')
+    for name, severity in args.corruption:
+        if name not in ALL or str(severity) not in map(str, SEVERITIES):
+            parser.error(
+                f'--corruption {name} {severity}: give one of {", ".join(ALL)}, and a severity of '
+                '1 to 5'
+            )
+    return args
+
+
+def find_models(
+    groups: Mapping[str, Sequence[Run]],
+) -> tuple[dict[str, Config], dict[str, str], list[str]]:
+    """Config and checkpoint of the first seed that has both, by name; and what is missing."""
+    configs, checkpoints, notes = {}, {}, []
+    for name, runs in groups.items():
+        run = next((r for r in runs if r.config and r.checkpoint), None)
+        if run is None or run.config is None:
+            what = 'checkpoint' if any(r.config for r in runs) else 'config'
+            notes.append(f'{name} is not shown: no {what} in {runs[0].folder}')
+            continue
+        try:
+            cfg = Config.fromfile(run.config)
+            check_data(cfg, ('test_dataloader',))
+        except (Exception, SystemExit) as error:
+            notes.append(f'{name} is not shown: {error}')
+            continue
+        configs[name], checkpoints[name] = cfg, str(run.checkpoint)
+    return configs, checkpoints, notes
+
+
+def under_conditions(
+    cfg: Config, corruptions: Sequence[tuple[str, str]], work_dir: str
+) -> dict[str, Config]:
+    """The config, quiet, with clean and with corrupted test images."""
+    cfg = copy.deepcopy(cfg)
+    cfg.work_dir, cfg.log_level, cfg.resume, cfg.launcher = work_dir, 'ERROR', False, 'none'
+    cfg.visualizer.vis_backends = []
+    # What is for training only, and what may not be loaded in its place.
+    cfg.custom_hooks = []
+    found = {'clean': cfg}
+    for name, severity in corruptions:
+        corrupted = copy.deepcopy(cfg)
+        loader = corrupted.test_dataloader
+        corrupt_images(loader, cfg.get('default_scope'), name, int(severity))
+        found[f'{name} {severity}'] = corrupted
+    return found
+
+
+def same_data(configs: Mapping[str, Config]) -> list[str]:
+    """A note on each run whose test images are not those of the first."""
+
+    def images(cfg: Config) -> dict:
+        dataset = cfg.test_dataloader.dataset
+        return {k: v for k, v in dataset.items() if k not in ('pipeline', 'metainfo', '_scope_')}
+
+    (first, cfg), *others = configs.items()
+    return [
+        f'the test set of {name} is written otherwise than that of {first}: pictures in a row may '
+        'be of different images'
+        for name, other in others
+        if images(other) != images(cfg)
+    ]
+
+
+def make_examples(
+    task: str, groups: Mapping[str, Sequence[Run]], args: argparse.Namespace, work_dir: str
+) -> Examples:
+    """Predictions of the runs of a task; notes on those that cannot be shown."""
+    if task == 'classification':
+        return Examples(notes=['predictions are drawn for detection and segmentation only'])
+    configs, checkpoints, notes = find_models(groups)
+    if not configs:
+        return Examples(notes=notes)
+    conditions = {n: under_conditions(c, args.corruption, work_dir) for n, c in configs.items()}
+    examples = Examples(notes=[*notes, *same_data(configs)])
+    try:
+        indices = spread_indices(next(iter(configs.values())), args.examples)
+    except Exception as error:
+        examples.notes.append(f'the test set cannot be read: {type(error).__name__}: {error}')
+        return examples
+    total = len(indices) * sum(map(len, conditions.values()))
+    progress = Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+    )
+    with progress:
+        bar = progress.add_task(f'examples, {task}', total=total)
+        for index in indices:
+            rendered, failed = render_examples(
+                conditions, checkpoints, index, lambda bar=bar: progress.advance(bar)
+            )
+            for name, error in failed.items():
+                examples.notes.append(f'{name} is not shown: {type(error).__name__}: {error}')
+                del conditions[name]
+            names = list(conditions)
+            if not names:
+                break
+            figure = draw_examples(rendered, names, list(conditions[names[0]]))
+            caption = (
+                f'Test image {index} as the models get it. Columns: annotation, then what each run '
+                'predicts; rows: clean, then the same image corrupted.'
+            )
+            examples.figures.append((figure, caption))
+    return examples
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    try:
+        runs = read_runs(args.runs)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from error
+    names = list(dict.fromkeys(run.name for run in runs))
+    if args.baseline is not None and args.baseline not in names:
+        raise SystemExit(f'--baseline {args.baseline}: choose one of {", ".join(names)}')
+    examples = {}
+    if args.examples:
+        warnings.filterwarnings('ignore')
+        logging.disable(logging.WARNING)
+        # Frameworks print on their own, and leave logs.
+        with tempfile.TemporaryDirectory() as work_dir, contextlib.redirect_stdout(io.StringIO()):
+            for task, groups in by_task(runs).items():
+                examples[task] = make_examples(task, groups, args, work_dir)
+            logging.shutdown()
+    path = write_report(runs, args.out, title=args.title, baseline=args.baseline, examples=examples)
+    print(path)
+
+
+if __name__ == '__main__':
+    main()
