@@ -66,7 +66,7 @@ setup(
     license='Apache-2.0',
     keywords='detection, segmentation, classification, robustness, adversarial training, OpenMMLab',
     packages=find_packages(include=['mmfeataug', 'mmfeataug.*']),
-    package_data={'mmfeataug': ['py.typed', 'visualization/*.j2']},
+    package_data={'mmfeataug': ['py.typed', 'visualization/report/*.j2']},
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={

@@ -30,7 +30,7 @@ def test_wheel_carries_configs_and_tools(tmp_path):
         assert files
         assert {f'mmfeataug/.mim/{f}' for f in files} <= names
     assert 'mmfeataug/.mim/model-index.yml' in names
-    assert 'mmfeataug/py.typed' in names
+    assert {'mmfeataug/py.typed', 'mmfeataug/visualization/report/page.html.j2'} <= names
     assert not [n for n in names if n.startswith(('tests/', 'configs/', 'tools/', 'benchmarks/'))]
 
 

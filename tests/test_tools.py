@@ -221,25 +221,19 @@ def test_list_taps():
     assert 'loss_cls' not in log
 
 
-def test_pictures(trained, tmp_path):
+def test_predictions_are_painted(trained):
     from mmengine.config import Config
-    from PIL import Image
 
-    from mmfeataug.visualization import draw_curves, draw_predictions
+    from mmfeataug.visualization import Painter, draw_predictions, to_array
 
     work_dir, _ = trained
     cfg = Config.fromfile(next(work_dir.glob('*.py')))
-    cfg.log_level = 'ERROR'
-    path = draw_predictions(
-        {'DeepLabV3+': {'A-FAN': str(work_dir / 'iter_3.pth')}},
-        {'DeepLabV3+': {'clean': cfg}},
-        tmp_path / 'p.png',
-    )
-    assert np.asarray(Image.open(path)).std() > 10
-    path = draw_curves(
-        {('a', 'x'): [3.0, 2.0, 1.0], ('a', 'y'): [2.0, 2.0], ('b', 'x'): [1.0]}, tmp_path / 'c.png'
-    )
-    assert Image.open(path).width > Image.open(path).height
+    paint = Painter(cfg, str(work_dir / 'iter_3.pth'))
+    pictures = paint(cfg.test_dataloader, [0, 1])
+    assert all(truth.shape == found.shape and truth.std() > 10 for truth, found in pictures)
+    assert not np.array_equal(pictures[0][0], pictures[0][1])
+    assert not np.array_equal(pictures[0][0], pictures[1][0])
+    assert to_array(draw_predictions({('A-FAN', 'clean'): pictures[0]})).std() > 10
 
 
 def free_port():

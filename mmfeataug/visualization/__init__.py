@@ -1,20 +1,19 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Pictures for people."""
 
-from .curves import draw_curves
 from .features import draw, draw_change, draw_copies, draw_rows
 from .mixing import draw_mixing, mixed_map, record_mixtures
 from .panels import overlay, save, to_array
-from .predictions import draw_predictions, render_prediction
+from .predictions import Painter, draw_predictions, render_predictions
 from .record import Change, record, shown, stop_recording
 from .surface import draw_strengths, draw_surface, loss_surface
 
 __all__ = [
     'Change',
+    'Painter',
     'draw',
     'draw_change',
     'draw_copies',
-    'draw_curves',
     'draw_mixing',
     'draw_predictions',
     'draw_rows',
@@ -25,7 +24,7 @@ __all__ = [
     'overlay',
     'record',
     'record_mixtures',
-    'render_prediction',
+    'render_predictions',
     'save',
     'shown',
     'stop_recording',

@@ -1,97 +1,156 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Predictions side by side: methods in columns, conditions in rows."""
+"""Predictions side by side: conditions in rows, models in columns."""
 
 import copy
+import tempfile
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
 from mmfeataug._checkpoints import declare_log_buffers
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def render_prediction(
-    cfg: Config, checkpoint: str, index: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw what a checkpoint sees in one test image, with the framework's own visualizer.
+Rendered = Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+"""Ground truth and prediction by model and condition."""
+
+
+class Painter:
+    """Draws what a checkpoint sees in test images, with the framework's own visualizer.
 
     Args:
-        cfg: Config with a test data loader; detection or segmentation.
+        cfg: Config of a detector or segmentor, with a visualizer.
         checkpoint: File to load.
-        index: Which test image.
-
-    Returns:
-        Ground truth and prediction, painted on the image as the model gets it, in the file's size;
-        RGB, ``(H, W, 3)`` uint8.
     """
-    declare_log_buffers()
-    cfg = copy.deepcopy(cfg)
-    cfg.load_from = str(checkpoint)
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False, batch_size=1)
-    cfg.experiment_name = f'render-{time.monotonic_ns()}'
-    # Its own visualizer: a global one remembers the data set of an earlier run.
-    cfg.visualizer.name = cfg.experiment_name
-    runner = Runner.from_cfg(cfg)
-    loader = runner.build_dataloader(cfg.test_dataloader)
-    data = loader.collate_fn([loader.dataset[index]])
-    runner.load_or_resume()
-    runner.model.eval()
-    with torch.no_grad():
-        sample = runner.model.test_step(data)[0].cpu()
-    image = data['inputs'][0].permute(1, 2, 0).numpy()
-    # Predictions and labels are in the size of the file, whatever the pipeline made of it.
-    image = mmcv.imresize(image, sample.ori_shape[::-1])
-    if cfg.model.data_preprocessor.get('bgr_to_rgb'):
-        image = image[..., ::-1]
-    visualizer = runner.visualizer
-    visualizer.dataset_meta = loader.dataset.metainfo
-    pictures = []
-    for what in (dict(draw_gt=True, draw_pred=False), dict(draw_gt=False, draw_pred=True)):
-        visualizer.add_datasample('picture', np.ascontiguousarray(image), sample, **what)
-        pictures.append(np.asarray(visualizer.get_image()))
-    return pictures[0], pictures[1]
+
+    def __init__(self, cfg: Config, checkpoint: str) -> None:
+        declare_log_buffers()
+        cfg = copy.deepcopy(cfg)
+        cfg.load_from, cfg.resume, cfg.launcher = str(checkpoint), False, 'none'
+        cfg.log_level, cfg.visualizer.vis_backends = 'ERROR', []
+        # What is for training only, and what may not be loaded in its place.
+        cfg.custom_hooks = []
+        cfg.experiment_name = f'painter-{time.monotonic_ns()}'
+        # Its own visualizer: a global one remembers the data set of an earlier run.
+        cfg.visualizer.name = cfg.experiment_name
+        with tempfile.TemporaryDirectory() as cfg.work_dir:
+            self._runner = Runner.from_cfg(cfg)
+            self._runner.load_or_resume()
+        self._turn = cfg.model.data_preprocessor.get('bgr_to_rgb')
+
+    def __call__(
+        self, loader: Mapping[str, Any], indices: Sequence[int]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ground truth and prediction for each image, painted on the image as the model gets it, in
+        the file's size; RGB, ``(H, W, 3)`` uint8.
+
+        Args:
+            loader: Config of a test data loader.
+            indices: Which of its images.
+        """
+        alone = dict(num_workers=0, persistent_workers=False, batch_size=1)
+        built = self._runner.build_dataloader({**copy.deepcopy(dict(loader)), **alone})
+        model, visualizer = self._runner.model.eval(), self._runner.visualizer
+        visualizer.dataset_meta = built.dataset.metainfo
+        painted = []
+        for index in indices:
+            data = built.collate_fn([built.dataset[index]])
+            with torch.no_grad():
+                sample = model.test_step(data)[0].cpu()
+            # Predictions and labels are in the size of the file, whatever the pipeline made of it.
+            image = data['inputs'][0].permute(1, 2, 0).numpy()
+            image = mmcv.imresize(image, sample.ori_shape[::-1])
+            image = np.ascontiguousarray(image[..., ::-1] if self._turn else image)
+            pictures = []
+            for what in (dict(draw_gt=True, draw_pred=False), dict(draw_gt=False, draw_pred=True)):
+                visualizer.add_datasample('picture', image, sample, **what)
+                pictures.append(np.asarray(visualizer.get_image()))
+            painted.append((pictures[0], pictures[1]))
+        return painted
 
 
-def draw_predictions(
-    checkpoints: Mapping[str, Mapping[str, str]],
-    configs: Mapping[str, Mapping[str, Config]],
-    path: Path,
-    index: int = 0,
-) -> Path:
-    """A grid of pictures: one row for each pipeline and condition; ground truth and one column for
-    each method.
+def spread_indices(cfg: Config, count: int) -> list[int]:
+    """Numbers of test images at equal distances: neighbours are often alike, as in a video.
 
     Args:
-        checkpoints: File by pipeline and method.
-        configs: Config by pipeline and condition.
-        path: PNG to write.
-        index: Which test image.
+        cfg: Config with a test data loader.
+        count: How many.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    total = len(DATASETS.build(cfg.test_dataloader.dataset))
+    count = min(count, total)
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def render_predictions(
+    configs: Mapping[str, Config],
+    checkpoints: Mapping[str, str],
+    loaders: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    indices: Sequence[int],
+    tick: Callable[[], Any] = lambda: None,
+) -> tuple[dict[int, Rendered], dict[str, Exception]]:
+    """What each model sees in some test images under each condition.
+
+    Args:
+        configs: By model.
+        checkpoints: File by model.
+        loaders: Configs of test data loaders, by model and condition.
+        indices: Which test images.
+        tick: Called after the images of a model and condition.
 
     Returns:
-        ``path``.
+        The pictures by image, and what went wrong by model; such a model has no pictures.
+    """
+    rendered: dict[int, dict] = {index: {} for index in indices}
+    failed: dict[str, Exception] = {}
+    for name, cfg in configs.items():
+        try:
+            paint = Painter(cfg, checkpoints[name])
+            painted = {}
+            for condition, loader in loaders[name].items():
+                painted[condition] = paint(loader, indices)
+                tick()
+        except Exception as error:  # Models, data and checkpoints of users: anything.
+            failed[name] = error
+            continue
+        for condition, pictures in painted.items():
+            for index, pair in zip(indices, pictures, strict=True):
+                rendered[index][name, condition] = pair
+    return dict(rendered), failed
+
+
+def draw_predictions(rendered: Rendered) -> 'Figure':
+    """A grid: ground truth and one column for each model, one row for each condition.
+
+    Args:
+        rendered: Of one image, with all conditions for each model.
     """
     from matplotlib.figure import Figure
 
-    rows = [(pipeline, condition) for pipeline in configs for condition in configs[pipeline]]
-    methods = list(dict.fromkeys(m for by_method in checkpoints.values() for m in by_method))
-    figure = Figure(figsize=(3.2 * (len(methods) + 1), 2.4 * len(rows)), layout='constrained')
-    grid = figure.subplots(len(rows), len(methods) + 1, squeeze=False)
-    for line, (pipeline, condition) in zip(grid, rows, strict=True):
-        for axes, method in zip(line[1:], methods, strict=True):
-            truth, picture = render_prediction(
-                configs[pipeline][condition], checkpoints[pipeline][method], index
-            )
+    names = list(dict.fromkeys(name for name, _ in rendered))
+    conditions = list(dict.fromkeys(condition for _, condition in rendered))
+    height, width = next(iter(rendered.values()))[0].shape[:2]
+    size = 2.9
+    figure = Figure(
+        figsize=(size * (len(names) + 1), size * height / width * len(conditions) + 0.25),
+        layout='constrained',
+    )
+    grid = figure.subplots(len(conditions), len(names) + 1, squeeze=False)
+    for row, (line, condition) in enumerate(zip(grid, conditions, strict=True)):
+        truth = rendered[names[0], condition][0]
+        pictures = [truth, *(rendered[name, condition][1] for name in names)]
+        for axes, title, picture in zip(line, ['ground truth', *names], pictures, strict=True):
             axes.imshow(picture)
-            axes.set_title(method, fontsize=9)
-        line[0].imshow(truth)
-        line[0].set_title('ground truth', fontsize=9)
-        line[0].set_ylabel(f'{pipeline}\n{condition}', fontsize=9)
-        for axes in line:
             axes.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=130)
-    return path
+            if row == 0:
+                axes.set_title(title, fontsize=9)
+        line[0].set_ylabel(condition, fontsize=9)
+    return figure

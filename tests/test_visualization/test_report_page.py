@@ -19,10 +19,10 @@ from PIL import Image
 
 from mmfeataug.evaluation import complete, write_table
 from mmfeataug.evaluation.runs import read_runs
-from mmfeataug.visualization import examples as examples_module
-from mmfeataug.visualization.examples import draw_examples, render_examples
+from mmfeataug.visualization import predictions
+from mmfeataug.visualization.predictions import draw_predictions, render_predictions
 from mmfeataug.visualization.report import Examples, write_report
-from mmfeataug.visualization.report_figures import styles
+from mmfeataug.visualization.report.figures import styles
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'report.py'
@@ -264,24 +264,27 @@ def test_a_name_keeps_its_colour():
 
 
 def test_examples_in_a_grid(monkeypatch, tmp_path):
-    calls = []
+    class Brush:
+        def __init__(self, cfg, checkpoint):
+            self.level = {'a.pth': 200, 'b.pth': 100}[checkpoint]
 
-    def render(cfg, checkpoint, index):
-        calls.append((cfg, checkpoint, index))
-        if cfg == 'broken':
-            raise KeyError('no such layer')
-        return np.zeros((24, 32, 3), np.uint8), np.full((24, 32, 3), 200, np.uint8)
+        def __call__(self, loader, indices):
+            if loader == 'broken':
+                raise KeyError('no such layer')
+            shape = 24, 32, 3
+            return [(np.zeros(shape, np.uint8), np.full(shape, self.level + i)) for i in indices]
 
-    monkeypatch.setattr(examples_module, 'render_prediction', render)
-    configs = {
+    monkeypatch.setattr(predictions, 'Painter', Brush)
+    loaders = {
         'a': {'clean': 'a0', 'fog 3': 'a1'},
         'b': {'clean': 'b0', 'fog 3': 'broken'},
     }
-    rendered, failed = render_examples(configs, {'a': 'a.pth', 'b': 'b.pth'}, 7)
-    assert set(rendered) == {('a', 'clean'), ('a', 'fog 3')}
+    checkpoints = {'a': 'a.pth', 'b': 'b.pth'}
+    rendered, failed = render_predictions({'a': {}, 'b': {}}, checkpoints, loaders, [7, 9])
+    assert [set(rendered[index]) for index in (7, 9)] == [{('a', 'clean'), ('a', 'fog 3')}] * 2
+    assert rendered[9]['a', 'clean'][1].max() == 209
     assert 'no such layer' in str(failed['b'])
-    assert calls[:2] == [('a0', 'a.pth', 7), ('a1', 'a.pth', 7)]
-    figure = draw_examples(rendered, ['a'], ['clean', 'fog 3'])
+    figure = draw_predictions(rendered[7])
     assert len(figure.axes) == 4
     shown = {'detection': Examples([(figure, 'Test image 7')], ['b is not shown'])}
     runs = read_runs(make_dirs(tmp_path))

@@ -9,7 +9,6 @@ import copy
 import io
 import logging
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmfeataug.evaluation.robustness import ALL, SEVERITIES
 from mmfeataug.evaluation.runs import Run, by_task, read_runs
-from mmfeataug.visualization.examples import draw_examples, render_examples, spread_indices
+from mmfeataug.visualization.predictions import (
+    draw_predictions,
+    render_predictions,
+    spread_indices,
+)
 from mmfeataug.visualization.report import Examples, write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -95,21 +98,12 @@ def find_models(
     return configs, checkpoints, notes
 
 
-def under_conditions(
-    cfg: Config, corruptions: Sequence[tuple[str, str]], work_dir: str
-) -> dict[str, Config]:
-    """The config, quiet, with clean and with corrupted test images."""
-    cfg = copy.deepcopy(cfg)
-    cfg.work_dir, cfg.log_level, cfg.resume, cfg.launcher = work_dir, 'ERROR', False, 'none'
-    cfg.visualizer.vis_backends = []
-    # What is for training only, and what may not be loaded in its place.
-    cfg.custom_hooks = []
-    found = {'clean': cfg}
+def under_conditions(cfg: Config, corruptions: Sequence[tuple[str, str]]) -> dict[str, dict]:
+    """The test data loader, with clean and with corrupted images."""
+    found = {'clean': cfg.test_dataloader}
     for name, severity in corruptions:
-        corrupted = copy.deepcopy(cfg)
-        loader = corrupted.test_dataloader
+        loader = found[f'{name} {severity}'] = copy.deepcopy(cfg.test_dataloader)
         corrupt_images(loader, cfg.get('default_scope'), name, int(severity))
-        found[f'{name} {severity}'] = corrupted
     return found
 
 
@@ -130,7 +124,7 @@ def same_data(configs: Mapping[str, Config]) -> list[str]:
 
 
 def make_examples(
-    task: str, groups: Mapping[str, Sequence[Run]], args: argparse.Namespace, work_dir: str
+    task: str, groups: Mapping[str, Sequence[Run]], args: argparse.Namespace
 ) -> Examples:
     """Predictions of the runs of a task; notes on those that cannot be shown."""
     if task == 'classification':
@@ -138,14 +132,13 @@ def make_examples(
     configs, checkpoints, notes = find_models(groups)
     if not configs:
         return Examples(notes=notes)
-    conditions = {n: under_conditions(c, args.corruption, work_dir) for n, c in configs.items()}
+    loaders = {name: under_conditions(cfg, args.corruption) for name, cfg in configs.items()}
     examples = Examples(notes=[*notes, *same_data(configs)])
     try:
         indices = spread_indices(next(iter(configs.values())), args.examples)
     except Exception as error:
         examples.notes.append(f'the test set cannot be read: {type(error).__name__}: {error}')
         return examples
-    total = len(indices) * sum(map(len, conditions.values()))
     progress = Progress(
         TextColumn('{task.description}'),
         BarColumn(),
@@ -155,23 +148,19 @@ def make_examples(
         redirect_stdout=False,
     )
     with progress:
-        bar = progress.add_task(f'examples, {task}', total=total)
-        for index in indices:
-            rendered, failed = render_examples(
-                conditions, checkpoints, index, lambda bar=bar: progress.advance(bar)
-            )
-            for name, error in failed.items():
-                examples.notes.append(f'{name} is not shown: {type(error).__name__}: {error}')
-                del conditions[name]
-            names = list(conditions)
-            if not names:
-                break
-            figure = draw_examples(rendered, names, list(conditions[names[0]]))
+        bar = progress.add_task(f'examples, {task}', total=sum(map(len, loaders.values())))
+        rendered, failed = render_predictions(
+            configs, checkpoints, loaders, indices, lambda: progress.advance(bar)
+        )
+    for name, error in failed.items():
+        examples.notes.append(f'{name} is not shown: {type(error).__name__}: {error}')
+    for index, pictures in rendered.items():
+        if pictures:
             caption = (
                 f'Test image {index} as the models get it. Columns: annotation, then what each run '
                 'predicts; rows: clean, then the same image corrupted.'
             )
-            examples.figures.append((figure, caption))
+            examples.figures.append((draw_predictions(pictures), caption))
     return examples
 
 
@@ -188,11 +177,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.examples:
         warnings.filterwarnings('ignore')
         logging.disable(logging.WARNING)
-        # Frameworks print on their own, and leave logs.
-        with tempfile.TemporaryDirectory() as work_dir, contextlib.redirect_stdout(io.StringIO()):
+        # Frameworks print on their own.
+        with contextlib.redirect_stdout(io.StringIO()):
             for task, groups in by_task(runs).items():
-                examples[task] = make_examples(task, groups, args, work_dir)
-            logging.shutdown()
+                examples[task] = make_examples(task, groups, args)
     path = write_report(runs, args.out, title=args.title, baseline=args.baseline, examples=examples)
     print(path)
 

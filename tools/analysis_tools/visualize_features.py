@@ -14,7 +14,6 @@ import argparse
 import copy
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ import mmfeataug
 from mmfeataug.engine import BatchAugmentation
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.visualization import draw, draw_predictions, record, save, shown
+from mmfeataug.visualization import Painter, draw, draw_predictions, record, save, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import add_common_arguments, build_model, corrupt_images, load_config
@@ -94,22 +93,20 @@ def train_pipeline(cfg) -> list:
 def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Path) -> Path:
     """Predictions on an image of the training set, as the test pipeline reads it."""
     cfg = copy.deepcopy(cfg)
-    cfg.log_level, cfg.visualizer.vis_backends = 'ERROR', []
     steps = innermost(cfg.test_dataloader.dataset)[0].pipeline
     cfg.test_dataloader.dataset = cfg.train_dataloader.dataset
     for dataset in innermost(cfg.test_dataloader.dataset):
         dataset.pipeline = steps
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
-    index = find_image(Runner.build_dataloader(cfg.test_dataloader).dataset, image)
-    conditions = {'clean': cfg}
+    loader = cfg.test_dataloader
+    index = find_image(Runner.build_dataloader(loader).dataset, image)
+    loaders = {'clean': loader}
     for name, severity in corruptions:
-        changed = conditions[f'{name} {severity}'] = copy.deepcopy(cfg)
-        corrupt_images(changed.test_dataloader, cfg.get('default_scope'), name, int(severity))
-    kind, method = cfg.model.type.rpartition('.')[2], Path(checkpoint).stem
-    with tempfile.TemporaryDirectory() as folder:
-        for changed in conditions.values():
-            changed.work_dir = folder
-        return draw_predictions({kind: {method: checkpoint}}, {kind: conditions}, path, index)
+        changed = loaders[f'{name} {severity}'] = copy.deepcopy(loader)
+        corrupt_images(changed, cfg.get('default_scope'), name, int(severity))
+    paint, method = Painter(cfg, checkpoint), Path(checkpoint).stem
+    pictures = {(method, label): paint(loader, [index])[0] for label, loader in loaders.items()}
+    return save(draw_predictions(pictures), path)
 
 
 def main() -> None:

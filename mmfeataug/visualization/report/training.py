@@ -14,9 +14,9 @@ from mmfeataug.evaluation.logs import (
 )
 from mmfeataug.evaluation.runs import Run, label_of
 
-from .report_figures import draw_training
-from .report_parts import Block, Context, Part
-from .report_tables import Cell, Label, Table, make_cell
+from .figures import draw_training
+from .parts import Block, Context, Part
+from .tables import Cell, Label, Table, make_cell
 
 _BESIDE: tuple[tuple[str, Callable[[Sequence[Record]], dict[str, Curve]], str], ...] = (
     (

@@ -14,11 +14,11 @@ import jinja2
 from mmfeataug.evaluation.runs import Run, by_task
 from mmfeataug.version import __version__
 
-from .report_figures import Style, styles
-from .report_parts import Block, Context, Part, attack_parts, robustness_parts
-from .report_pictures import Pictures
-from .report_tables import Label
-from .report_training import cost_part, training_part
+from .figures import Style, styles
+from .parts import Block, Context, Part, attack_parts, robustness_parts
+from .pictures import Pictures
+from .tables import Label
+from .training import cost_part, training_part
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +108,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template('report.html.j2')
+    return environment.get_template('page.html.j2')
 
 
 def _parts(context: Context, examples: Examples) -> list[Part]:

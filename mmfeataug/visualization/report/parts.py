@@ -8,9 +8,9 @@ from mmfeataug.evaluation.compare import Comparison, Spread, compare_tables
 from mmfeataug.evaluation.compare_attacks import AttackComparison, compare_attacks
 from mmfeataug.evaluation.runs import Run
 
-from .report_figures import Style, draw_families, draw_lines
-from .report_pictures import Picture, Pictures
-from .report_tables import Label, Table, heat_table, spreads_table, summary_table
+from .figures import Style, draw_families, draw_lines
+from .pictures import Picture, Pictures
+from .tables import Label, Table, heat_table, spreads_table, summary_table
 
 
 @dataclass(frozen=True)
