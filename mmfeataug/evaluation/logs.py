@@ -23,7 +23,7 @@ def read_log(folder: Path) -> list[Record]:
     """Training records of a work directory, in the order of iterations.
 
     A resumed run leaves one ``<time>/vis_data/scalars.json`` each time it was started. They are
-    merged by iteration; what was logged later counts.
+    merged by iteration; what was logged later counts. A last line that a killed run cut off does not.
 
     Args:
         folder: Work directory of mmengine.
@@ -33,7 +33,9 @@ def read_log(folder: Path) -> list[Record]:
     """
     records: dict[int, Record] = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        text = path.read_text()
+        lines = text.splitlines() if text.endswith('\n') else text.splitlines()[:-1]
+        for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
                 # Validations have no iteration of their own.
@@ -41,8 +43,8 @@ def read_log(folder: Path) -> list[Record]:
                     records[int(record['iter'])] = record
             except (ValueError, TypeError) as error:
                 raise ValueError(
-                    f'{path}, line {number}: {error}. Logs hold one JSON object a line; delete a '
-                    'line that was cut off'
+                    f'{path}, line {number}: {error}. Logs hold one JSON object a line; delete '
+                    'this one'
                 ) from error
     return [records[i] for i in sorted(records)]
 

@@ -111,6 +111,13 @@ def test_what_cannot_be_read_is_named(tmp_path):
         read_runs([f'a={run}', f'b={run}/.'])
 
 
+def test_a_killed_run_leaves_half_a_line(tmp_path):
+    path = tmp_path / 'run' / '1' / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('{"iter": 1, "loss": 2}\n{"iter": 2, "lo')
+    assert [record['iter'] for record in read_run(tmp_path / 'run').log] == [1]
+
+
 @pytest.mark.parametrize(
     ('name', 'text', 'why'),
     [
@@ -118,7 +125,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
         ('robustness/robustness.json', '{"config": "c"}', 'no table'),
         ('adversarial.json', '{"config": ', 'no JSON'),
         ('adversarial.json', '[]', 'no result of an attack'),
-        ('1/vis_data/scalars.json', '{"iter": 1, "loss": 2}\n{"iter": 2, "lo', 'line 2'),
+        ('1/vis_data/scalars.json', '{"iter": 1, "loss": 2}\n{"iter": 2, "lo\n', 'line 2'),
         ('1/vis_data/scalars.json', '3\n', 'line 1'),
     ],
 )

@@ -10,17 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.runner import load_checkpoint
 
 import mmfeataug
 from mmfeataug.engine import PARTS
 from mmfeataug.methods import AdAutoMix
-from mmfeataug.methods.pixels import PixelScale
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.visualization import draw_mixing, record_mixtures
+from mmfeataug.visualization import draw_mixing, record_mixtures, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import add_common_arguments, build_model, load_config
@@ -65,10 +63,7 @@ def main() -> None:
         raise SystemExit(f'{args.config} declares no AdAutoMix in its model')
     load_weights(model, args.checkpoint)
     inputs, samples, meta = build_batch(cfg, model, args.image, args.batch, args.seed)
-    turned = [cfg.model.data_preprocessor.get(key) for key in ('bgr_to_rgb', 'to_rgb')]
-    is_rgb = any(turned) or not any('LoadImage' in t.type for t in train_pipeline(cfg))
-    raw = PixelScale(model).raw(inputs.float()).movedim(1, -1).numpy(force=True)
-    images = raw if is_rgb else np.ascontiguousarray(raw[..., ::-1])
+    images = shown(model, [t.type for t in train_pipeline(cfg)])(inputs)
 
     mixtures = record_mixtures(found[0])
     torch.manual_seed(args.seed)
