@@ -72,8 +72,9 @@ def train(name: str, work_dir: Path, seed: int, progress: Progress, label: str) 
     cfg.randomness = dict(seed=seed)
     cfg.log_level = 'ERROR'
     cfg.default_hooks.logger = dict(type='LoggerHook', interval=4)
-    # Runners built within one second would share a name, and with it their default scope.
-    cfg.experiment_name = f'{work_dir.name}-{time.monotonic_ns()}'
+    # Runners built within one second would share a name, and with it their default scope; those
+    # whose visualizer has one name would share its folder.
+    cfg.experiment_name = cfg.visualizer.name = f'{work_dir.name}-{time.monotonic_ns()}'
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.train_cfg.val_interval = 10**9
     cfg.default_hooks.checkpoint.update(interval=-1, save_last=True)
