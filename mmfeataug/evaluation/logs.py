@@ -23,7 +23,8 @@ def read_log(folder: Path) -> list[Record]:
     """Training records of a work directory, in the order of iterations.
 
     A resumed run leaves one ``<time>/vis_data/scalars.json`` each time it was started. They are
-    merged by iteration; what was logged later counts. A last line that a killed run cut off does not.
+    merged by iteration; what was logged later counts. A last line that was cut off when a run was
+    killed does not.
 
     Args:
         folder: Work directory of mmengine.
