@@ -7,7 +7,6 @@ import contextlib
 import copy
 import io
 import itertools
-import numbers
 import os.path as osp
 import time
 import warnings
@@ -41,6 +40,7 @@ from mmfeataug.evaluation import (
     write_table,
 )
 from mmfeataug.evaluation.report import JSON, main_metric, summary_line, summary_rows
+from mmfeataug.evaluation.scores import count_found, read_scores
 from mmfeataug.evaluation.unfinished import (
     ANEW,
     CLEAN,
@@ -95,7 +95,7 @@ class Watch(Hook):
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.batches += 1
-        self.found += sum(len(getattr(output, 'pred_instances', ())) for output in outputs)
+        self.found += count_found(outputs)
         part = self.batches / len(runner.test_dataloader)
         self.progress.update(self.bar, completed=self.done + part)
 
@@ -168,22 +168,6 @@ def explain(error: Exception, loop, condition: tuple[str, int], batches: int) ->
             ) from error
 
 
-def scalars(metrics: dict, clean: dict | None, task: str, found: int) -> dict[str, float | None]:
-    """Numbers among what an evaluator returned; ``None`` where a metric is undefined."""
-    scores: dict[str, float | None] = {}
-    for name, value in metrics.items():
-        if isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 0:
-            value = value.item()
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            # COCO's evaluation says -1 where there is no ground truth.
-            undefined = not np.isfinite(value) or (task == 'detection' and value == -1)
-            scores[name] = None if undefined else float(value)
-    if task == 'detection' and clean and not found:
-        # CocoMetric then returns nothing: nothing found of what is there is a precision of 0.
-        scores |= {n: 0.0 for n, v in clean.items() if n not in scores and v is not None}
-    return scores
-
-
 def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path: str) -> None:
     """Evaluate what the table lacks, and save it after every condition."""
     runner = Runner.from_cfg(cfg)
@@ -218,7 +202,7 @@ def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path:
             found = torch.tensor(watch.found)
             all_reduce(found)
             clean = None if condition == CLEAN else table['clean']
-            scores = scalars(metrics, clean, table['task'], int(found))
+            scores = read_scores(metrics, clean, table['task'], int(found))
             if resumed and condition == pending[0]:
                 try:
                     check_metrics(scores, table, path)

@@ -22,6 +22,7 @@ from .attacked_batch import Target
 from .attacks import make_attack
 from .base import Attack
 from .ground_truth import loaded_resized
+from .scores import count_found, read_scores
 
 UNIT_OF = {'statistics': 'factor', 'swap': 'share'}
 
@@ -115,27 +116,30 @@ class AdversarialTestLoop(TestLoop):
         collect(self.model)
         resized = loaded_resized(self.dataloader.dataset)
         self._target = Target(self.model, at, side, seed, resized)
-        self._loss = torch.zeros(2, dtype=torch.float64)
+        # Loss, images, instances found.
+        self._sums = torch.zeros(3, dtype=torch.float64)
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
         self.runner.call_hook('before_test')
-        curve = []
+        curve: list[dict[str, Any]] = []
+        task_name = task_of(self.model)
         with _progress() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
             for eps, attack in self.attacks.items():
                 progress.update(task, description=f'eps {eps:g}')
                 self.runner.call_hook('before_test_epoch')
                 self.runner.model.eval()
-                self._loss.zero_()
+                self._sums.zero_()
                 for idx, data_batch in enumerate(self.dataloader):
                     self.run_iter(idx, data_batch, attack, clean=not eps)
                     progress.advance(task)
                 metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
                 self.runner.call_hook('after_test_epoch', metrics=metrics)
-                all_reduce(self._loss)
-                loss, count = self._loss.tolist()
-                values = {name: float(value) for name, value in metrics.items()}
+                all_reduce(self._sums)
+                loss, count, found = self._sums.tolist()
+                first = curve[0]['metrics'] if curve else None
+                values = read_scores(metrics, first, task_name, int(found))
                 point = dict(eps=eps, metrics=values, loss=loss / max(count, 1))
                 curve.append({**point, 'step_size': getattr(attack, 'step_size', None)})
         self.runner.call_hook('after_test')
@@ -163,7 +167,8 @@ class AdversarialTestLoop(TestLoop):
         if clean:
             with torch.no_grad():
                 outputs = self.model(**data, mode='predict')
-        self._loss += torch.tensor([loss * len(samples), len(samples)], dtype=torch.float64)
+        sums = loss * len(samples), len(samples), count_found(outputs)
+        self._sums += torch.tensor(sums, dtype=torch.float64)
         self.evaluator.process(data_samples=outputs, data_batch=data_batch)
         self.runner.call_hook(
             'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
@@ -184,7 +189,7 @@ class AdversarialTestLoop(TestLoop):
         (self.out_dir / 'adversarial.md').write_text(table)
         metric = next(iter(curve[0]['metrics']), None)
         if metric is not None:
-            points = [p for p in curve if metric in p['metrics']]
+            points = [p for p in curve if p['metrics'].get(metric) is not None]
             line = [p['eps'] for p in points], [p['metrics'][metric] for p in points]
             label = f'eps ({_unit(result)}) of {result["attack"]} at {result["at"]}'
             draw_strengths({Path(head['config']).stem: line}, path, label, metric)
@@ -205,9 +210,9 @@ def markdown(result: dict[str, Any]) -> str:
         '|---' * (len(names) + 2) + '|',
     ]
     for point in result['curve']:
-        # A metric may be missing where nothing is predicted any more.
-        values = [point['metrics'].get(name, float('nan')) for name in names]
-        cells = [f'{point["eps"]:g}', *(f'{v:.4g}' for v in values), f'{point["loss"]:.4g}']
+        values = [point['metrics'].get(name) for name in names]
+        cells = ['-' if value is None else f'{value:.4g}' for value in (*values, point['loss'])]
+        cells.insert(0, f'{point["eps"]:g}')
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 

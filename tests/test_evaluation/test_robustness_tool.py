@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 
 from mmfeataug.evaluation import rows
+from mmfeataug.evaluation.scores import read_scores
 
 pytest.importorskip('imagecorruptions')
 
@@ -322,7 +323,7 @@ def test_a_bad_image_is_named(classifier, tool, tmp_path, fault):
     assert kept['corrupted'].get('gaussian_noise', {}).keys() == done['gaussian_noise'].keys()
 
 
-def test_numbers_out_of_what_evaluators_return(tool):
+def test_numbers_out_of_what_evaluators_return():
     clean = {'coco/bbox_mAP': 0.4, 'coco/bbox_mAP_s': None}
     metrics = {
         'coco/bbox_mAP': np.float64(0.25),
@@ -333,7 +334,7 @@ def test_numbers_out_of_what_evaluators_return(tool):
         'lost': np.float32('nan'),
         'flag': True,
     }
-    scores = tool.scalars(metrics, clean, 'detection', found=3)
+    scores = read_scores(metrics, clean, 'detection', found=3)
     assert scores == {
         'coco/bbox_mAP': 0.25,
         'coco/bbox_mAP_s': None,
@@ -341,6 +342,6 @@ def test_numbers_out_of_what_evaluators_return(tool):
         'lost': None,
     }
     # Without a single box CocoMetric returns nothing.
-    assert tool.scalars({}, clean, 'detection', found=0) == {'coco/bbox_mAP': 0.0}
-    assert tool.scalars({}, clean, 'detection', found=1) == {}
-    assert tool.scalars({'x': -1}, None, 'classification', found=0) == {'x': -1.0}
+    assert read_scores({}, clean, 'detection', found=0) == {'coco/bbox_mAP': 0.0}
+    assert read_scores({}, clean, 'detection', found=1) == {}
+    assert read_scores({'x': -1}, None, 'classification', found=0) == {'x': -1.0}
