@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / 'docs' / 'methods.md'
+TUTORIAL = ROOT / 'docs' / 'tutorial.md'
 PAGES = [*sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'configs').glob('*/README.md'))]
 
 
@@ -36,6 +37,35 @@ def test_own_method(tmp_path):
     # Both weights are 0.5: a view that is the clean feature would have the clean loss.
     assert losses['hidebestchannels.loss_0'] > 0
     assert losses['hidebestchannels.loss_0'] != losses['decode.loss_ce']
+
+
+@pytest.mark.slow
+def test_tutorial(tmp_path):
+    """Its files and commands as they are, but for the number of images and epochs."""
+    text = TUTORIAL.read_text()
+    for full, short in (('--train 96', '--train 8'), ('=8', '=1'), ('epoch_8', 'epoch_1')):
+        assert full in text
+        text = text.replace(full, short)
+    text = text.replace('--eps 0 0.5 1 2', '--eps 0 1 --steps 1')
+    for name in ('my_data.py', 'my_data_afan.py'):
+        (code,) = re.findall(rf'`{name}`:\n\n```python\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+        (tmp_path / name).write_text(code)
+    lines = [
+        line
+        for block in re.findall(r'^```shell\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(lines) == 9
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MMFEATAUG': str(ROOT)}
+    env['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{env["PATH"]}'
+    for line in lines:
+        result = subprocess.run(
+            line, shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, f'{line}\n{result.stderr[-3000:]}'
+    assert (tmp_path / 'report' / 'report.html').stat().st_size > 100_000
+    pictures = [p.name for p in tmp_path.glob('work_dirs/my_data_afan/*/vis_data/vis_image/*')]
+    assert {'afan.view_0_1.png', 'afan.view_1_1.png'} <= set(pictures)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,0 +1,39 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What an evaluator says, as numbers that can be averaged and written down."""
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .robustness import Scores
+
+
+def read_scores(
+    metrics: Mapping[str, Any], clean: Scores | None, task: str | None, found: int
+) -> dict[str, float | None]:
+    """Numbers among what an evaluator returned; ``None`` where a metric is undefined.
+
+    Args:
+        metrics: What it returned.
+        clean: Scores on clean images, if these are not.
+        task: Of the model.
+        found: Number of instances that it found in all images.
+    """
+    scores: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if getattr(value, 'ndim', None) == 0:
+            value = value.item()
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            # COCO's evaluation says -1 where there is no ground truth.
+            undefined = not math.isfinite(value) or (task == 'detection' and value == -1)
+            scores[name] = None if undefined else float(value)
+    if task == 'detection' and clean and not found:
+        # CocoMetric then returns nothing: nothing found of what is there is a precision of 0.
+        scores |= {n: 0.0 for n, v in clean.items() if n not in scores and v is not None}
+    return scores
+
+
+def count_found(outputs: Sequence[Any]) -> int:
+    """Number of instances in predictions of detectors; 0 in those of others."""
+    return sum(len(getattr(output, 'pred_instances', ())) for output in outputs)
