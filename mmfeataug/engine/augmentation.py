@@ -187,6 +187,8 @@ class FeatureTransform(FeatureAugmentation):
 
     def apply(self, value: Any) -> Any:
         """:meth:`transform` on every floating-point tensor of ``value``, in its own precision."""
+        clean: list[Tensor] = []
+        views: list[Tensor] = []
 
         def one(leaf: Any) -> Any:
             if not (isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() > 1):
@@ -195,10 +197,14 @@ class FeatureTransform(FeatureAugmentation):
                 wide = leaf if leaf.dtype == torch.float64 else leaf.float()
                 changed = self.transform(wide)
             if self.observer is not None:
-                self.observer([wide], [changed])
+                clean.append(wide)
+                views.append(changed)
             return changed.to(leaf.dtype)
 
-        return tree_map(one, value)
+        result = tree_map(one, value)
+        if self.observer is not None:
+            self.observer(clean, views)
+        return result
 
     def install(self, module: nn.Module) -> Any:
         """Make it a layer of ``module``, active while that is in training mode; returns the handle

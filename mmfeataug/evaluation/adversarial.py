@@ -110,6 +110,7 @@ class AdversarialTestLoop(TestLoop):
             random_start=random_start if attack == 'pgd' else None,
         )
         self.out_dir = Path(out_dir or runner.work_dir)
+        self._refuse_to_overwrite()
         model = runner.model
         self.model: Any = model.module if is_model_wrapper(model) else model
         # Nothing is trained: no word about augmentations that nobody drives.
@@ -123,7 +124,7 @@ class AdversarialTestLoop(TestLoop):
         """The metrics of the last strength, as a test loop returns them."""
         self.runner.call_hook('before_test')
         curve: list[dict[str, Any]] = []
-        task_name = task_of(self.model)
+        counts = []
         with _progress() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
             for eps, attack in self.attacks.items():
@@ -138,11 +139,11 @@ class AdversarialTestLoop(TestLoop):
                 self.runner.call_hook('after_test_epoch', metrics=metrics)
                 all_reduce(self._sums)
                 loss, count, found = self._sums.tolist()
-                first = curve[0]['metrics'] if curve else None
-                values = read_scores(metrics, first, task_name, int(found))
-                point = dict(eps=eps, metrics=values, loss=loss / max(count, 1))
+                point = dict(eps=eps, metrics=metrics, loss=loss / max(count, 1))
                 curve.append({**point, 'step_size': getattr(attack, 'step_size', None)})
+                counts.append(int(found))
         self.runner.call_hook('after_test')
+        _read(curve, counts, task_of(self.model))
         if is_main_process():
             self._write(curve)
         return metrics
@@ -174,12 +175,30 @@ class AdversarialTestLoop(TestLoop):
             'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
         )
 
+    @property
+    def _checkpoint(self) -> str:
+        cfg = self.runner.cfg
+        return str(getattr(self.runner, '_load_from', None) or cfg.get('load_from') or '')
+
+    def _refuse_to_overwrite(self) -> None:
+        """Another attack's result is not to be lost, nor another checkpoint's."""
+        path = self.out_dir / 'adversarial.json'
+        try:
+            old = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return
+        new = {**self.settings, 'checkpoint': self._checkpoint}
+        other = [key for key, value in new.items() if old.get(key) != value]
+        if other:
+            raise ValueError(
+                f'{path} is the result of another attack or checkpoint ({", ".join(other)}): give '
+                'this one an out_dir (--out-dir) of its own, or delete the file'
+            )
+
     def _write(self, curve: list[dict[str, Any]]) -> None:
         cfg = self.runner.cfg
         head = dict(
-            config=str(cfg.filename or ''),
-            checkpoint=str(getattr(self.runner, '_load_from', None) or cfg.get('load_from') or ''),
-            task=task_of(self.model),
+            config=str(cfg.filename or ''), checkpoint=self._checkpoint, task=task_of(self.model)
         )
         result = {**head, **self.settings, 'curve': curve}
         self.out_dir.mkdir(parents=True, exist_ok=True)
@@ -194,6 +213,17 @@ class AdversarialTestLoop(TestLoop):
             label = f'eps ({_unit(result)}) of {result["attack"]} at {result["at"]}'
             draw_strengths({Path(head['config']).stem: line}, path, label, metric)
         self.runner.logger.info('%s\n%s', self.out_dir / 'adversarial.json', table)
+
+
+def _read(curve: list[dict[str, Any]], found: Sequence[int], task: str) -> None:
+    """Put scores in the place of what the evaluator returned; all points have the same ones."""
+    known: dict[str, float | None] = {}
+    for point in curve:
+        scores = read_scores(point['metrics'], None, task, 0)
+        known |= {k: v for k, v in scores.items() if v is not None or k not in known}
+    for point, count in zip(curve, found, strict=True):
+        scores = read_scores(point['metrics'], known, task, count)
+        point['metrics'] = {name: scores.get(name) for name in known}
 
 
 def markdown(result: dict[str, Any]) -> str:

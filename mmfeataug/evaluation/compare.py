@@ -86,10 +86,17 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
                 missing.append(f'{label} has no table of robustness in its folder {folder}')
                 continue
             tables.setdefault(name, []).append(table)
+            if not table['metrics']:
+                missing.append(f'the table of {label} in its folder {folder} has no metric at all')
             for note in table.get('notes') or ():
                 said.setdefault(note, []).append(label)
     every = [table for of_name in tables.values() for table in of_name]
     metrics = list(dict.fromkeys(m for t in every for m in t['metrics']))
+    images = [(table.get('made_with') or {}).get('images') for table in every]
+    different = sorted({n for n in images if n is not None})
+    if len(different) > 1:
+        counts = ', '.join(map(str, different))
+        missing.append(f'the tables are of different test sets, with {counts} images')
     if metrics:
         main = main_metric(next(t for t in every if t['metrics']))
         metrics = [main, *(m for m in metrics if m != main)]
@@ -161,16 +168,22 @@ def _summarise(
             }
             parts.append((part, error, by_corruption))
             result.families += [f for f in part['families'] if f not in result.families]
-        first = parts[0][0]
         summary[name] = {k: spread(p[k] for p, _, _ in parts) for k in ('P', 'mPC', 'rPC')}
         if key:
             summary[name][key] = spread(e for _, e, _ in parts)
-        for family in first['families']:
-            summary[name][family] = spread(p['families'][family] for p, _, _ in parts)
+        for family in _keys(p['families'] for p, _, _ in parts):
+            summary[name][family] = spread(p['families'].get(family) for p, _, _ in parts)
         severities[name] = {'0': summary[name]['P']} | {
-            s: spread(p['severities'][s] for p, _, _ in parts) for s in first['severities']
+            s: spread(p['severities'].get(s) for p, _, _ in parts)
+            for s in _keys(p['severities'] for p, _, _ in parts)
         }
-        corruptions[name] = {c: spread(b[c] for _, _, b in parts) for c in parts[0][2]}
+        corruptions[name] = {
+            c: spread(b.get(c) for _, _, b in parts) for c in _keys(b for _, _, b in parts)
+        }
+
+
+def _keys(parts: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for part in parts for key in part))
 
 
 def _restricted(corrupted: Mapping[str, Any], shared: set[tuple[str, str]]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 Record = dict[str, Any]
 """Scalar by name, at one logged iteration."""
 
@@ -22,9 +24,9 @@ _NORMS = ('linf', 'l2', 'shift', 'dropped')
 def read_log(folder: Path) -> list[Record]:
     """Training records of a work directory, in the order of iterations.
 
-    A resumed run leaves one ``<time>/vis_data/scalars.json`` each time it was started. They are
-    merged by iteration; what was logged later counts. A last line that was cut off when a run was
-    killed does not.
+    A resumed run leaves one ``<time>/vis_data/scalars.json`` each time it was started. They are put
+    together by iteration; what a later one did anew counts. A last line that was cut off when a run
+    was killed does not.
 
     Args:
         folder: Work directory of mmengine.
@@ -34,20 +36,29 @@ def read_log(folder: Path) -> list[Record]:
     """
     records: dict[int, Record] = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        text = path.read_text()
-        lines = text.splitlines() if text.endswith('\n') else text.splitlines()[:-1]
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                # Validations have no iteration of their own.
-                if 'iter' in record:
-                    records[int(record['iter'])] = record
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f'{path}, line {number}: {error}. Logs hold one JSON object a line; delete '
-                    'this one'
-                ) from error
+        launch = _read_launch(path)
+        # What an earlier launch did from there on, this one did anew.
+        first = min(launch, default=math.inf)
+        records = {i: record for i, record in records.items() if i < first} | launch
     return [records[i] for i in sorted(records)]
+
+
+def _read_launch(path: Path) -> dict[int, Record]:
+    text = path.read_text()
+    lines = text.splitlines() if text.endswith('\n') else text.splitlines()[:-1]
+    records = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            # With log_with_hierarchy mmengine writes train/loss.
+            record = {k.removeprefix('train/'): v for k, v in json.loads(line).items()}
+            # Validations have no iteration of their own.
+            if 'iter' in record:
+                records[int(record['iter'])] = record
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{path}, line {number}: {error}. Logs hold one JSON object a line; delete this one'
+            ) from error
+    return records
 
 
 def methods_in(records: Sequence[Record]) -> set[str]:
@@ -63,24 +74,42 @@ def methods_in(records: Sequence[Record]) -> set[str]:
     return names
 
 
-def clean_loss(records: Sequence[Record], clean_weight: float = 1.0) -> Curve:
+def shares(records: Sequence[Record], window: int) -> list[float]:
+    """Share of iterations with views in the window that ends at each record.
+
+    Args:
+        records: Of :func:`read_log`.
+        window: Iterations that mmengine's losses are means over (``log_processor.window_size``).
+    """
+    # Number of such iterations since the first one; the hook logs their share.
+    at = [0.0, *(float(r['iter']) for r in records)]
+    turns = [0.0]
+    for record in records:
+        active = record.get('feature_aug.active', float(any(map(_VIEW.match, record))))
+        turns.append(active * record['iter'])
+
+    def share(end: float) -> float:
+        begin = max(0.0, end - window)
+        gone = np.interp([begin, end], at, turns)
+        return float(np.clip((gone[1] - gone[0]) / (end - begin), 0, 1))
+
+    return [share(end) for end in at[1:]]
+
+
+def clean_loss(records: Sequence[Record], clean_weight: float = 1.0, window: int = 10) -> Curve:
     """Total of the stock terms, as the stock model weighs them.
 
     Args:
         records: Of :func:`read_log`.
-        clean_weight: Of the hook, which multiplies the stock terms of iterations with views. Where
-            only some have views, it is undone by their share between two records.
+        clean_weight: Of the hook, which multiplies the stock terms of iterations with views; it is
+            undone by their share.
+        window: See :func:`shares`.
     """
-    curve, before, turns = [], 0, 0.0
-    for record in records:
-        iteration = record['iter']
-        views = any(map(_VIEW.match, record))
-        now = record.get('feature_aug.active', float(views)) * iteration
-        share = min(1.0, max(0.0, (now - turns) / max(iteration - before, 1)))
-        before, turns = iteration, now
+    curve = []
+    for record, share in zip(records, shares(records, window), strict=True):
         value = _stock_total(record)
         if value is not None:
-            curve.append((iteration, value / (1 + (clean_weight - 1) * share if views else 1)))
+            curve.append((record['iter'], value / (1 + (clean_weight - 1) * share)))
     return curve
 
 
@@ -94,20 +123,25 @@ def _stock_total(record: Record) -> float | None:
     return math.fsum(terms) if terms else record.get('loss')
 
 
-def view_losses(records: Sequence[Record]) -> dict[str, Curve]:
-    """Curve by name (``'<method>.loss_<n>'``): each as weighted in the total."""
-    return _curves(records, [key for key in _keys(records) if _VIEW.match(key)])
+def view_losses(records: Sequence[Record], window: int = 10) -> dict[str, Curve]:
+    """Curve by name (``'<method>.loss_<n>'``): each as weighted in the total, while there were
+    views; mmengine repeats the last value afterwards.
+    """
+    kept = [r for r, share in zip(records, shares(records, window), strict=True) if share]
+    return _curves(kept, [key for key in _keys(kept) if _VIEW.match(key)])
 
 
-def method_scalars(records: Sequence[Record]) -> dict[str, Curve]:
-    """Curve by name of what methods and their hook log beside losses: norms of the change, views
-    that were dropped, the share of iterations with views.
+def method_scalars(records: Sequence[Record], window: int = 10) -> dict[str, Curve]:
+    """Curve by name of what methods and their hook log beside losses: norms of the change and views
+    that were dropped, while there were views; the share of iterations with views.
     """
     methods = methods_in(records)
+    kept = [r for r, share in zip(records, shares(records, window), strict=True) if share]
     names = [
         key for key in _keys(records) if key.rpartition('.')[0] in methods and not _VIEW.match(key)
     ]
-    return _curves(records, names)
+    whole = [key for key in names if key.startswith('feature_aug.')]
+    return {**_curves(kept, [n for n in names if n not in whole]), **_curves(records, whole)}
 
 
 def _keys(records: Sequence[Record]) -> list[str]:

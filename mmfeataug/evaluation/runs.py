@@ -29,7 +29,9 @@ class Run:
         tables: Tables of robustness, by the folder they lie in, relative to ``folder``.
         attacks: Results of attacks, in the same way.
         log: Training records in the order of iterations.
-        config: Config that mmengine dumped, if it is there.
+        config: Config of the training that mmengine dumped, if it is there.
+        title: Name of the config.
+        default_scope, clean_weight, window: What it says.
         notes: What could not be used.
     """
 
@@ -39,8 +41,10 @@ class Run:
     attacks: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     log: Sequence[Record] = ()
     config: Path | None = None
+    title: str | None = None
     default_scope: str | None = None
     clean_weight: float = 1.0
+    window: int = 10
     notes: Sequence[str] = ()
 
     @property
@@ -107,17 +111,19 @@ def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
     # Attacks know the path of the config, tables its name.
     titles = [str(table['config']) for table in tables.values()]
     titles += [Path(result['config']).stem for result in attacks.values() if result['config']]
-    config = _find_config(folder, titles)
-    scope, weight, notes = _settings(config)
+    config, title = _find_config(folder, titles)
+    scope, weight, window, notes = _settings(config)
     return Run(
-        name or (titles[0] if titles else config.stem if config else folder.resolve().name),
+        name or (titles[0] if titles else title or folder.resolve().name),
         folder,
         tables,
         attacks,
         log,
         config,
+        title,
         default_scope=scope,
         clean_weight=weight,
+        window=window,
         notes=notes,
     )
 
@@ -139,23 +145,32 @@ def _read_attack(path: Path) -> dict[str, Any]:
     return result
 
 
-def _find_config(folder: Path, titles: Sequence[str]) -> Path | None:
-    """That of the tables, else the one dumped last."""
+def _find_config(folder: Path, titles: Sequence[str]) -> tuple[Path | None, str | None]:
+    """What the training was made with, and its name. Tools that test in the same directory dump
+    their own config over the one beside the checkpoints.
+    """
     found = sorted(folder.glob('*.py'), key=lambda p: (p.stem in titles, p.stat().st_mtime))
-    return found[-1] if found else None
+    last = found[-1] if found else None
+    logs = sorted(folder.glob('*/vis_data/scalars.json'), reverse=True)
+    trained = (log.with_name('config.py') for log in logs if '"iter"' in log.read_text())
+    config = next((path for path in trained if path.is_file()), last)
+    return config, last.stem if last else None
 
 
-def _settings(config: Path | None) -> tuple[str | None, float, list[str]]:
-    """Default scope, weight of the clean losses, and what went wrong."""
+def _settings(config: Path | None) -> tuple[str | None, float, int, list[str]]:
+    """Default scope, weight of the clean losses, iterations that logged losses are means over, and
+    what went wrong.
+    """
     if config is None:
-        return None, 1.0, []
+        return None, 1.0, 10, []
     try:
         cfg = Config.fromfile(config, import_custom_modules=False)
     except Exception as error:  # A config is a program.
-        return None, 1.0, [f'{config} cannot be read: {type(error).__name__}: {error}']
+        return None, 1.0, 10, [f'{config} cannot be read: {type(error).__name__}: {error}']
     hooks = [h for h in cfg.get('custom_hooks') or () if isinstance(h, dict)]
     hook = next((h for h in hooks if 'FeatureAugHook' in str(h.get('type'))), {})
-    return cfg.get('default_scope'), float(hook.get('clean_weight', 1.0)), []
+    window = (cfg.get('log_processor') or {}).get('window_size', 10)
+    return cfg.get('default_scope'), float(hook.get('clean_weight', 1.0)), int(window), []
 
 
 def by_task(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:

@@ -15,7 +15,14 @@ from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation, Fea
 from mmfeataug.registry import HOOKS
 from mmfeataug.visualization.features import draw
 from mmfeataug.visualization.panels import to_array
-from mmfeataug.visualization.record import Change, record, shown, stop_recording
+from mmfeataug.visualization.record import (
+    Change,
+    deepest,
+    levels,
+    record,
+    shown,
+    stop_recording,
+)
 
 
 @HOOKS.register_module()
@@ -31,10 +38,11 @@ class FeatureAugVisualizationHook(Hook):
     Training is not changed: the hook looks at the views that the step trains on anyway, and draws
     no random numbers. Only the main process draws, about a second for a picture. An augmentation
     that does not act in the iteration (it has a probability, or a schedule) is drawn the next time
-    it does; until then it stays watched, all others are not. Of several ``FeatureAugHook`` the one
-    that drives the model is drawn; layers that ``AugmentedBackbone`` declares need none.
+    it does; one with a probability is watched in every iteration until then. Of several
+    ``FeatureAugHook`` the one that drives the model is drawn; layers that ``AugmentedBackbone``
+    declares need none.
 
-    Memory, in the iterations that are drawn: ``samples`` images, and for each view the feature of
+    Memory, in the iterations that are watched: ``samples`` images, and for each view the feature of
     ``samples`` images twice, fp32, in main memory; rows without images (RoI vectors) are kept all.
 
     Args:
@@ -90,13 +98,13 @@ class FeatureAugVisualizationHook(Hook):
         model = _model(runner)
         if self._is_due(runner, batch_idx):
             self._waiting = _named(model)
-        if not self._waiting:
-            return
-        self._inputs_hook = model.data_preprocessor.register_forward_hook(self._keep_inputs)
         self._seen = {
             name: record(augmentation, samples=self.samples, always=False)
             for name, (_, augmentation) in self._waiting.items()
+            if _may_act(model, name, augmentation)
         }
+        if self._seen:
+            self._inputs_hook = model.data_preprocessor.register_forward_hook(self._keep_inputs)
 
     def after_train_iter(
         self,
@@ -130,7 +138,9 @@ class FeatureAugVisualizationHook(Hook):
         if runner.iter == 0:
             return True
         if self.by_epoch:
-            return batch_idx == 0 and self.every_n_epochs(runner, self.interval)
+            # In IterBasedTrainLoop all of the training is epoch 0, and batch_idx the iteration.
+            passed, batch = divmod(batch_idx, len(runner.train_dataloader))
+            return batch == 0 and (runner.epoch + passed + 1) % self.interval == 0
         return self.every_n_train_iters(runner, self.interval)
 
     def _stop(self) -> None:
@@ -162,12 +172,12 @@ class FeatureAugVisualizationHook(Hook):
         show = shown(model, _transforms(runner.train_dataloader.dataset))
         images = show(first)
         if isinstance(augmentation, BatchAugmentation):
-            changes = _deepest(changes)
+            changes = deepest(changes)
         for change in changes:
             each = change.images is None and change.is_map and change.count == batch
             for i in range(len(images) if each else 1):
                 tag = f'{name}.view_{change.index}'
-                tag += f'.level_{change.level}' if _levels(changes, change) > 1 else ''
+                tag += f'.level_{change.level}' if levels(changes, change) > 1 else ''
                 tag += f'.image_{i}' if self.samples > 1 and each else ''
                 figure = draw(
                     augmentation,
@@ -211,6 +221,18 @@ def _named(model: nn.Module) -> dict[str, tuple[str, Augmentation]]:
     return found
 
 
+def _may_act(model: nn.Module, name: str, augmentation: Augmentation) -> bool:
+    """False if the handle leaves it out of this iteration."""
+    handle = vars(model).get('loss')
+    if not isinstance(handle, AugmentedLoss) or handle.augmentations.get(name) is not augmentation:
+        # A layer declared in the model.
+        return True
+    if not (handle.enabled and handle.ramp and augmentation.active):
+        return False
+    # The one view is chosen among those of additional passes; layers act beside it.
+    return handle.only is None or handle.only.name == name or name not in handle.names
+
+
 def _transforms(dataset: Any) -> list[str]:
     """Types of the steps of a data set's pipeline, through data sets that wrap others."""
     names: list[str] = []
@@ -219,12 +241,3 @@ def _transforms(dataset: Any) -> list[str]:
         names += [type(t).__name__ for t in getattr(pipeline, 'transforms', pipeline)]
         dataset = getattr(dataset, 'dataset', None) or getattr(dataset, 'datasets', [None])[0]
     return names
-
-
-def _deepest(changes: list[Change]) -> list[Change]:
-    """Of each copy the last feature that has positions, or else the last."""
-    return list({c.index: c for c in sorted(changes, key=lambda c: c.is_map)}.values())
-
-
-def _levels(changes: list[Change], change: Change) -> int:
-    return sum(other.index == change.index for other in changes)

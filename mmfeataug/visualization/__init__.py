@@ -5,12 +5,13 @@ from .features import draw, draw_change, draw_copies, draw_rows
 from .mixing import draw_mixing, mixed_map, record_mixtures
 from .panels import overlay, save, to_array
 from .predictions import Painter, draw_predictions, render_predictions
-from .record import Change, record, shown, stop_recording
+from .record import Change, deepest, levels, record, shown, stop_recording
 from .surface import draw_strengths, draw_surface, loss_surface
 
 __all__ = [
     'Change',
     'Painter',
+    'deepest',
     'draw',
     'draw_change',
     'draw_copies',
@@ -19,6 +20,7 @@ __all__ = [
     'draw_rows',
     'draw_strengths',
     'draw_surface',
+    'levels',
     'loss_surface',
     'mixed_map',
     'overlay',

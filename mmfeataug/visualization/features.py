@@ -63,7 +63,7 @@ def draw_change(
         images: Of the batch.
         title: Above the picture.
         views: Given, the tap is the image, and these are its views.
-        located: Whether the map is one of the whole image.
+        located: Whether the map is one of the whole image. Tokens have to fold to its proportions.
     """
     figure, grid = new_figure(2, 4, title)
     picture(grid[0, 0], images[0], 'image' if located else 'first image of the batch')
@@ -87,7 +87,7 @@ def draw_change(
         heat(figure, grid[0, 1], change.clean[None], f'clean: |f|, {across}', 'viridis', top)
         heat(figure, grid[0, 2], change.view[None], 'view', 'viridis', top)
         heat(figure, grid[0, 3], (change.view - change.clean)[None], '|view - f|')
-    if located:
+    if located and _has_places(change, images):
         picture(grid[1, 0], overlay(after - before, images[0]), '|view - f| over image; blue: 0')
     else:
         grid[1, 0].axis('off')
@@ -110,7 +110,7 @@ def draw_copies(change: Change, images: np.ndarray, title: str, copies: np.ndarr
     far these are apart, and where in the image. A row an image, up to four.
     """
     rows = min(4, len(images))
-    mapped = change.is_map and len(change.clean) == len(images)
+    mapped = len(change.clean) == len(images) and _has_places(change, images)
     figure, grid = new_figure(rows, 4 if mapped else 2, title, 0.8)
     apart = [_map(f, images) for f in (change.view - change.clean)[:rows]] if mapped else []
     top = max((float(a.abs().mean(0).max()) for a in apart), default=None)
@@ -168,12 +168,28 @@ def _moved(change: Change) -> Tensor:
 
 
 def _map(feature: Tensor, images: np.ndarray) -> Tensor:
-    """``(C, h, w)`` of a sample; tokens ``(L, C)`` are folded to the proportions of the images."""
+    """``(C, h, w)`` of a sample; tokens ``(L, C)`` are folded to the proportions of the images, or
+    are one row if they are no such grid.
+    """
     if feature.dim() == 3:
         return feature.float()
-    height = round((len(feature) * images.shape[1] / images.shape[2]) ** 0.5)
-    height = height if height and len(feature) % height == 0 else 1
-    return feature.float().t().reshape(-1, height, len(feature) // height)
+    height, width = _grid(len(feature), images) or (1, len(feature))
+    return feature[-height * width :].float().t().reshape(-1, height, width)
+
+
+def _has_places(change: Change, images: np.ndarray) -> bool:
+    """Whether its positions are places in the images."""
+    tokens = change.clean.shape[1] if change.clean.dim() == 3 else None
+    return change.is_map and (tokens is None or _grid(tokens, images) is not None)
+
+
+def _grid(tokens: int, images: np.ndarray) -> tuple[int, int] | None:
+    """Rows and columns of so many tokens, in the proportions of the images; one or two more, of the
+    class and of distillation, come first.
+    """
+    height = min(tokens, max(1, round((tokens * images.shape[1] / images.shape[2]) ** 0.5)))
+    width, more = divmod(tokens, height)
+    return (height, width) if more <= 2 else None
 
 
 def _statistic(feature: Tensor, name: str) -> np.ndarray:

@@ -44,7 +44,6 @@ class Painter:
         with tempfile.TemporaryDirectory() as cfg.work_dir:
             self._runner = Runner.from_cfg(cfg)
             self._runner.load_or_resume()
-        self._turn = cfg.model.data_preprocessor.get('bgr_to_rgb')
 
     def __call__(
         self, loader: Mapping[str, Any], indices: Sequence[int]
@@ -65,16 +64,25 @@ class Painter:
             data = built.collate_fn([built.dataset[index]])
             with torch.no_grad():
                 sample = model.test_step(data)[0].cpu()
-            # Predictions and labels are in the size of the file, whatever the pipeline made of it.
-            image = data['inputs'][0].permute(1, 2, 0).numpy()
-            image = mmcv.imresize(image, sample.ori_shape[::-1])
-            image = np.ascontiguousarray(image[..., ::-1] if self._turn else image)
+            image = _file(data['inputs'][0].permute(1, 2, 0).numpy(), sample)
             pictures = []
             for what in (dict(draw_gt=True, draw_pred=False), dict(draw_gt=False, draw_pred=True)):
                 visualizer.add_datasample('picture', image, sample, **what)
                 pictures.append(np.asarray(visualizer.get_image()))
             painted.append((pictures[0], pictures[1]))
         return painted
+
+
+def _file(image: np.ndarray, sample: Any) -> np.ndarray:
+    """RGB in the size of the file, which predictions and labels are in, whatever the pipeline made
+    of it. mmcv loads BGR.
+    """
+    height, width = sample.ori_shape[:2]
+    if 'scale_factor' in sample.metainfo:
+        across, down = sample.scale_factor[:2]
+        # The rest is padding.
+        image = image[: round(height * down), : round(width * across)]
+    return np.ascontiguousarray(mmcv.imresize(image, (width, height))[..., ::-1])
 
 
 def spread_indices(cfg: Config, count: int) -> list[int]:

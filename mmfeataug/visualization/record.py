@@ -99,6 +99,16 @@ def stop_recording(augmentation: Augmentation) -> None:
     augmentation.observer = None
 
 
+def deepest(changes: Iterable[Change]) -> list[Change]:
+    """Of each copy the last feature that has positions, or else the last."""
+    return list({c.index: c for c in sorted(changes, key=lambda c: c.is_map)}.values())
+
+
+def levels(changes: Iterable[Change], change: Change) -> int:
+    """How many values of the same view or copy were changed."""
+    return sum(other.index == change.index for other in changes)
+
+
 def shown(model: nn.Module, transforms: Iterable[str]) -> Show:
     """How images that a model is trained on are made visible.
 

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmfeataug.engine import TapError
 from mmfeataug.engine.guards import RandomState
+from mmfeataug.evaluation.adversarial import _read
 from mmfeataug.evaluation.attacked_batch import Target, as_in_training
 from mmfeataug.evaluation.attacks import make_attack
 from mmfeataug.evaluation.base import Images
@@ -379,6 +380,20 @@ def test_strength_0_is_the_stock_test(name, demo_data, tmp_path):
     assert loaded_resized(Runner.build_dataloader(cfg.test_dataloader).dataset) is False
 
 
+def test_a_detector_that_finds_nothing_has_no_precision():
+    """Whatever the order of strengths."""
+    nothing, clean = {}, {'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_l': -1.0}
+    curve = [dict(metrics=nothing), dict(metrics=clean)]
+    _read(curve, [0, 3], 'detection')
+    assert [point['metrics'] for point in curve] == [
+        {'coco/bbox_mAP': 0.0, 'coco/bbox_mAP_l': None},
+        {'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_l': None},
+    ]
+    curve = [dict(metrics=clean), dict(metrics=nothing)]
+    _read(curve, [3, 2], 'detection')
+    assert curve[1]['metrics'] == {'coco/bbox_mAP': None, 'coco/bbox_mAP_l': None}
+
+
 @pytest.fixture(scope='module')
 def segmentor_file(tmp_path_factory):
     model = build_from('deeplabv3plus_r18_demo-cityscapes')
@@ -410,6 +425,8 @@ def test_tool(segmentor_file, demo_data, tmp_path):
     assert result['task'] == 'segmentation'
     assert result['against'] == ['decode']
     assert result['checkpoint'] == str(segmentor_file)
+    log = run('test_adversarial.py', *args, '--eps', 1, '--cfg-options', *options, ok=False)
+    assert 'another attack or checkpoint (at, norm, steps, against, unit)' in log
     assert result['curve'][1]['loss'] > result['curve'][0]['loss']
 
 

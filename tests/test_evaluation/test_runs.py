@@ -84,6 +84,19 @@ def test_name_of_the_dumped_config(tmp_path):
     assert (found.name, found.tasks, found.clean_weight) == ('my_config', ['segmentation'], 0.25)
 
 
+def test_the_config_is_that_of_the_training(tmp_path):
+    """Testing in the same directory dumps another one over the first."""
+    run = make_run(tmp_path / 'wd', records=[dict(iter=1, loss=1.0)])
+    (run / 'my_config.py').write_text("default_scope = 'mmdet'\ncorrupted = True\n")
+    config = run / '20260101_000000' / 'vis_data' / 'config.py'
+    config.write_text("default_scope = 'mmseg'\nlog_processor = dict(window_size=50)\n")
+    tested = write_log(run, '20260102_000000', [dict(mAP=0.5, step=1)])
+    tested.with_name('config.py').write_text("default_scope = 'mmdet'\n")
+    found = read_run(run)
+    assert (found.name, found.config, found.window) == ('my_config', config, 50)
+    assert found.tasks == ['segmentation']
+
+
 def test_a_config_that_fails_is_a_note(tmp_path):
     run = make_run(tmp_path / 'wd', table(50.0, FOG))
     (run / 'cfg.py').write_text('raise RuntimeError("nothing here")')
@@ -165,6 +178,20 @@ def test_resumed_logs_are_merged(tmp_path):
     assert [(r['iter'], r['loss']) for r in read_log(tmp_path)] == [(10, 10), (20, 20), (30, -1)]
 
 
+def test_a_run_begun_anew_replaces_the_old_one(tmp_path):
+    write_log(tmp_path, '20260101_00', [dict(iter=i, loss=9.0) for i in range(50, 1001, 50)])
+    write_log(tmp_path, '20260102_00', [dict(iter=i, loss=1.0) for i in (50, 100)])
+    assert [(r['iter'], r['loss']) for r in read_log(tmp_path)] == [(50, 1.0), (100, 1.0)]
+
+
+def test_hierarchical_names(tmp_path):
+    terms = {'train/loss': 1.0, 'train/loss_cls': 0.6, 'train/loss_bbox': 0.4, 'train/time': 2.0}
+    write_log(tmp_path, '20260101_00', [{'iter': 10, **terms}])
+    records = read_log(tmp_path)
+    assert clean_loss(records) == [(10, pytest.approx(1.0))]
+    assert cost(records) == {'seconds': 2.0}
+
+
 def test_terms_of_a_log():
     stock = {'decode.loss_ce': 0.6, 'aux.loss_ce': 0.4, 'decode.acc_seg': 70.0, 'lr': 0.1}
     ours = {'afan.loss_0': 0.3, 'afan2.loss_0': 0.2, 'afan.linf': 0.1, 'feature_aug.active': 1.0}
@@ -180,12 +207,37 @@ def test_terms_of_a_log():
     }
 
 
-def test_clean_weight_by_the_share_of_iterations_with_views():
+@pytest.mark.parametrize(
+    'active', [lambda i: i > 60, lambda i: i <= 60, lambda i: i % 2 == 0, lambda i: True]
+)
+@pytest.mark.parametrize(('window', 'interval'), [(50, 4), (10, 10), (10, 50)])
+def test_clean_loss_is_what_stock_would_have_logged(active, window, interval):
+    """mmengine logs means over a window of iterations; the true loss is 1 in all of them."""
+    logged = [0.5 if active(i) else 1.0 for i in range(1, 201)]
+    turns = [active(i) for i in range(1, 201)]
     records = [
-        {'iter': 10, 'loss_cls': 0.75, 'afan.loss_0': 0.1, 'feature_aug.active': 0.5},
-        {'iter': 20, 'loss_cls': 0.5, 'afan.loss_0': 0.1, 'feature_aug.active': 0.75},
+        {
+            'iter': i,
+            'loss_cls': statistics.fmean(logged[max(0, i - window) : i]),
+            'feature_aug.active': sum(turns[:i]) / i,
+            'afan.loss_0': 0.1,
+        }
+        for i in range(interval, 201, interval)
     ]
-    assert clean_loss(records, 0.5) == [(10, pytest.approx(1.0)), (20, pytest.approx(1.0))]
+    # Between two records nobody knows where views began.
+    rough = 0.35 if interval > window else 0.03
+    assert all(v == pytest.approx(1.0, abs=rough) for _, v in clean_loss(records, 0.5, window))
+
+
+def test_curves_of_views_end_with_them():
+    records = [
+        {'iter': i, 'afan.loss_0': 0.1, 'afan.linf': 0.2, 'feature_aug.active': min(1.0, 20 / i)}
+        for i in (10, 20, 30, 40)
+    ]
+    assert [i for i, _ in view_losses(records, window=5)['afan.loss_0']] == [10, 20]
+    scalars = method_scalars(records, window=5)
+    assert [i for i, _ in scalars['afan.linf']] == [10, 20]
+    assert [i for i, _ in scalars['feature_aug.active']] == [10, 20, 30, 40]
 
 
 def test_the_only_term_of_a_classifier_is_called_loss():
@@ -244,6 +296,24 @@ def test_only_shared_conditions_are_compared(tmp_path):
     alone = comparison(Run('wide', tmp_path / 'a', tables={'.': wide}))
     assert alone.summary['m']['wide']['mPC'].mean == wide['summary']['m']['mPC'] == 15.0
     assert not any('left out' in note for note in alone.notes)
+
+
+def test_a_seed_without_metrics_is_said(tmp_path):
+    whole = table(50.0, {'fog': {1: 40.0}})
+    empty = dict(table(50.0, {}), clean={}, metrics=[], summary={})
+    one = comparison(
+        Run('a', tmp_path, tables={'.': whole}), Run('a', tmp_path / 'b', tables={'.': empty})
+    )
+    assert one.summary['m']['a']['P'].n == 1
+    assert one.summary['m']['a']['weather'].mean == 40.0
+    assert one.missing == ['the table of a seed 2 in its folder . has no metric at all']
+
+
+def test_other_test_sets_are_said(tmp_path):
+    tables = [dict(table(50.0, FOG), made_with=dict(images=n)) for n in (16, 5000)]
+    runs = [Run(f'{n}', tmp_path / f'{n}', tables={'.': t}) for n, t in enumerate(tables)]
+    one = comparison(*runs)
+    assert one.missing == ['the tables are of different test sets, with 16, 5000 images']
 
 
 def test_where_one_is_undefined_nobody_is_counted(tmp_path):

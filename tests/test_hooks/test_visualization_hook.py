@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from mmfeataug.engine import Choice
 from mmfeataug.hooks import FeatureAugHook, FeatureAugVisualizationHook, visualization_hook
 from mmfeataug.methods import AFAN
 from tests.contract.test_1_stock_outside import assert_same
@@ -263,8 +264,10 @@ class TestWhen:
             (dict(interval=3), dict(), [0, 2, 5]),
             (dict(interval=1, by_epoch=True), dict(), [0, 4]),
             (dict(interval=2, by_epoch=True), dict(), [0, 4]),
-            # What does not act is waited for.
-            (dict(interval=6), dict(begin=2), [0, 1, 2, 5]),
+            # What does not act is waited for, and looked at when its schedule has come.
+            (dict(interval=6), dict(begin=2), [2, 5]),
+            (dict(interval=6), dict(warmup=4), [1, 5]),
+            (dict(interval=3), dict(end=2), [0]),
         ],
     )
     def test_off_iterations_attach_nothing(self, tmp_path, settings, driver, expected):
@@ -284,6 +287,38 @@ class TestWhen:
         logged(tmp_path, [FeatureAugHook(entries), PICTURES, watched], epochs=1)
         assert not local_images(tmp_path)
         assert watched.iterations == [0, 1, 2, 3]
+
+    def test_epochs_of_an_iteration_based_run(self, tmp_path):
+        watched = Watched()
+        hooks = [FeatureAugHook([AUGMENTATION]), dict(PICTURES, interval=2, by_epoch=True), watched]
+        logged(tmp_path, hooks, by_iter=13)
+        assert watched.iterations == [0, 4, 12]
+
+    def test_what_never_acts_again_is_not_watched(self, tmp_path):
+        entries = [dict(type='mmfeataug.PAdaIN', at='backbone.layer1', prob=1e-9)]
+        watched = Watched()
+        logged(tmp_path, [FeatureAugHook(entries, end=2), PICTURES, watched], epochs=1)
+        assert watched.iterations == [0, 1]
+
+    def test_one_view_of_several_augmentations(self, tmp_path):
+        """As a budget chooses them. Layers act beside it."""
+
+        class Only(Hook):
+            priority = 'BELOW_NORMAL'
+
+            def before_train_iter(self, runner, batch_idx, data_batch=None):
+                name = 'afan2' if runner.iter == 2 else 'afan'
+                runner.model.loss.only = Choice(name, 0)
+
+        layer = dict(type='mmfeataug.NormalizationPerturbation', at='backbone.layer1', prob=1.0)
+        entries = [AUGMENTATION, dict(AUGMENTATION, at='backbone.layer2'), layer]
+        watched = Watched()
+        logged(tmp_path, [FeatureAugHook(entries), PICTURES, Only(), watched], epochs=1)
+        assert watched.iterations == [0, 2]
+        names = steps(tmp_path)
+        assert names.pop('afan.view_0') == [1]
+        assert names.pop('afan2.view_0') == [3]
+        assert list(names.values()) == [[1]]
 
     def test_prob_is_left_alone(self, tmp_path):
         entries = [dict(type='mmfeataug.PAdaIN', at='backbone.layer1', prob=0.25)]

@@ -11,7 +11,10 @@ import mmfeataug
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.visualization import (
     Change,
+    deepest,
     draw_change,
+    draw_copies,
+    levels,
     overlay,
     record,
     save,
@@ -29,9 +32,22 @@ custom_hooks = [
         dict(type='mmfeataug.PAdaIN', at='backbone.layer1'),
         dict(type='mmfeataug.AdvStyle'),
         dict(type='mmfeataug.SeA', at='decode_head.conv_seg'),
-        dict(type='mmfeataug.FMA', at=['backbone.layer3', 'backbone.layer4']),
+        dict(type='FMA', at=['backbone.layer3', 'backbone.layer4']),
+        dict(type='mmfeataug.AFAN', at='backbone'),
+        dict(type='Twice', at='backbone.layer4'),
     ])
 ]
+custom_imports = dict(imports='two_copies')
+"""
+TWICE = """
+from mmfeataug.methods import FMA
+from mmfeataug.registry import AUGMENTATIONS
+
+@AUGMENTATIONS.register_module(force=True)
+class Twice(FMA):
+    def terms(self, *args):
+        yield from super().terms(*args)
+        yield from super().terms(*args)
 """
 
 
@@ -97,6 +113,31 @@ def test_record_keeps_what_was_asked_for():
     assert torch.equal(change.view, first)
 
 
+def test_record_of_a_layer_on_several_levels():
+    """An FPN yields a tuple."""
+    layer = AUGMENTATIONS.build(dict(type='NormalizationPerturbation', at='neck', prob=1.0))
+    changes = record(layer)
+    value = [torch.randn(2, 8, size, size) for size in (8, 4, 2)]
+    result = layer.apply(tuple(value))
+    # The next call in the same pass.
+    layer.apply(tuple(value))
+    assert [(c.index, c.level) for c in changes] == [(0, 0), (0, 1), (0, 2)]
+    for change, clean, view in zip(changes, value, result, strict=True):
+        assert torch.equal(change.clean, clean)
+        assert torch.equal(change.view, view)
+
+
+def test_levels_and_copies_are_told_apart():
+    rows, maps = torch.zeros(2, 8), torch.zeros(2, 8, 4, 6)
+    changes = [
+        Change(value, value, index=index, level=level)
+        for index in (0, 1)
+        for level, value in enumerate((maps, maps, rows))
+    ]
+    assert [levels(changes, c) for c in changes] == [3] * 6
+    assert [(c.index, c.level) for c in deepest(changes)] == [(0, 1), (1, 1)]
+
+
 def test_record_is_not_overwritten():
     """The ReLU behind the first norm works in place."""
     model = build_segmentor()
@@ -137,9 +178,35 @@ def test_change_is_drawn(tmp_path, shape):
     assert not np.array_equal(to_array(other), array)
 
 
-def test_tool_draws_every_kind(demo_data, tmp_path):
+@pytest.mark.parametrize('more', [0, 1, 2])
+def test_tokens_of_a_class_have_no_place(more):
+    """ViT at 224 x 224 has 14 x 14 patches behind them."""
+    clean = torch.randn(1, 196 + more, 8)
+    view = clean.clone()
+    view[0, more + 2 * 14 + 3] += 1
+    change, images = Change(clean, view), np.full((1, 224, 224, 3), 128.0)
+    for figure in (draw_change(change, images, 'title'), draw_copies(change, images, '', images)):
+        titles = {axes.get_title(): axes for axes in figure.axes}
+        heat = next(t for t in titles if t.startswith(('mean over', '|difference| of features')))
+        found = titles[heat].images[0].get_array()
+        assert found.shape == (14, 14)
+        assert np.unravel_index(found.argmax(), found.shape) == (2, 3)
+        assert any('blue: 0' in title for title in titles)
+
+
+def test_tokens_that_are_no_grid_have_no_place():
+    clean = torch.randn(1, 196 + 5, 8)
+    change, images = Change(clean, clean + 1), np.full((1, 224, 224, 3), 128.0)
+    for figure in (draw_change(change, images, 'title'), draw_copies(change, images, '', images)):
+        assert not any('blue: 0' in axes.get_title() for axes in figure.axes)
+
+
+def test_tool_draws_every_kind(demo_data, tmp_path, monkeypatch):
     from PIL import Image
 
+    (tmp_path / 'two_copies.py').write_text(TWICE)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     config = tmp_path / 'config.py'
     config.write_text(ENTRIES.format(base=str(SEGMENTATION)))
     cfg = Config.fromfile(config)
@@ -154,6 +221,8 @@ def test_tool_draws_every_kind(demo_data, tmp_path):
     args = [tmp_path / 'weights.pth', '2', '--out', tmp_path / 'out', '--cfg-options', *options]
     run(tool, config, *args[:4], '--corruption', 'gaussian_noise', 5, *args[4:])
     names = ['0_afan_0', '0_afan_1', '1_padain_0', '2_advstyle_0', '3_sea_0', '4_fma_0']
+    # Two of the backbone's four levels lead to the loss; each copy is drawn.
+    names += [*(f'5_afan_0_level_{k}' for k in (0, 1)), '6_twice_0', '6_twice_1']
     assert sorted(p.stem for p in (tmp_path / 'out').iterdir()) == [*names, 'predictions']
     # A row for the clean image, one for the corrupted.
     rows = np.array_split(np.asarray(Image.open(tmp_path / 'out/predictions.png'), float), 2)

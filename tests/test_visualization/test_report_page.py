@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.structures import BaseDataElement as DataSample
 from PIL import Image
 
 from mmfeataug.evaluation import complete, write_table
@@ -299,6 +300,16 @@ def test_examples_in_a_grid(monkeypatch, tmp_path):
     assert np.abs(np.subtract(file, inlined, dtype=float)).mean() < 3
 
 
+def test_pictures_have_the_size_and_the_colours_of_the_file():
+    """Resized by two thirds and padded below, as RTMDet's pipeline does; mmcv loads BGR."""
+    blue = np.zeros((64, 60, 3), np.uint8)
+    blue[:40, :, 0] = 255
+    sample = DataSample(metainfo=dict(ori_shape=(60, 90), scale_factor=(2 / 3, 2 / 3)))
+    image = predictions._file(blue, sample)
+    assert image.shape == (60, 90, 3)
+    assert (image == (0, 0, 255)).all()
+
+
 # The tool.
 
 
@@ -313,8 +324,13 @@ def test_tool(tmp_path):
     """Examples that cannot be made are a note."""
     out = tmp_path / 'o'
     options = ['--out', out, '--title', 'Mine', '--baseline', 'ours']
+    specs = make_dirs(tmp_path)
+    ours = next(Path(spec.partition('=')[2]) for spec in specs if spec.startswith('ours='))
+    (ours / 'cfg.py').write_text("default_scope = 'mmdet'\n")
+    (ours / 'last_checkpoint').write_text('last.pth')
+    (ours / 'last.pth').touch()
     result = subprocess.run(
-        [sys.executable, TOOL, *make_dirs(tmp_path), *options],
+        [sys.executable, TOOL, *specs, *options],
         capture_output=True,
         text=True,
         check=False,
@@ -325,6 +341,7 @@ def test_tool(tmp_path):
     page = Page((out / 'report.html').read_text())
     assert 'Mine' in page.text
     assert 'base is not shown: no config' in page.text
+    assert "ours is not shown: 'ConfigDict' object has no attribute 'test_dataloader'" in page.text
     assert page.shown['base', 'coco/bbox_mAP', 'mPC', 'difference'] == '-0.0250'
 
 

@@ -78,10 +78,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def find_models(
-    groups: Mapping[str, Sequence[Run]],
-) -> tuple[dict[str, Config], dict[str, str], list[str]]:
-    """Config and checkpoint of the first seed that has both, by name; and what is missing."""
-    configs, checkpoints, notes = {}, {}, []
+    groups: Mapping[str, Sequence[Run]], corruptions: Sequence[tuple[str, str]]
+) -> tuple[dict[str, Config], dict[str, str], dict[str, dict], list[str]]:
+    """Config, checkpoint and test data loaders of the first seed that has both, by name; and what
+    is missing.
+    """
+    configs, checkpoints, loaders, notes = {}, {}, {}, []
     for name, runs in groups.items():
         run = next((r for r in runs if r.config and r.checkpoint), None)
         if run is None or run.config is None:
@@ -91,11 +93,12 @@ def find_models(
         try:
             cfg = Config.fromfile(run.config)
             check_data(cfg, ('test_dataloader',))
+            loaders[name] = under_conditions(cfg, corruptions)
         except (Exception, SystemExit) as error:
             notes.append(f'{name} is not shown: {error}')
             continue
         configs[name], checkpoints[name] = cfg, str(run.checkpoint)
-    return configs, checkpoints, notes
+    return configs, checkpoints, loaders, notes
 
 
 def under_conditions(cfg: Config, corruptions: Sequence[tuple[str, str]]) -> dict[str, dict]:
@@ -129,10 +132,9 @@ def make_examples(
     """Predictions of the runs of a task; notes on those that cannot be shown."""
     if task == 'classification':
         return Examples(notes=['predictions are drawn for detection and segmentation only'])
-    configs, checkpoints, notes = find_models(groups)
+    configs, checkpoints, loaders, notes = find_models(groups, args.corruption)
     if not configs:
         return Examples(notes=notes)
-    loaders = {name: under_conditions(cfg, args.corruption) for name, cfg in configs.items()}
     examples = Examples(notes=[*notes, *same_data(configs)])
     try:
         indices = spread_indices(next(iter(configs.values())), args.examples)

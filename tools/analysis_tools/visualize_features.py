@@ -24,7 +24,16 @@ import mmfeataug
 from mmfeataug.engine import BatchAugmentation
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.visualization import Painter, draw, draw_predictions, record, save, shown
+from mmfeataug.visualization import (
+    Painter,
+    deepest,
+    draw,
+    draw_predictions,
+    levels,
+    record,
+    save,
+    shown,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import add_common_arguments, build_model, corrupt_images, load_config
@@ -132,12 +141,16 @@ def main() -> None:
         places = [augmentation.at]
         if isinstance(augmentation, BatchAugmentation):
             # The deepest feature of all that are compared.
-            places, changes = list(augmentation.places), changes[-1:]
-        for view, change in enumerate(changes):
+            places, changes = list(augmentation.places), deepest(changes)
+        for change in changes:
             title = f'{augmentation.name} at {", ".join(places)}'
-            title += f', view {view + 1} of {len(changes)}' if len(changes) > 1 else ''
+            title += f', view {change.index}' if len({c.index for c in changes}) > 1 else ''
+            name = f'{number}_{augmentation.name}_{change.index}'
+            if levels(changes, change) > 1:
+                title += f', level {change.level}'
+                name += f'_level_{change.level}'
             figure = draw(augmentation, change, images, title, model, show)
-            print(save(figure, args.out / f'{number}_{augmentation.name}_{view}.png'))
+            print(save(figure, args.out / f'{name}.png'))
     if args.corruption:
         path = args.out / 'predictions.png'
         print(draw_corrupted(cfg, args.checkpoint, args.image, args.corruption, path))

@@ -174,8 +174,7 @@ def _row(task: str, name: str, seeds: Sequence[Run], style: Mapping[str, Style])
             dict(
                 label=Label(name, style[name].color, f'seed {number}' if len(seeds) > 1 else ''),
                 task=task,
-                config=', '.join(dict.fromkeys(configs))
-                or (run.config.stem if run.config else '–'),
+                config=', '.join(dict.fromkeys(configs)) or (run.title or '–'),
                 folder=str(run.folder),
                 holds=', '.join(holds),
             )

@@ -18,7 +18,7 @@ from .figures import draw_training
 from .parts import Block, Context, Part
 from .tables import Cell, Label, Table, make_cell
 
-_BESIDE: tuple[tuple[str, Callable[[Sequence[Record]], dict[str, Curve]], str], ...] = (
+_BESIDE: tuple[tuple[str, Callable[[Sequence[Record], int], dict[str, Curve]], str], ...] = (
     (
         'view losses',
         view_losses,
@@ -51,7 +51,9 @@ def training_part(context: Context) -> Part | None:
                     f'{label_of(run, runs)} has no config in its directory: its clean loss is '
                     'shown with the weight it had beside the views'
                 )
-    clean = {n: [clean_loss(r.log, r.clean_weight) for r in runs] for n, runs in logged.items()}
+    clean = {
+        n: [clean_loss(r.log, r.clean_weight, r.window) for r in runs] for n, runs in logged.items()
+    }
     drawn = [
         pictures.add(
             f'{task}-clean-loss',
@@ -79,13 +81,13 @@ def training_part(context: Context) -> Part | None:
 
 
 def _panels(
-    logged: Mapping[str, Sequence[Run]], of: Callable[[Sequence[Record]], dict[str, Curve]]
+    logged: Mapping[str, Sequence[Run]], of: Callable[[Sequence[Record], int], dict[str, Curve]]
 ) -> tuple[dict[str, dict[str, list[Curve]]], list[str]]:
     """Curves of seeds by scalar and name; and scalars that are 0 everywhere, left out."""
     panels: dict[str, dict[str, list[Curve]]] = {}
     for name, runs in logged.items():
         for run in runs:
-            for key, curve in of(run.log).items():
+            for key, curve in of(run.log, run.window).items():
                 panels.setdefault(key, {}).setdefault(name, []).append(curve)
     values = {
         key: [value for seeds in by_name.values() for curve in seeds for _, value in curve]
