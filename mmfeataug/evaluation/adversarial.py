@@ -22,6 +22,7 @@ from .attacked_batch import Target
 from .attacks import make_attack
 from .base import Attack
 from .ground_truth import loaded_resized
+from .report import ATTACKED
 from .scores import count_found, read_scores
 
 UNIT_OF = {'statistics': 'factor', 'swap': 'share'}
@@ -182,7 +183,7 @@ class AdversarialTestLoop(TestLoop):
 
     def _refuse_to_overwrite(self) -> None:
         """Another attack's result is not to be lost, nor another checkpoint's."""
-        path = self.out_dir / 'adversarial.json'
+        path = self.out_dir / ATTACKED
         try:
             old = json.loads(path.read_text())
         except (OSError, ValueError):
@@ -203,7 +204,7 @@ class AdversarialTestLoop(TestLoop):
         result = {**head, **self.settings, 'curve': curve}
         self.out_dir.mkdir(parents=True, exist_ok=True)
         path = self.out_dir / 'adversarial.png'
-        (self.out_dir / 'adversarial.json').write_text(json.dumps(result, indent=2) + '\n')
+        (self.out_dir / ATTACKED).write_text(json.dumps(result, indent=2) + '\n')
         table = markdown(result)
         (self.out_dir / 'adversarial.md').write_text(table)
         metric = next(iter(curve[0]['metrics']), None)
@@ -212,7 +213,7 @@ class AdversarialTestLoop(TestLoop):
             line = [p['eps'] for p in points], [p['metrics'][metric] for p in points]
             label = f'eps ({_unit(result)}) of {result["attack"]} at {result["at"]}'
             draw_strengths({Path(head['config']).stem: line}, path, label, metric)
-        self.runner.logger.info('%s\n%s', self.out_dir / 'adversarial.json', table)
+        self.runner.logger.info('%s\n%s', self.out_dir / ATTACKED, table)
 
 
 def _read(curve: list[dict[str, Any]], found: Sequence[int], task: str) -> None:

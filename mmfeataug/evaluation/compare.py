@@ -77,6 +77,7 @@ def compare_tables(task: str, groups: Groups) -> list[Comparison]:
 def _compare(task: str, folder: str, groups: Groups) -> Comparison:
     tables: dict[str, list[dict[str, Any]]] = {}
     missing: list[str] = []
+    notes: list[str] = []
     said: dict[str, list[str]] = {}
     for name, runs in groups.items():
         for run in runs:
@@ -87,7 +88,7 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
                 continue
             tables.setdefault(name, []).append(table)
             if not table['metrics']:
-                missing.append(f'the table of {label} in its folder {folder} has no metric at all')
+                notes.append(f'the table of {label} in its folder {folder} has no metric at all')
             for note in table.get('notes') or ():
                 said.setdefault(note, []).append(label)
     every = [table for of_name in tables.values() for table in of_name]
@@ -96,11 +97,11 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
     different = sorted({n for n in images if n is not None})
     if len(different) > 1:
         counts = ', '.join(map(str, different))
-        missing.append(f'the tables are of different test sets, with {counts} images')
+        notes.append(f'the tables are of different test sets, with {counts} images')
     if metrics:
         main = main_metric(next(t for t in every if t['metrics']))
         metrics = [main, *(m for m in metrics if m != main)]
-    notes = [f'table of {", ".join(labels)}: {note}' for note, labels in said.items()]
+    notes += [f'table of {", ".join(labels)}: {note}' for note, labels in said.items()]
     result = Comparison(task, folder, metrics, list(tables), missing=missing, notes=notes)
     left_out: dict[str, list[str]] = {}
     for metric in metrics:

@@ -12,6 +12,8 @@ from typing import Any
 from .robustness import mean
 
 JSON, CSV, MARKDOWN = 'robustness.json', 'robustness.csv', 'robustness.md'
+ATTACKED = 'adversarial.json'
+"""What ``AdversarialTestLoop`` writes."""
 
 
 def read_table(path: str | os.PathLike) -> dict[str, Any]:

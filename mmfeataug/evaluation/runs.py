@@ -13,9 +13,8 @@ from mmengine.config import Config
 from mmfeataug._tasks import TASKS
 
 from .logs import Record, read_log
-from .report import JSON, read_table
+from .report import ATTACKED, JSON, read_table
 
-ATTACKED = 'adversarial.json'
 UNKNOWN = 'unknown task'
 
 
