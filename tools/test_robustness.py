@@ -27,9 +27,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
+from mmfeataug._progress import progress_bar
 from mmfeataug._tasks import task_of
 from mmfeataug.datasets.corrupt import Corrupt, corrupt_image
 from mmfeataug.evaluation import (
@@ -179,17 +180,7 @@ def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path:
     table['task'] = task_of(model)
     pending = [c for c in conditions if not is_done(table, c)]
     resumed = len(pending) < len(conditions)
-    bar = Progress(
-        TextColumn('{task.description:22}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True),
-        disable=not is_main_process(),
-        redirect_stdout=False,
-        redirect_stderr=False,
-        speed_estimate_period=1e9,
-    )
+    bar = progress_bar(22, redirect_stdout=False, redirect_stderr=False, speed_estimate_period=1e9)
     with bar, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         watch = Watch(bar, len(pending))

@@ -10,9 +10,8 @@ import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmfeataug._progress import progress_bar
 from mmfeataug._tasks import task_of
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import LOOPS
@@ -126,7 +125,7 @@ class AdversarialTestLoop(TestLoop):
         self.runner.call_hook('before_test')
         curve: list[dict[str, Any]] = []
         counts = []
-        with _progress() as progress:
+        with progress_bar() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
             for eps, attack in self.attacks.items():
                 progress.update(task, description=f'eps {eps:g}')
@@ -250,14 +249,3 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _unit(result: dict[str, Any]) -> str:
     return ', '.join(filter(None, (result['unit'], result['norm'])))
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not is_main_process(),
-    )

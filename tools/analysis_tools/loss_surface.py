@@ -12,9 +12,8 @@ from pathlib import Path
 
 import torch
 from mmengine.runner import Runner, load_checkpoint
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmfeataug._progress import progress_bar
 from mmfeataug.evaluation.attacked_batch import Target
 from mmfeataug.evaluation.ground_truth import loaded_resized
 from mmfeataug.evaluation.pgd import PGD
@@ -71,12 +70,7 @@ def main() -> None:
     attack = PGD(eps=eps, **options, random_start=False)
     attack.bind(model)
     surfaces = {}
-    with Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as progress:
+    with progress_bar() as progress:
         for name, checkpoint in zip(names, args.checkpoints, strict=True):
             load_checkpoint(model, checkpoint, map_location='cpu')
             task = progress.add_task(name, total=args.points**2)

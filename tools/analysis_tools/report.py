@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmfeataug._progress import progress_bar
 from mmfeataug.evaluation.robustness import ALL, SEVERITIES
 from mmfeataug.evaluation.runs import Run, by_task, read_runs
 from mmfeataug.visualization.predictions import (
@@ -141,15 +140,7 @@ def make_examples(
     except Exception as error:
         examples.notes.append(f'the test set cannot be read: {type(error).__name__}: {error}')
         return examples
-    progress = Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-    )
-    with progress:
+    with progress_bar(redirect_stdout=False) as progress:
         bar = progress.add_task(f'examples, {task}', total=sum(map(len, loaders.values())))
         rendered, failed = render_predictions(
             configs, checkpoints, loaders, indices, lambda: progress.advance(bar)
