@@ -68,6 +68,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out-dir', help='of adversarial.json and adversarial.md; the work dir by default'
     )
+    parser.add_argument('--resume', action='store_true', help='keep the strengths that are there')
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -85,6 +86,7 @@ def main() -> None:
         eps=args.eps or DEFAULT_EPS[args.attack],
         random_start=not args.no_random_start,
         out_dir=args.out_dir,
+        resume=args.resume,
         **{name: getattr(args, name) for name in names},
     )
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)

@@ -1,13 +1,11 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Data for trying and judging: corrupted images for every task, drawn demo sets, digits."""
 
-from .corrupt import COMMON_CORRUPTIONS, EXTRA_CORRUPTIONS, Corrupt
+from .corrupt import Corrupt
 from .demo import make_demo_data
 from .digits import make_digits
 
 __all__ = [
-    'COMMON_CORRUPTIONS',
-    'EXTRA_CORRUPTIONS',
     'Corrupt',
     'make_demo_data',
     'make_digits',

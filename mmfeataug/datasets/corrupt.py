@@ -12,29 +12,8 @@ from types import ModuleType
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from mmfeataug._corruptions import ALL
 from mmfeataug.registry import TRANSFORMS
-
-COMMON_CORRUPTIONS = (
-    'gaussian_noise',
-    'shot_noise',
-    'impulse_noise',
-    'defocus_blur',
-    'glass_blur',
-    'motion_blur',
-    'zoom_blur',
-    'snow',
-    'frost',
-    'fog',
-    'brightness',
-    'contrast',
-    'elastic_transform',
-    'pixelate',
-    'jpeg_compression',
-)
-"""The 15 that mPC is the mean over."""
-
-EXTRA_CORRUPTIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
-"""Four more, meant for choosing settings without looking at the 15."""
 
 
 @TRANSFORMS.register_module()
@@ -55,7 +34,7 @@ class Corrupt(BaseTransform):
     Modified Keys: ``img`` (same shape and dtype).
 
     Args:
-        corruption: One of ``COMMON_CORRUPTIONS`` or ``EXTRA_CORRUPTIONS``.
+        corruption: A name in ``mmfeataug.evaluation.FAMILIES``.
         severity: 1 (light) to 5 (strong); 0 leaves the image alone. Defaults to 1.
         rgb: Whether images are RGB already. Defaults to False.
 
@@ -72,10 +51,9 @@ class Corrupt(BaseTransform):
     """
 
     def __init__(self, corruption: str, severity: int = 1, rgb: bool = False) -> None:
-        known = COMMON_CORRUPTIONS + EXTRA_CORRUPTIONS
-        if corruption not in known:
+        if corruption not in ALL:
             raise ValueError(
-                f'corruption={corruption!r} is unknown: choose one of {", ".join(known)}'
+                f'corruption={corruption!r} is unknown: choose one of {", ".join(ALL)}'
             )
         if severity not in range(6):
             raise ValueError(

@@ -1,13 +1,13 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What corruptions (mPC, rPC, mCE) and attacks cost a model, and the files that say so."""
 
+from mmfeataug._corruptions import BENCHMARK, FAMILIES
+
 from .adversarial import AdversarialTestLoop
 from .compare import compare_tables
 from .compare_attacks import compare_attacks
 from .report import read_table, rows, to_csv, to_markdown, write_table
 from .robustness import (
-    BENCHMARK,
-    FAMILIES,
     SEVERITIES,
     complete,
     corruption_error,

@@ -1,13 +1,14 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """A test loop under attack: the config's metrics over the strength of the attack."""
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.config import Config
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
 
@@ -15,14 +16,14 @@ from mmfeataug._progress import progress_bar
 from mmfeataug._tasks import task_of
 from mmfeataug.models.wrappers import collect
 from mmfeataug.registry import LOOPS
-from mmfeataug.visualization.surface import draw_strengths
 
 from .attacked_batch import Target
 from .attacks import make_attack
 from .base import Attack
+from .curve import markdown, read_points, score, write_curve
 from .ground_truth import loaded_resized
-from .report import ATTACKED
-from .scores import count_found, read_scores
+from .scores import count_found
+from .unfinished import fingerprint
 
 UNIT_OF = {'statistics': 'factor', 'swap': 'share'}
 
@@ -34,7 +35,7 @@ class AdversarialTestLoop(TestLoop):
     The attack climbs the model's training loss, with batch norms and dropout in evaluation mode;
     predictions are those of the stock model given the attacked image, or with the attacked feature
     put in at the place. Strength 0 is the stock test. ``adversarial.json``, a table
-    (``.md``) and a curve of the first metric (``.png``) are written at the end.
+    (``.md``) and a curve of the first metric (``.png``) are written after each strength.
 
     Args:
         runner, dataloader, evaluator: As the Runner gives them. The pipeline loads annotations.
@@ -51,10 +52,12 @@ class AdversarialTestLoop(TestLoop):
         random_start: Of PGD.
         seed: Of random starts, by image, and of what losses draw, by batch.
         out_dir: Folder of the results; None: the work directory.
+        resume: Keep the strengths that an interrupted run left there.
         fp16: Has to be False.
 
     Raises:
-        ValueError, TypeError: For settings that cannot be.
+        ValueError, TypeError: For settings that cannot be, and where ``out_dir`` holds the result
+            of another attack or checkpoint.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class AdversarialTestLoop(TestLoop):
         random_start: bool = True,
         seed: int = 0,
         out_dir: str | None = None,
+        resume: bool = False,
         fp16: bool = False,
     ) -> None:
         if fp16:
@@ -109,10 +113,14 @@ class AdversarialTestLoop(TestLoop):
             unit=pgd.get('unit', UNIT_OF.get(attack)),
             random_start=random_start if attack == 'pgd' else None,
         )
-        self.out_dir = Path(out_dir or runner.work_dir)
-        self._refuse_to_overwrite()
         model = runner.model
         self.model: Any = model.module if is_model_wrapper(model) else model
+        self.out_dir = Path(out_dir or runner.work_dir)
+        self._head = self._describe()
+        # What the first process found on its disk counts.
+        shared = [read_points(self.out_dir, {**self._head, **self.settings}, resume)]
+        broadcast_object_list(shared)
+        self.curve: list[dict[str, Any]] = shared[0]
         # Nothing is trained: no word about augmentations that nobody drives.
         collect(self.model)
         resized = loaded_resized(self.dataloader.dataset)
@@ -122,13 +130,16 @@ class AdversarialTestLoop(TestLoop):
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
+        done = {point['eps']: point for point in self.curve}
         self.runner.call_hook('before_test')
-        curve: list[dict[str, Any]] = []
-        counts = []
         with progress_bar() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
             for eps, attack in self.attacks.items():
                 progress.update(task, description=f'eps {eps:g}')
+                if eps in done:
+                    metrics = done[eps]['metrics']
+                    progress.advance(task, len(self.dataloader))
+                    continue
                 self.runner.call_hook('before_test_epoch')
                 self.runner.model.eval()
                 self._sums.zero_()
@@ -137,16 +148,25 @@ class AdversarialTestLoop(TestLoop):
                     progress.advance(task)
                 metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
                 self.runner.call_hook('after_test_epoch', metrics=metrics)
-                all_reduce(self._sums)
-                loss, count, found = self._sums.tolist()
-                point = dict(eps=eps, metrics=metrics, loss=loss / max(count, 1))
-                curve.append({**point, 'step_size': getattr(attack, 'step_size', None)})
-                counts.append(int(found))
+                self._add(eps, attack, metrics)
         self.runner.call_hook('after_test')
-        _read(curve, counts, task_of(self.model))
-        if is_main_process():
-            self._write(curve)
+        self.runner.logger.info('%s\n%s', self.out_dir, markdown(self._result()))
         return metrics
+
+    def _add(self, eps: float, attack: Attack, metrics: dict[str, Any]) -> None:
+        """A strength is done: what is known so far is written."""
+        all_reduce(self._sums)
+        loss, count, found = self._sums.tolist()
+        loss /= max(count, 1)
+        point = dict(eps=eps, metrics=metrics, loss=loss if math.isfinite(loss) else None)
+        step_size = getattr(attack, 'step_size', None)
+        self.curve.append({**point, 'found': int(found), 'step_size': step_size})
+        self.curve = score(self.curve, self._head['task'])
+        if is_main_process():
+            write_curve(self._result(), self.out_dir)
+
+    def _result(self) -> dict[str, Any]:
+        return {**self._head, **self.settings, 'curve': self.curve}
 
     def run_iter(self, idx: int, data_batch: Any, attack: Attack, clean: bool) -> None:  # type: ignore[override]
         """One batch.
@@ -175,77 +195,14 @@ class AdversarialTestLoop(TestLoop):
             'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
         )
 
-    @property
-    def _checkpoint(self) -> str:
+    def _describe(self) -> dict[str, Any]:
         cfg = self.runner.cfg
-        return str(getattr(self.runner, '_load_from', None) or cfg.get('load_from') or '')
-
-    def _refuse_to_overwrite(self) -> None:
-        """Another attack's result is not to be lost, nor another checkpoint's."""
-        path = self.out_dir / ATTACKED
-        try:
-            old = json.loads(path.read_text())
-        except (OSError, ValueError):
-            return
-        new = {**self.settings, 'checkpoint': self._checkpoint}
-        other = [key for key, value in new.items() if old.get(key) != value]
-        if other:
-            raise ValueError(
-                f'{path} is the result of another attack or checkpoint ({", ".join(other)}): give '
-                'this one an out_dir (--out-dir) of its own, or delete the file'
-            )
-
-    def _write(self, curve: list[dict[str, Any]]) -> None:
-        cfg = self.runner.cfg
-        head = dict(
-            config=str(cfg.filename or ''), checkpoint=self._checkpoint, task=task_of(self.model)
+        checkpoint = str(getattr(self.runner, '_load_from', None) or cfg.get('load_from') or '')
+        # Of the loop's own settings those that matter stand beside; strengths may be added.
+        rest = Config({key: value for key, value in cfg.items() if key != 'test_cfg'})
+        return dict(
+            config=str(cfg.filename or ''),
+            checkpoint=checkpoint,
+            task=task_of(self.model),
+            made_with=fingerprint(rest, checkpoint),
         )
-        result = {**head, **self.settings, 'curve': curve}
-        self.out_dir.mkdir(parents=True, exist_ok=True)
-        path = self.out_dir / 'adversarial.png'
-        (self.out_dir / ATTACKED).write_text(json.dumps(result, indent=2) + '\n')
-        table = markdown(result)
-        (self.out_dir / 'adversarial.md').write_text(table)
-        metric = next(iter(curve[0]['metrics']), None)
-        if metric is not None:
-            points = [p for p in curve if p['metrics'].get(metric) is not None]
-            line = [p['eps'] for p in points], [p['metrics'][metric] for p in points]
-            label = f'eps ({_unit(result)}) of {result["attack"]} at {result["at"]}'
-            draw_strengths({Path(head['config']).stem: line}, path, label, metric)
-        self.runner.logger.info('%s\n%s', self.out_dir / ATTACKED, table)
-
-
-def _read(curve: list[dict[str, Any]], found: Sequence[int], task: str) -> None:
-    """Put scores in the place of what the evaluator returned; all points have the same ones."""
-    known: dict[str, float | None] = {}
-    for point in curve:
-        scores = read_scores(point['metrics'], None, task, 0)
-        known |= {k: v for k, v in scores.items() if v is not None or k not in known}
-    for point, count in zip(curve, found, strict=True):
-        scores = read_scores(point['metrics'], known, task, count)
-        point['metrics'] = {name: scores.get(name) for name in known}
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """A table of one row a strength.
-
-    Args:
-        result: As ``adversarial.json`` holds it.
-    """
-    names = list(result['curve'][0]['metrics'])
-    lines = [
-        f'{result["attack"]} at `{result["at"]}`, {result["steps"]} steps, seed {result["seed"]}',
-        '',
-        f'| eps ({_unit(result)}) | {" | ".join(names)} | attacked loss |',
-        '|---' * (len(names) + 2) + '|',
-    ]
-    for point in result['curve']:
-        values = [point['metrics'].get(name) for name in names]
-        cells = ['-' if value is None else f'{value:.4g}' for value in (*values, point['loss'])]
-        cells.insert(0, f'{point["eps"]:g}')
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines) + '\n'
-
-
-def _unit(result: dict[str, Any]) -> str:
-    return ', '.join(filter(None, (result['unit'], result['norm'])))

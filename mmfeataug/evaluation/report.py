@@ -49,10 +49,11 @@ def write_table(table: Mapping[str, Any], folder: str | os.PathLike) -> None:
         JSON: json.dumps(table, indent=2, allow_nan=False) + '\n',
     }
     for name, text in texts.items():
-        _replace(folder / name, text)
+        write_at_once(folder / name, text)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_at_once(path: Path, text: str) -> None:
+    """Replace a file by a whole one, or leave it as it is if the process is killed."""
     draft = path.with_name(f'.{path.name}.{os.getpid()}')
     with draft.open('w', encoding='utf-8', newline='') as file:
         file.write(text)

@@ -6,18 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-FAMILIES: dict[str, tuple[str, ...]] = dict(
-    noise=('gaussian_noise', 'shot_noise', 'impulse_noise'),
-    blur=('defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'),
-    weather=('snow', 'frost', 'fog', 'brightness'),
-    digital=('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
-    extra=('speckle_noise', 'gaussian_blur', 'spatter', 'saturate'),
-)
-"""As in ImageNet-C, whose authors call brightness weather and contrast digital."""
-
-ALL = tuple(name for family in FAMILIES.values() for name in family)
-BENCHMARK = tuple(name for name in ALL if name not in FAMILIES['extra'])
-"""The 15 that published means are over."""
+from mmfeataug._corruptions import ALL, BENCHMARK, FAMILIES
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -43,7 +43,7 @@ def fingerprint(cfg: Config, checkpoint: str) -> dict[str, Any]:
     for key in ('num_workers', 'persistent_workers'):
         cfg.test_dataloader.pop(key, None)
     made_with = dict(config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
-    if '://' in checkpoint:
+    if '://' in checkpoint or not checkpoint:
         return dict(made_with, checkpoint=checkpoint)
     stat = os.stat(checkpoint)
     path = osp.realpath(checkpoint)
@@ -61,12 +61,25 @@ def read_earlier(path: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: Saying what is different.
     """
     table = read_table(path)
-    old = table.get('made_with') or {}
+    refuse_other(path, table.get('made_with') or {}, made_with)
+    return table
+
+
+def refuse_other(path: str, old: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+    """Refuse to go on with what was made with something else.
+
+    Args:
+        path: Of the file of results.
+        old: What it was made with, as :func:`fingerprint` returns it.
+        made_with: What this run is made with.
+
+    Raises:
+        ValueError: Saying what is different.
+    """
     for key in old.keys() | made_with.keys():
         if key in _NAMES and old.get(key) != made_with.get(key):
             shown = '' if key == 'config' else f': {old.get(key)} there, {made_with.get(key)} now'
             raise ValueError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
-    return table
 
 
 def read_reference(path: str, conditions: Sequence[tuple[str, int]]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from mmcv.transforms import Compose
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
-from mmfeataug.datasets import COMMON_CORRUPTIONS, EXTRA_CORRUPTIONS, Corrupt
+from mmfeataug._corruptions import ALL, BENCHMARK, FAMILIES
+from mmfeataug.datasets import Corrupt
 from mmfeataug.datasets.corrupt import corrupt_image
 from mmfeataug.registry import TRANSFORMS
 
 # glass_blur compiles for seconds at its first call, so it has one test of its own.
-QUICK = tuple(name for name in COMMON_CORRUPTIONS + EXTRA_CORRUPTIONS if name != 'glass_blur')
+QUICK = tuple(name for name in ALL if name != 'glass_blur')
 DRAWING = (
     'gaussian_noise',
     'shot_noise',
@@ -61,8 +62,8 @@ def library():
 
 class TestValues:
     def test_names_are_the_library_s(self, library):
-        assert list(COMMON_CORRUPTIONS) == library.get_corruption_names('common')
-        assert list(EXTRA_CORRUPTIONS) == library.get_corruption_names('validation')
+        assert list(BENCHMARK) == library.get_corruption_names('common')
+        assert list(FAMILIES['extra']) == library.get_corruption_names('validation')
 
     @pytest.mark.parametrize('corruption', QUICK)
     @pytest.mark.parametrize('severity', [1, 5])

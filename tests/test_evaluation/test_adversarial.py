@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from mmfeataug.engine import TapError
 from mmfeataug.engine.guards import RandomState
-from mmfeataug.evaluation.adversarial import _read
 from mmfeataug.evaluation.attacked_batch import Target, as_in_training
 from mmfeataug.evaluation.attacks import make_attack
 from mmfeataug.evaluation.base import Images
+from mmfeataug.evaluation.curve import score
 from mmfeataug.evaluation.ground_truth import for_loss, loaded_resized
 from mmfeataug.methods.pixels import PixelScale
 from tests.models import (
@@ -366,8 +367,8 @@ def test_strength_0_is_the_stock_test(name, demo_data, tmp_path):
     for a, b in zip(outputs['ours'][count:], outputs['stock'], strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     result = json.loads((tmp_path / 'adversarial.json').read_text())
-    attacked, clean = result['curve']
-    assert [p['eps'] for p in result['curve']] == [4.0, 0.0]
+    clean, attacked = result['curve']
+    assert [p['eps'] for p in result['curve']] == [0.0, 4.0]
     undefined = {k for k, v in plain.items() if layout == 'coco' and v == -1}
     assert bool(undefined) == (layout == 'coco')
     expected = {k: None if k in undefined else pytest.approx(v) for k, v in plain.items()}
@@ -383,15 +384,25 @@ def test_strength_0_is_the_stock_test(name, demo_data, tmp_path):
 def test_a_detector_that_finds_nothing_has_no_precision():
     """Whatever the order of strengths."""
     nothing, clean = {}, {'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_l': -1.0}
-    curve = [dict(metrics=nothing), dict(metrics=clean)]
-    _read(curve, [0, 3], 'detection')
-    assert [point['metrics'] for point in curve] == [
+
+    def curve(*points):
+        return [dict(eps=eps, metrics=m, found=found) for eps, m, found in points]
+
+    points = score(curve((0, nothing, 0), (1, clean, 3)), 'detection')
+    assert [point['metrics'] for point in points] == [
         {'coco/bbox_mAP': 0.0, 'coco/bbox_mAP_l': None},
         {'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_l': None},
     ]
-    curve = [dict(metrics=clean), dict(metrics=nothing)]
-    _read(curve, [3, 2], 'detection')
-    assert curve[1]['metrics'] == {'coco/bbox_mAP': None, 'coco/bbox_mAP_l': None}
+    assert score(points, 'detection') == points
+    later = score([*points, *curve((0.5, nothing, 0))], 'detection')
+    assert [later[0], later[2]] == points
+    assert later[1]['metrics'] == points[0]['metrics']
+    points = score(curve((0, clean, 3), (1, nothing, 2)), 'detection')
+    assert points[1]['metrics'] == {'coco/bbox_mAP': None, 'coco/bbox_mAP_l': None}
+    # The first strength of a run that was killed, before anything is known.
+    (first,) = score(curve((4, nothing, 0)), 'detection')
+    assert first['metrics'] == {}
+    assert score([first, *curve((0, clean, 3))], 'detection')[1]['metrics']['coco/bbox_mAP'] == 0.0
 
 
 @pytest.fixture(scope='module')
@@ -428,6 +439,47 @@ def test_tool(segmentor_file, demo_data, tmp_path):
     log = run('test_adversarial.py', *args, '--eps', 1, '--cfg-options', *options, ok=False)
     assert 'another attack or checkpoint (at, norm, steps, against, unit)' in log
     assert result['curve'][1]['loss'] > result['curve'][0]['loss']
+
+
+def test_a_killed_attack_is_gone_on_with(segmentor_file, demo_data, tmp_path, monkeypatch):
+    cfg = config_of('deeplabv3plus_r18_demo-cityscapes', demo_data['cityscapes'])
+    cfg.work_dir, cfg.log_level, cfg.load_from = str(tmp_path), 'ERROR', str(segmentor_file)
+    evaluate, evaluated = Evaluator.evaluate, []
+
+    def tested(folder, eps, fails_at=None, **loop):
+        def watch(self, size):
+            if len(evaluated) == fails_at:
+                raise KeyboardInterrupt
+            evaluated.append(size)
+            return evaluate(self, size)
+
+        evaluated.clear()
+        monkeypatch.setattr(Evaluator, 'evaluate', watch)
+        cfg.experiment_name = f'killed_{tmp_path.name}'
+        out_dir = tmp_path / folder
+        cfg.test_cfg = dict(type='mmfeataug.AdversarialTestLoop', steps=2, eps=eps, **loop)
+        cfg.test_cfg.out_dir = str(out_dir)
+        try:
+            metrics = Runner.from_cfg(cfg).test()
+        except KeyboardInterrupt:
+            metrics = None
+        return metrics, json.loads((out_dir / 'adversarial.json').read_text())
+
+    metrics, whole = tested('whole', [0, 2, 4])
+    _, cut = tested('cut', [0, 4, 2], fails_at=1)
+    assert [point['eps'] for point in cut['curve']] == [0]
+    last, rest = tested('cut', [0, 2, 4], resume=True)
+    assert len(evaluated) == 2
+    assert rest == whole
+    assert last == metrics
+    again, more = tested('cut', [0, 1, 4], resume=True)
+    assert len(evaluated) == 1
+    assert again == metrics
+    assert [point['eps'] for point in more['curve']] == [0, 1, 2, 4]
+    cfg.model.test_cfg.mode = 'slide'
+    with pytest.raises(ValueError, match=r'another text of the config .*Delete it to start anew'):
+        tested('cut', [0, 8], resume=True)
+    assert (tmp_path / 'cut/adversarial.png').exists()
 
 
 def test_an_image_is_attacked_alike_in_any_batch():

@@ -1,0 +1,117 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The curve of an attack over its strength: as scores, as files, and gone on with."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmfeataug.visualization.surface import draw_strengths
+
+from .report import ATTACKED, write_at_once
+from .scores import read_scores
+from .unfinished import refuse_other
+
+Point = dict[str, Any]
+"""``eps``, ``metrics``, ``loss``, ``found`` (instances) and ``step_size``."""
+
+
+def read_points(folder: Path, result: Mapping[str, Any], resume: bool) -> list[Point]:
+    """Points that an interrupted run left, if it is gone on with.
+
+    Args:
+        folder: Of the results.
+        result: What the new one will say, without its curve.
+        resume: Whether to go on.
+
+    Raises:
+        ValueError: If the folder holds the result of another attack or checkpoint; if it is gone on
+            with and was made with another config.
+    """
+    path = folder / ATTACKED
+    try:
+        old = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    mine = {key for key in result if key not in ('config', 'task', 'made_with')}
+    other = [key for key in result if key in mine and old.get(key) != result[key]]
+    if other:
+        raise ValueError(
+            f'{path} is the result of another attack or checkpoint ({", ".join(other)}): give '
+            'this one an out_dir (--out-dir) of its own, or delete the file'
+        )
+    if not resume:
+        return []
+    refuse_other(str(path), old.get('made_with') or {}, result['made_with'])
+    return old['curve']
+
+
+def score(curve: Sequence[Point], task: str) -> list[Point]:
+    """Points by strength, with scores in the place of what the evaluator returned.
+
+    All of them have the same metrics afterwards; ``None`` where one is undefined. Scores stay what
+    they are.
+
+    Args:
+        curve: Points.
+        task: Of the model.
+    """
+    given = [
+        {name: math.nan if value is None else value for name, value in point['metrics'].items()}
+        for point in curve
+    ]
+    known: dict[str, float | None] = {}
+    for metrics in given:
+        scores = read_scores(metrics, None, task, 0)
+        known |= {k: v for k, v in scores.items() if v is not None or k not in known}
+    points = []
+    for point, metrics in zip(curve, given, strict=True):
+        scores = read_scores(metrics, known, task, point['found'])
+        points.append({**point, 'metrics': {name: scores.get(name) for name in known}})
+    return sorted(points, key=lambda point: point['eps'])
+
+
+def write_curve(result: Mapping[str, Any], folder: Path) -> None:
+    """Write ``adversarial.md``, ``.png`` (of the first metric) and, last, ``.json``.
+
+    Args:
+        result: As ``adversarial.json`` holds it.
+        folder: Made if missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    curve = result['curve']
+    write_at_once(folder / 'adversarial.md', markdown(result))
+    metric = next(iter(curve[0]['metrics']), None)
+    if metric is not None:
+        points = [point for point in curve if point['metrics'].get(metric) is not None]
+        line = [p['eps'] for p in points], [p['metrics'][metric] for p in points]
+        label = f'eps ({_unit(result)}) of {result["attack"]} at {result["at"]}'
+        name = Path(result['config']).stem
+        draw_strengths({name: line}, folder / 'adversarial.png', label, metric)
+    write_at_once(folder / ATTACKED, json.dumps(result, indent=2, allow_nan=False) + '\n')
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """A table of one row a strength.
+
+    Args:
+        result: As ``adversarial.json`` holds it.
+    """
+    names = list(result['curve'][0]['metrics'])
+    lines = [
+        f'{result["attack"]} at `{result["at"]}`, {result["steps"]} steps, seed {result["seed"]}',
+        '',
+        f'| eps ({_unit(result)}) | {" | ".join(names)} | attacked loss |',
+        '|---' * (len(names) + 2) + '|',
+    ]
+    for point in result['curve']:
+        values = [point['metrics'].get(name) for name in names]
+        cells = ['-' if value is None else f'{value:.4g}' for value in (*values, point['loss'])]
+        cells.insert(0, f'{point["eps"]:g}')
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _unit(result: Mapping[str, Any]) -> str:
+    return ', '.join(filter(None, (result['unit'], result['norm'])))
