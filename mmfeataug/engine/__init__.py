@@ -14,8 +14,8 @@ from .auxiliary import PARTS, AuxiliaryNorms, has_auxiliary, norms_behind, stock
 from .copies import Network
 from .guards import average_over_processes
 from .recording import TapError
-from .step import Choice
 from .tap import Tap, find_module, patched
+from .terms import Choice
 
 __all__ = [
     'PARTS',

@@ -16,11 +16,12 @@ from .augmentation import (
 )
 from .auxiliary import PARTS, check_separate
 from .batch import Batch
-from .copies import Watch
 from .losses import Losses
-from .step import Choice, Settings, Step
+from .step import Step
 from .tail import Place
 from .tap import Tap, find_module
+from .terms import Choice, Settings, Terms
+from .watch import Watch
 
 ENGINES = ('precomputed', 'graph')
 
@@ -197,19 +198,10 @@ class AugmentedLoss:
             if not (places or watches):
                 return self.stock_loss(inputs, *args, **kwargs)
             batch = Batch(self.stock_loss, inputs, args, kwargs)
-            step = Step(
-                self.model,
-                places,
-                self._settings,
-                self.ramp,
-                iteration,
-                batch,
-                self.only,
-                watches,
-                turn,
-            )
-            losses = step.run()
-        self.weights, self.parts = step.weights, step.parts
+            settings = self._settings
+            terms = Terms(self.model, settings, self.ramp, iteration, self.only)
+            losses = Step(self.model, places, watches, batch, settings, terms, turn).run()
+        self.weights, self.parts = terms.weights, terms.parts
         return losses
 
     def _active(

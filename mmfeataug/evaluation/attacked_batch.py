@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmfeataug.engine import FeatureTransform, Tail, Tap, TapError
 from mmfeataug.engine.batch import Batch
+from mmfeataug.engine.exactness import verify
 from mmfeataug.engine.guards import RandomState
 from mmfeataug.engine.loss_state import LossState
 from mmfeataug.engine.losses import detached
@@ -122,7 +123,7 @@ class AttackedBatch:
     def prepare(self, state: Any) -> None:
         """Settle how the loss is run again; ``state`` is how the losses' own was before."""
         self._tail.state = state
-        self._tail.verify(self._clean, strict=False)
+        verify(self._tail, self._clean, strict=False)
 
     def attack(self, attack: Attack) -> list[Tensor]:
         """The attacked features."""

@@ -128,7 +128,7 @@ class TestModels:
 
         batch = random_test_batch(segmentor)
         with mmfeataug.attach(segmentor, [afan('backbone.layer3')]):
-            monkeypatch.setattr('mmfeataug.engine.tail.TailRunner._deviation', fail)
+            monkeypatch.setattr('mmfeataug.engine.exactness._deviation', fail)
             with pytest.raises(torch.OutOfMemoryError):
                 step(segmentor, batch)
 
