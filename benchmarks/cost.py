@@ -278,7 +278,9 @@ def main() -> None:
     )
     parser.add_argument('--model', nargs='+', choices=MODELS, default=list(MODELS)[:3])
     parser.add_argument('--zoo', action='store_true', help='ten models, fast engine only')
-    parser.add_argument('--methods', action='store_true', help='every method at its default')
+    parser.add_argument(
+        '--methods', nargs='*', metavar='NAME', help='these methods at their defaults; all if none'
+    )
     parser.add_argument('--steps', type=int, default=12, help='rounds of all variants')
     parser.add_argument('--variant', nargs='+', choices=VARIANTS, default=VARIANTS)
     parser.add_argument(
@@ -296,10 +298,10 @@ def main() -> None:
     if args.peak:
         peak_memory(*args.peak)
         return
-    if args.methods:
+    if args.methods is not None:
         import methods
 
-        methods.show(args.steps, not args.no_memory, Console(width=120))
+        methods.show(args.steps, not args.no_memory, Console(width=120), args.methods)
         return
     if args.zoo:
         args.model, args.variant = ZOO, ['precomputed K=1', 'precomputed K=2']

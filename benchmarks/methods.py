@@ -3,7 +3,7 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cost import build, compare, measure_memory, step
@@ -38,8 +38,8 @@ class Method:
     passes: str
 
 
-def methods(name: str) -> dict[str, Method]:
-    """All rows for a model."""
+def methods(name: str, titles: Sequence[str] = ()) -> dict[str, Method]:
+    """The rows of these titles for a model, or all if there are none."""
     classifier, sea, hold = CLASSIFIERS[name]
     compare = 'neck' if hold else classifier
     in_place = {
@@ -85,10 +85,14 @@ def methods(name: str) -> dict[str, Method]:
     }
     for title, settings in in_place.items():
         rows[title] = Method({**settings, 'at': EARLY, 'prob': 1.0}, lambda t: 1.03, 'none')
-    return rows
+    if unknown := set(titles) - set(rows):
+        raise SystemExit(f'--methods {" ".join(unknown)}: choose from {", ".join(rows)}')
+    return {title: rows[title] for title in titles or rows}
 
 
-def measure(name: str, rounds: int) -> tuple[float, float, float, dict[str, float]]:
+def measure(
+    name: str, rounds: int, rows: dict[str, Method]
+) -> tuple[float, float, float, dict[str, float]]:
     """Shares t behind layer1 and before the classifier, seconds of a stock step, and the time of
     each method in stock steps.
     """
@@ -100,7 +104,7 @@ def measure(name: str, rounds: int) -> tuple[float, float, float, dict[str, floa
 
     shares = tail_shares(model, loss, [EARLY, classifier], max(rounds, 5), time.process_time)
     handles = {}
-    for title, method in methods(name).items():
+    for title, method in rows.items():
         handle = attach_to(model, method)
         step(model, batch)
         handle.detach()
@@ -109,11 +113,12 @@ def measure(name: str, rounds: int) -> tuple[float, float, float, dict[str, floa
     return shares[EARLY].share, shares[classifier].share, seconds, ratios
 
 
-def show(rounds: int, memory: bool, console: Console) -> None:
+def show(rounds: int, memory: bool, console: Console, titles: Sequence[str] = ()) -> None:
     """Measure and print, one table a model."""
     for name in CLASSIFIERS:
-        with console.status(f'{name}: every method, {rounds} rounds'):
-            early, late, base, times = measure(name, rounds)
+        rows = methods(name, titles)
+        with console.status(f'{name}: {len(rows)} methods, {rounds} rounds'):
+            early, late, base, times = measure(name, rounds, rows)
         stock = None
         table = Table(
             *('method', 'additional passes', 'time / stock', 'limit', 'peak / stock'),
@@ -122,7 +127,7 @@ def show(rounds: int, memory: bool, console: Console) -> None:
         )
         if memory:
             stock, _ = measure_memory(name, 'stock')
-        for title, method in methods(name).items():
+        for title, method in rows.items():
             peak = f'{measure_memory(name, title)[0] / stock:.2f}' if stock else '-'
             limit = method.limit(late if title == 'SeA' else early)
             table.add_row(title, method.passes, f'{times[title]:.3f}', f'{limit:.2f}', peak)
