@@ -195,8 +195,9 @@ def compare(model, batch, handles: dict, rounds: int) -> tuple[float, dict[str, 
             handle.detach()
         return taken
 
-    # The first ten steps of a handle watch what losses keep between calls: here two do, for all.
-    augmented = [handle for handle in handles.values() if handle is not None]
+    # The first ten steps of a handle with passes of its own watch what losses keep between calls:
+    # here two do, for all.
+    augmented = [handle for handle in handles.values() if handle is not None and handle._passes]
     for first in augmented[:1]:
         seconds(first)
         first._settings.loss_state._passes = 1

@@ -21,6 +21,7 @@ from .statistics import (
     reinject_statistics,
     replace_statistics,
     statistic_dims,
+    swap_statistics,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     'semantic_direction',
     'signed_step',
     'statistic_dims',
+    'swap_statistics',
     'uniform_in_ball',
     'weighted_cosine',
 ]

@@ -93,6 +93,24 @@ def replace_statistics(
     return (x - own_mean) / own_std * std + mean
 
 
+def swap_statistics(x: Tensor, other: Tensor, axes: str, eps: float = 1e-5) -> Tensor:
+    """Each sample with the mean and deviation of another one.
+
+    Args:
+        x: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``.
+        other: ``(N,)`` index of the other sample, for each.
+        axes: What the statistics are taken over, within samples: see :func:`statistic_dims`.
+        eps: Added to the variances.
+
+    Raises:
+        ValueError: See :func:`statistic_dims`.
+
+    Source: :func:`replace_statistics`, with all statistics taken once.
+    """
+    mean, std = mean_std(x, statistic_dims(x, axes), eps)
+    return (x - mean) * (std[other] / std) + mean[other]
+
+
 def perturb_statistics(
     x: Tensor,
     mean_scale: Tensor | float,

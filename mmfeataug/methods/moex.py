@@ -3,7 +3,7 @@
 
 from torch import Tensor
 
-from mmfeataug.functional import AXES, reinject_statistics
+from mmfeataug.functional import AXES, swap_statistics
 from mmfeataug.registry import AUGMENTATIONS
 
 from .statistic import StatisticTransform, other_samples
@@ -30,4 +30,4 @@ class MoEx(StatisticTransform):
 
     def change(self, feature: Tensor) -> Tensor:
         """See the class."""
-        return reinject_statistics(feature, feature[other_samples(feature)], self.axes)
+        return swap_statistics(feature, other_samples(feature), self.axes)

@@ -3,7 +3,7 @@
 
 from torch import Tensor
 
-from mmfeataug.functional import reinject_statistics
+from mmfeataug.functional import swap_statistics
 from mmfeataug.registry import AUGMENTATIONS
 
 from .statistic import StatisticTransform, other_samples
@@ -26,4 +26,4 @@ class PAdaIN(StatisticTransform):
 
     def change(self, feature: Tensor) -> Tensor:
         """See the class."""
-        return reinject_statistics(feature, feature[other_samples(feature)], 'spatial')
+        return swap_statistics(feature, other_samples(feature), 'spatial')
