@@ -7,7 +7,21 @@ from mmfeataug.functional import (
     perturb_statistics,
     reinject_statistics,
     statistic_dims,
+    swap_statistics,
 )
+
+
+@pytest.mark.parametrize('axes', ['channel', 'spatial'])
+@pytest.mark.parametrize('shape', [(3, 4, 5, 6), (3, 9, 4)])
+def test_swap_is_to_reinject_those_of_another_sample(axes, shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    other = torch.tensor([2, 0, 1])
+    swapped, expected = swap_statistics(x, other, axes), reinject_statistics(x, x[other], axes)
+    torch.testing.assert_close(swapped, expected)
+    weights = torch.randn(shape, dtype=torch.float64)
+    (found,) = torch.autograd.grad((swapped * weights).sum(), x)
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), x)
+    torch.testing.assert_close(found, wanted)
 
 
 def column(values):
