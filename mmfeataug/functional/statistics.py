@@ -1,6 +1,8 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Mean and standard deviation of features, and what is done with them."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,9 +48,16 @@ def statistic_dims(x: Tensor, axes: str) -> tuple[int, ...]:
 
 
 def mean_std(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """Mean and ``sqrt(unbiased variance + eps)`` over ``dims``, which are kept with size 1."""
-    var, mean = torch.var_mean(x, dims, keepdim=True)
-    return mean, (var + eps).sqrt()
+    """Mean and ``sqrt(unbiased variance + eps)`` over ``dims``, which are kept with size 1.
+
+    Squares are summed in float32 or better: those of half features overflow. `torch.var_mean` says
+    the same and takes up to 15 times as long over channels on a CPU.
+    """
+    mean = x.mean(dims, keepdim=True)
+    deviation = (x - mean).to(torch.promote_types(x.dtype, torch.float32))
+    count = math.prod(x.shape[d] for d in dims)
+    var = deviation.square().sum(dims, keepdim=True) / (count - 1)
+    return mean, (var + eps).sqrt().to(x.dtype)
 
 
 def reinject_statistics(

@@ -24,6 +24,20 @@ def test_swap_is_to_reinject_those_of_another_sample(axes, shape):
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize('axes', ['channel', 'spatial', 'batch'])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_mean_std(axes, dtype):
+    """Squares of the half feature overflow; its deviation does not."""
+    x = (1e3 * torch.randn(2, 5, 4, 3) + 1e3).to(dtype)
+    dims = statistic_dims(x, axes)
+    mean, std = mean_std(x, dims)
+    assert mean.dtype == std.dtype == dtype
+    variance, expected = torch.var_mean(x.double(), dims, keepdim=True)
+    tolerance = dict(rtol=4 * torch.finfo(dtype).eps, atol=2e3 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(mean.double(), expected, **tolerance)
+    torch.testing.assert_close(std.double(), (variance + 1e-5).sqrt(), **tolerance)
+
+
 def column(values):
     return torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
 
