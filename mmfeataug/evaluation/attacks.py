@@ -80,10 +80,9 @@ class StatisticSwap(Attack):
         shift = 1 + self.images.key(self.images.names) % (count - 1)
         found = []
         for feature in features:
-            dims = statistic_dims(feature, 'spatial')
-            own = mean_std(feature, dims)
+            own = mean_std(feature, statistic_dims(feature, 'spatial'))
             mean, std = (interpolate(s, s.roll(shift, 0), [self.eps])[0] for s in own)
-            found.append(replace_statistics(feature, mean, std, dims))
+            found.append(replace_statistics(feature, own, (mean, std)))
         yield View(found, 1.0)
 
 

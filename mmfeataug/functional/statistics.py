@@ -81,25 +81,21 @@ def reinject_statistics(
     release are ``'channel'``.
     """
     dims = statistic_dims(clean, axes)
-    return replace_statistics(clean, *mean_std(adversarial, dims, eps), dims, eps)
+    return replace_statistics(clean, mean_std(clean, dims, eps), mean_std(adversarial, dims, eps))
 
 
-def replace_statistics(
-    x: Tensor, mean: Tensor, std: Tensor, dims: tuple[int, ...], eps: float = 1e-5
-) -> Tensor:
-    """``x`` with another mean and standard deviation over ``dims``.
+def replace_statistics(x: Tensor, own: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> Tensor:
+    """``x`` with another mean and standard deviation: ``(x - mu) / sd * sd' + mu'``.
 
     Args:
         x: Any shape.
-        mean: Broadcasts to ``x``.
-        std: Likewise.
-        dims: Over which ``x`` is normalised first.
-        eps: Added to the variance of ``x``.
+        own: ``mu`` and ``sd``, as :func:`mean_std` takes them; they broadcast to ``x``.
+        new: ``mu'`` and ``sd'``, likewise.
 
     Source: adaptive instance normalisation, https://arxiv.org/abs/1703.06868, equation 8.
     """
-    own_mean, own_std = mean_std(x, dims, eps)
-    return (x - own_mean) / own_std * std + mean
+    (own_mean, own_std), (mean, std) = own, new
+    return torch.addcmul(mean, x - own_mean, std / own_std)
 
 
 def swap_statistics(x: Tensor, other: Tensor, axes: str, eps: float = 1e-5) -> Tensor:
@@ -114,10 +110,10 @@ def swap_statistics(x: Tensor, other: Tensor, axes: str, eps: float = 1e-5) -> T
     Raises:
         ValueError: See :func:`statistic_dims`.
 
-    Source: :func:`replace_statistics`, with all statistics taken once.
+    Source: :func:`replace_statistics`.
     """
-    mean, std = mean_std(x, statistic_dims(x, axes), eps)
-    return (x - mean) * (std[other] / std) + mean[other]
+    mean, std = own = mean_std(x, statistic_dims(x, axes), eps)
+    return replace_statistics(x, own, (mean[other], std[other]))
 
 
 def perturb_statistics(

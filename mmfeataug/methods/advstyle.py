@@ -52,14 +52,11 @@ class AdvStyle(FeatureAugmentation):
         """One view; see :meth:`FeatureAugmentation.views`."""
         view = []
         for f, grad in zip(features, gradients, strict=True):
-            dims = statistic_dims(f, 'spatial')
-            mean, std = (s.requires_grad_() for s in mean_std(f, dims))
+            own = mean_std(f, statistic_dims(f, 'spatial'))
+            moving = tuple(s.clone().requires_grad_() for s in own)
             with torch.enable_grad():
-                same = replace_statistics(f, mean, std, dims)
-            slopes = torch.autograd.grad(same, (mean, std), grad)
-            mean, std = (
-                signed_step(s.detach(), g, self.gamma)
-                for s, g in zip((mean, std), slopes, strict=True)
-            )
-            view.append(replace_statistics(f, mean, std.clamp(min=0), dims))
+                same = replace_statistics(f, own, moving)
+            slopes = torch.autograd.grad(same, moving, grad)
+            mean, std = (signed_step(s, g, self.gamma) for s, g in zip(own, slopes, strict=True))
+            view.append(replace_statistics(f, own, (mean, std.clamp(min=0))))
         yield View(view, self.weight)

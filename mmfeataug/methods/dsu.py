@@ -34,12 +34,9 @@ class DSU(StatisticTransform):
 
     def change(self, feature: Tensor) -> Tensor:
         """See the class."""
-        dims = statistic_dims(feature, 'spatial')
-        mean, std = (
-            s + torch.randn_like(s) * self.factor * uncertainty(s)
-            for s in mean_std(feature, dims, 1e-6)
-        )
-        return replace_statistics(feature, mean, std, dims, 1e-6)
+        own = mean_std(feature, statistic_dims(feature, 'spatial'), 1e-6)
+        mean, std = (s + torch.randn_like(s) * self.factor * uncertainty(s) for s in own)
+        return replace_statistics(feature, own, (mean, std))
 
 
 def uncertainty(statistic: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from mmfeataug.functional import mean_std, statistic_dims
+from mmfeataug.functional import mean_std, replace_statistics, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
 
 from .statistic import StatisticTransform, other_samples
@@ -46,7 +46,6 @@ def mix_statistics(feature: Tensor, other: Tensor, share: Tensor) -> Tensor:
         other: ``(N,)`` index of another sample, for each.
         share: In 0 to 1, broadcasts to the feature.
     """
-    dims = statistic_dims(feature, 'spatial')
-    mean, std = (s.detach() for s in mean_std(feature, dims, 1e-6))
-    mixed = [share * s + (1 - share) * s[other] for s in (mean, std)]
-    return (feature - mean) / std * mixed[1] + mixed[0]
+    own = mean_std(feature.detach(), statistic_dims(feature, 'spatial'), 1e-6)
+    mean, std = (share * s + (1 - share) * s[other] for s in own)
+    return replace_statistics(feature, own, (mean, std))

@@ -63,8 +63,8 @@ def scale_statistics(
         a, b: Factors, likewise.
         plus: NP+.
     """
-    if not plus:
-        return a * (feature - mean) + b * mean
-    spread = mean.detach().var(0, keepdim=True)
-    delta = spread / spread.amax().clamp(min=torch.finfo(spread.dtype).tiny)
-    return a * feature + delta * (b - a) * mean
+    moved = (b - a) * mean
+    if plus:
+        spread = mean.detach().var(0, keepdim=True)
+        moved = moved * (spread / spread.amax().clamp(min=torch.finfo(spread.dtype).tiny))
+    return torch.addcmul(moved, a, feature)
