@@ -95,7 +95,8 @@ def replace_statistics(x: Tensor, own: tuple[Tensor, Tensor], new: tuple[Tensor,
     Source: adaptive instance normalisation, https://arxiv.org/abs/1703.06868, equation 8.
     """
     (own_mean, own_std), (mean, std) = own, new
-    return torch.addcmul(mean, x - own_mean, std / own_std)
+    scale = std / own_std
+    return torch.addcmul(mean - own_mean * scale, x, scale)
 
 
 def swap_statistics(x: Tensor, other: Tensor, axes: str, eps: float = 1e-5) -> Tensor:

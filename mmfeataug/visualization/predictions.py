@@ -16,18 +16,22 @@ from mmengine.runner import Runner
 
 from mmfeataug._checkpoints import declare_log_buffers
 
+from .record import shown
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Rendered = Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
 """Ground truth and prediction by model and condition."""
+LEAST = 224
+"""Pixels of the shorter side of a picture that a class is written on, at least."""
 
 
 class Painter:
     """Draws what a checkpoint sees in test images, with the framework's own visualizer.
 
     Args:
-        cfg: Config of a detector or segmentor, with a visualizer.
+        cfg: Config of a detector, segmentor or classifier, with a visualizer.
         checkpoint: File to load.
     """
 
@@ -49,7 +53,7 @@ class Painter:
         self, loader: Mapping[str, Any], indices: Sequence[int]
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Ground truth and prediction for each image, painted on the image as the model gets it, in
-        the file's size; RGB, ``(H, W, 3)`` uint8.
+        the file's size, for a classifier with room for a line; RGB, ``(H, W, 3)`` uint8.
 
         Args:
             loader: Config of a test data loader.
@@ -59,15 +63,22 @@ class Painter:
         built = self._runner.build_dataloader({**copy.deepcopy(dict(loader)), **alone})
         model, visualizer = self._runner.model.eval(), self._runner.visualizer
         visualizer.dataset_meta = built.dataset.metainfo
+        # Steps of data sets that others wrap are in there too.
+        show = shown(model, [str(loader['dataset'])])
         painted = []
         for index in indices:
             data = built.collate_fn([built.dataset[index]])
             with torch.no_grad():
                 sample = model.test_step(data)[0].cpu()
-            image = _file(data['inputs'][0].permute(1, 2, 0).numpy(), sample)
             pictures = []
             for what in (dict(draw_gt=True, draw_pred=False), dict(draw_gt=False, draw_pred=True)):
-                visualizer.add_datasample('picture', image, sample, **what)
+                if 'pred_label' in sample:
+                    image = show(model.data_preprocessor(data)['inputs'])[0].clip(0, 255)
+                    size = max(LEAST, min(image.shape[:2]))
+                    visualizer.visualize_cls(image.astype(np.uint8), sample, resize=size, **what)
+                else:
+                    image = _file(data['inputs'][0].permute(1, 2, 0).numpy(), sample)
+                    visualizer.add_datasample('picture', image, sample, **what)
                 pictures.append(np.asarray(visualizer.get_image()))
             painted.append((pictures[0], pictures[1]))
         return painted

@@ -129,8 +129,6 @@ def make_examples(
     task: str, groups: Mapping[str, Sequence[Run]], args: argparse.Namespace
 ) -> Examples:
     """Predictions of the runs of a task; notes on those that cannot be shown."""
-    if task == 'classification':
-        return Examples(notes=['predictions are drawn for detection and segmentation only'])
     configs, checkpoints, loaders, notes = find_models(groups, args.corruption)
     if not configs:
         return Examples(notes=notes)

@@ -121,8 +121,6 @@ def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Pa
 def main() -> None:
     args = parse_args()
     cfg = load_config(args, ('train_dataloader',))
-    if args.corruption and cfg.get('default_scope') == 'mmpretrain':
-        raise SystemExit('--corruption: predictions of detectors and segmentors only')
     model = build_model(cfg)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     entries = [a for hook in cfg.get('custom_hooks', []) for a in hook.get('augmentations') or ()]
