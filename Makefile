@@ -1,5 +1,5 @@
 # Every target sets up by itself, once, what it needs: .venv with the continued packages (onedl-*), or .venv-openmmlab
-# with the original ones. `make demo` and `make test` are all that a new machine needs (Python 3.10 or newer with venv,
+# with the original ones. `make demo` and `make test` are all that a new machine needs (Python 3.11 or newer with venv,
 # gcc and g++).
 PYTHON ?= python3
 VENV := .venv
@@ -30,6 +30,7 @@ setup: $(READY)
 $(READY): requirements/pinned.txt
 $(OPENMMLAB)/.ready: requirements/pinned-openmmlab.txt requirements/pinned.txt
 $(READY) $(OPENMMLAB)/.ready: requirements/build.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer: make ... PYTHON=python3.11")'
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install -r requirements/build.txt
 	$(@D)/bin/pip install --no-build-isolation -r $(@D:.venv%=requirements/pinned%.txt)

@@ -59,21 +59,19 @@ def trained(demo_data, tmp_path_factory):
 
 def test_train_then_test(trained):
     work_dir, options = trained
+    config = work_dir / SEGMENTATION.name
+    before = config.read_text()
     dump = work_dir / 'predictions.pkl'
     log = run(
         'test.py',
-        SEGMENTATION,
-        work_dir / 'iter_3.pth',
-        '--work-dir',
-        work_dir,
-        '--out',
-        dump,
-        '--cfg-options',
-        *options,
+        *(SEGMENTATION, work_dir / 'iter_3.pth', '--out', dump, '--show-dir', 'shown'),
+        *('--cfg-options', *options, f'work_dir={work_dir}'),
     )
     assert 'mIoU' in log
     with dump.open('rb') as file:
         assert len(pickle.load(file)) == 4
+    assert config.read_text() == before
+    assert len(list(work_dir.glob('test/shown/**/*.png'))) == 4
 
 
 def test_corrupted_images(trained, tmp_path):
@@ -203,6 +201,9 @@ def test_missing_data_is_said_before_anything_is_built(tmp_path):
     assert f"data_root='{tmp_path / 'no'}/' is no folder" in log
     assert '--cfg-options train_dataloader.dataset.data_root=PATH' in log
     assert 'Traceback' not in log
+    wrapped = ROOT / 'configs/afan/afan_faster-rcnn_r50_fpn_1x_voc0712.py'
+    log = run('train.py', wrapped, '--work-dir', tmp_path, ok=False)
+    assert '--cfg-options train_dataloader.dataset.dataset.datasets.0.data_root=PATH' in log
 
 
 def test_list_taps():

@@ -17,7 +17,9 @@ import mmfeataug.registry  # noqa: F401  # first: mmengine and mmpretrain rely o
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that OpenMMLab's own tools have too, under the same names."""
     parser.add_argument(
-        '--work-dir', help='where logs and checkpoints go; work_dirs/<config name> by default'
+        '--work-dir',
+        help='where logs and checkpoints go; work_dirs/<config name> by default, results of tests '
+        'in a folder below it',
     )
     parser.add_argument(
         '--cfg-options',
@@ -78,7 +80,7 @@ def corrupt_images(loader: dict, scope: str | None, corruption: str, severity: i
         SystemExit: If a pipeline loads no image.
     """
     corrupt = dict(type='mmfeataug.Corrupt', corruption=corruption, severity=severity)
-    for dataset in _datasets(loader.get('dataset')):
+    for dataset in _datasets(loader.get('dataset')).values():
         pipeline = dataset.get('pipeline') or []
         loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in str(t['type'])]
         # A list of its own: data sets may share one.
@@ -112,22 +114,28 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
         SystemExit: If a data set's root does not exist.
     """
     for name in loaders:
-        for dataset in _datasets((cfg.get(name) or {}).get('dataset')):
+        loader = cfg.get(name) or {}
+        for path, dataset in _datasets(loader.get('dataset'), f'{name}.dataset').items():
             root = None if dataset.get('type') in _DOWNLOADED else dataset.get('data_root')
             if root and '://' not in root and not osp.isdir(root):
+                evaluator = cfg.get(name.replace('dataloader', 'evaluator'))
+                also = '' if root not in str(evaluator) else ', and the evaluator to its files'
                 raise SystemExit(
                     f'{name}: data_root={root!r} is no folder. Put the data there (README of the '
                     'config says how to '
-                    f'get it), or point to it: --cfg-options {name}.dataset.data_root=PATH'
+                    f'get it), or point to it: --cfg-options {path}.data_root=PATH{also}'
                 )
 
 
-def _datasets(dataset: dict | None) -> list[dict]:
-    """A data set and those it wraps (RepeatDataset, ConcatDataset)."""
+def _datasets(dataset: dict | None, path: str = '') -> dict[str, dict]:
+    """A data set, or those it wraps (RepeatDataset, ConcatDataset), by their path in the config."""
     if not dataset:
-        return []
-    wrapped = [
-        *dataset.get('datasets', []),
-        *([dataset['dataset']] if 'dataset' in dataset else []),
-    ]
-    return [dataset] if not wrapped else [d for inner in wrapped for d in _datasets(inner)]
+        return {}
+    wrapped = {f'{path}.datasets.{i}': inner for i, inner in enumerate(dataset.get('datasets', []))}
+    if 'dataset' in dataset:
+        wrapped[f'{path}.dataset'] = dataset['dataset']
+    if not wrapped:
+        return {path: dataset}
+    return {
+        key: d for where, inner in wrapped.items() for key, d in _datasets(inner, where).items()
+    }

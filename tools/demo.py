@@ -112,7 +112,7 @@ def evaluate_all(folders: dict[tuple[str, str], Path], console: Console) -> Iter
             folder = folders[pipeline, method]
             out = folder / f'robustness-{metric.split()[0].lower()}'
             checkpoint = (folder / 'last_checkpoint').read_text()
-            options = ['--workers', '0', '--out-dir', str(out), '--work-dir', str(folder / 'test')]
+            options = ['--workers', '0', '--out-dir', str(out)]
             options += ['--corruptions', *CORRUPTIONS, '--severities', *SEVERITIES]
             test_robustness([str(CONFIGS / (prefix + name)), checkpoint, *options])
             summary = read_table(out / 'robustness.json')['summary'][key]

@@ -16,7 +16,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', metavar='PKL', help='dump predictions to this pickle file')
     parser.add_argument('--show', action='store_true', help='show predictions in windows')
     parser.add_argument(
-        '--show-dir', help='write painted predictions to this folder below the work directory'
+        '--show-dir',
+        help='write predictions, painted on the files, to this folder below the work directory',
     )
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds to show each, with --show'
@@ -43,6 +44,9 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args, ('test_dataloader',))
     cfg.load_from = args.checkpoint
+    if not args.work_dir:
+        # The Runner would write this config over the one beside the checkpoints.
+        cfg.work_dir = osp.join(cfg.work_dir, 'test')
     if args.show or args.show_dir:
         hook = cfg.default_hooks.setdefault('visualization', {})
         if not hook:
@@ -58,7 +62,7 @@ def main() -> None:
             if 'Det' in hook.type:
                 hook.test_out_dir = args.show_dir
             elif 'Seg' in hook.type:
-                cfg.visualizer.save_dir = args.show_dir
+                cfg.visualizer.save_dir = osp.join(cfg.work_dir, args.show_dir)
             else:
                 hook.out_dir = osp.join(cfg.work_dir, args.show_dir)
     if args.tta:

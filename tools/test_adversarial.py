@@ -5,6 +5,7 @@ mean.
 """
 
 import argparse
+import os.path as osp
 
 from common import add_common_arguments, close_processes, load_config
 from mmengine.registry import RUNNERS
@@ -66,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0, help='of random starts')
     parser.add_argument(
-        '--out-dir', help='of adversarial.json and adversarial.md; the work dir by default'
+        '--out-dir', help='where results go; <work directory>/adversarial by default'
     )
     parser.add_argument('--resume', action='store_true', help='keep the strengths that are there')
     add_common_arguments(parser)
@@ -80,12 +81,13 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args, ('test_dataloader',))
     cfg.load_from = args.checkpoint
+    # Logs too: the Runner would write this config over the one beside the checkpoints.
+    cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'adversarial')
     names = ('attack', 'at', 'side', 'steps', 'step_size', 'norm', 'unit', 'against', 'seed')
     cfg.test_cfg = dict(
         type='mmfeataug.AdversarialTestLoop',
         eps=args.eps or DEFAULT_EPS[args.attack],
         random_start=not args.no_random_start,
-        out_dir=args.out_dir,
         resume=args.resume,
         **{name: getattr(args, name) for name in names},
     )

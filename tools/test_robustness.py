@@ -260,7 +260,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         notes=[],
         made_with=fingerprint(cfg, args.checkpoint),
     )
-    folder = args.out_dir or osp.join(cfg.work_dir, 'robustness')
+    # The Runner's logs too: it would write its config over the one beside the checkpoints.
+    folder = cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'robustness')
     path = osp.join(folder, JSON)
     if osp.exists(path):
         if not args.resume:

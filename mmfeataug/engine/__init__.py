@@ -12,7 +12,7 @@ from .augmentation import (
 from .augmented_loss import AugmentedLoss
 from .auxiliary import PARTS, AuxiliaryNorms, has_auxiliary, norms_behind, stock_state_dict
 from .copies import Network
-from .guards import average_over_processes
+from .guards import average_over_processes, seed_global
 from .recording import TapError
 from .tap import Tap, find_module, patched
 from .terms import Choice
@@ -36,5 +36,6 @@ __all__ = [
     'has_auxiliary',
     'norms_behind',
     'patched',
+    'seed_global',
     'stock_state_dict',
 ]

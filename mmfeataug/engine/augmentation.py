@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from .guards import BN_POLICIES
+from .guards import BN_POLICIES, seed_global
 
 if TYPE_CHECKING:
     from .copies import Network
@@ -183,6 +183,9 @@ class FeatureTransform(FeatureAugmentation):
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view, if ``as_view``."""
         if self.as_view:
+            # Draws of views at several places would be the same otherwise; the engine puts the
+            # stream back after the step.
+            seed_global(tail.generator)
             yield View([self.transform(f) for f in features], self.weight)
 
     def apply(self, value: Any) -> Any:

@@ -227,6 +227,11 @@ class AugmentedLoss:
                     f'augmentations must hold Augmentation objects, got '
                     f'{type(augmentation).__name__}'
                 )
+            if 'loss' in augmentation.name:
+                raise ValueError(
+                    f'{type(augmentation).__name__} is logged as {augmentation.name!r}: mmengine '
+                    "adds up all that is logged with 'loss' in its name; override its property name"
+                )
             count = names[augmentation.name] = names.get(augmentation.name, 0) + 1
             name = augmentation.name if count == 1 else f'{augmentation.name}{count}'
             self.augmentations[name] = augmentation
@@ -250,6 +255,11 @@ class AugmentedLoss:
             if key not in places:
                 places[key] = Place(Tap(self.model, *key))
             places[key].members.append((name, augmentation))
+            if len({member.live_prefix for _, member in places[key].members}) > 1:
+                raise ValueError(
+                    f'live_prefix differs between augmentations at {augmentation.at!r}: give all '
+                    'of one place the same'
+                )
         return list(places.values())
 
 

@@ -25,6 +25,11 @@ def no_autocast(like: torch.Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
+def seed_global(generator: torch.Generator) -> None:
+    """Let PyTorch's own streams depend on a draw of ``generator``, for code that takes none."""
+    torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
+
+
 class RandomState:
     """The random streams of PyTorch (CPU and every CUDA device in use), NumPy and Python at the
     time of creation.

@@ -92,15 +92,22 @@ def _is_state(key: str, value: Any) -> bool:
 
 
 def _copy_plain(space: dict[str, Any]) -> dict[str, Any]:
-    copies: dict[str, Any] = {}
-    for key, value in space.items():
-        if not _is_state(key, value):
-            continue
-        if isinstance(value, torch.Tensor):
-            copies[key] = value.detach().clone()
-        else:
-            copies[key] = value.copy() if isinstance(value, _CONTAINERS) else value
-    return copies
+    return {key: _copy(value) for key, value in space.items() if _is_state(key, value)}
+
+
+def _copy(value: Any) -> Any:
+    """Containers and tensors in them are copied, other objects stay the same."""
+    if isinstance(value, nn.Parameter):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if not isinstance(value, _CONTAINERS):
+        return value
+    copied: Any = value.copy()
+    if not isinstance(copied, set):
+        for key in copied if isinstance(copied, dict) else range(len(copied)):
+            copied[key] = _copy(copied[key])
+    return copied
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -121,12 +128,15 @@ def _write_back(current: Any, saved: Any) -> Any:
             current.data.copy_(saved)
             return current
         return saved.clone()
-    if not isinstance(saved, _CONTAINERS):
-        return saved
-    if type(current) is not type(saved):
-        return saved.copy()
+    if type(current) is not type(saved) or not isinstance(saved, _CONTAINERS):
+        return _copy(saved)
     target: Any = current
+    if isinstance(saved, dict):
+        values: Any = {key: _write_back(target.get(key), value) for key, value in saved.items()}
+    else:
+        # Elements may have moved along: what stood here may be needed by the clean graph.
+        values = _copy(saved)
     target.clear()
     put = target.extend if isinstance(saved, (list, deque)) else target.update
-    put(saved)
+    put(values)
     return target

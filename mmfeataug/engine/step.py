@@ -93,9 +93,10 @@ class Step:
         return terms.hand_over(losses)
 
     def _clean_pass(self) -> tuple[Losses, list[Recording], list[Seen]]:
-        live = any(a.live_prefix for place in self.places for _, a in place.members)
         with ExitStack() as stack:
-            recordings = [stack.enter_context(place.tap.record(live)) for place in self.places]
+            recordings = [
+                stack.enter_context(place.tap.record(place.live_prefix)) for place in self.places
+            ]
             seen = [stack.enter_context(watch.clean_pass()) for watch in self.watches]
             inputs = self.batch.inputs
             for recording in recordings:
@@ -132,6 +133,8 @@ class Step:
         count = len(toward) - len(points)
         if not graph:
             self.terms.add_gradients(gradients[:count])
+        elif scale != 1:
+            self.terms.fit(gradients)
         slopes: list[list[Tensor | None]] = []
         rest = list(gradients[count:])
         for recording in recordings:

@@ -50,6 +50,11 @@ class Place:
     divisible: bool = True
     divided: bool = False
 
+    @property
+    def live_prefix(self) -> bool:
+        """See :class:`FeatureAugmentation`; all members have the same."""
+        return self.members[0][1].live_prefix
+
 
 @dataclass
 class TailRunner:
@@ -227,7 +232,7 @@ class TailRunner:
 
     def cast(self, view: list[Tensor], name: str) -> tuple[list[Tensor], Tensor | None]:
         """The view in the precision of the clean pass, and the share of moved elements that this
-        keeps; or the view itself where less than half would be kept.
+        puts back; or the view itself where that would be more than half.
         """
         clean, place = self.clean, self.place
         if place.full_precision or all(f.dtype == torch.float32 for f in clean):
@@ -237,14 +242,14 @@ class TailRunner:
             [(v != c.float()).sum() for v, c in zip(view, clean, strict=True)]
         ).sum()
         kept = torch.stack([(v != c).sum() for v, c in zip(cast, clean, strict=True)]).sum()
-        share = (kept / moved.clamp(min=1)).float()
-        if not everywhere(bool(share < 0.5 and moved > 0), share):
-            return cast, share
+        lost = ((moved - kept) / moved.clamp(min=1)).float()
+        if not everywhere(bool(lost > 0.5), lost):
+            return cast, lost
         place.full_precision = True
         warnings.warn(
-            f'{name} at {place.tap}: {clean[0].dtype} keeps only {share:.0%} of the perturbed '
+            f'{name} at {place.tap}: {clean[0].dtype} keeps only {1 - lost:.0%} of the perturbed '
             'elements; '
             'its views run in float32',
             stacklevel=2,
         )
-        return view, share
+        return view, lost

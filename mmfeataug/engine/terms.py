@@ -155,10 +155,11 @@ class Terms:
     def hand_over(self, losses: Losses) -> Losses:
         """The stock losses with all terms beside them, and the gradients of all hung on them."""
         terms = weighted(losses, self._settings.clean_weight)
+        if self.scale != 1:
+            finite = not self._overflow and (self.graph or all_finite(self._sum.gradients))
+            self._settings.loss_scale.update(finite)
         if not self.graph:
             if self.scale != 1:
-                finite = all_finite(self._sum.gradients) and not self._overflow
-                self._settings.loss_scale.update(finite)
                 self._sum.scale(1 / self.scale)
             carry(terms, self._sum)
         return {**terms, **self._losses, **self._logged}

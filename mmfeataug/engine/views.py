@@ -83,9 +83,9 @@ class _Views:
         gradients: Sequence[Tensor | None] = ()
         finite = everywhere(all_finite(view.features), self.clean[0])
         if finite:
-            features, kept = tail.cast(view.features, self.name)
-            if kept is not None:
-                terms.log(f'{self.name}.kept_by_cast', kept)
+            features, lost = tail.cast(view.features, self.name)
+            if lost is not None:
+                terms.log(f'{self.name}.lost_by_cast', lost)
             part = None if terms.samples is None else tail.part(terms.samples, terms.seed)
             total = tail.total(tail.losses(features, bn, part=part))
             # Real data has batches whose loss is infinite and whose gradient is not (boxes without

@@ -56,8 +56,8 @@ class AdversarialTestLoop(TestLoop):
         fp16: Has to be False.
 
     Raises:
-        ValueError, TypeError: For settings that cannot be, and where ``out_dir`` holds the result
-            of another attack or checkpoint.
+        ValueError, TypeError: For settings that cannot be, and where ``out_dir`` holds a result
+            that is not this one's, or that is not to be gone on with.
     """
 
     def __init__(
@@ -204,5 +204,5 @@ class AdversarialTestLoop(TestLoop):
             config=str(cfg.filename or ''),
             checkpoint=checkpoint,
             task=task_of(self.model),
-            made_with=fingerprint(rest, checkpoint),
+            made_with={**fingerprint(rest, checkpoint), 'images': len(self.dataloader.dataset)},
         )

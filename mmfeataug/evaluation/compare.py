@@ -93,11 +93,7 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
                 said.setdefault(note, []).append(label)
     every = [table for of_name in tables.values() for table in of_name]
     metrics = list(dict.fromkeys(m for t in every for m in t['metrics']))
-    images = [(table.get('made_with') or {}).get('images') for table in every]
-    different = sorted({n for n in images if n is not None})
-    if len(different) > 1:
-        counts = ', '.join(map(str, different))
-        notes.append(f'the tables are of different test sets, with {counts} images')
+    notes += note_images(every)
     if metrics:
         main = main_metric(next(t for t in every if t['metrics']))
         metrics = [main, *(m for m in metrics if m != main)]
@@ -113,6 +109,21 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
         which = ', '.join(of) if len(of) < len(metrics) else 'all metrics'
         result.notes.insert(0, f'{which}: {sentence}')
     return result
+
+
+def note_images(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A note, if results are of different numbers of test images.
+
+    Args:
+        results: Tables of robustness, or results of attacks.
+    """
+    numbers = {
+        result['made_with']['images']
+        for result in results
+        if 'images' in (result.get('made_with') or {})
+    }
+    counts = ', '.join(map(str, sorted(numbers)))
+    return [f'these are of different test sets, with {counts} images'] if len(numbers) > 1 else []
 
 
 def _shared_conditions(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .compare import Groups, Spread, spread
+from .compare import Groups, Spread, note_images, spread
 from .report import main_metric
 from .runs import Run, label_of
 
@@ -86,6 +86,7 @@ def _compare(task: str, groups: Groups, found: Found, folder: str | None) -> Att
         main = main_metric(dict(metrics=metrics))
         metrics = [main, *(m for m in metrics if m != main)]
     compared = AttackComparison(task, _settings(found[0][3]), metrics, folder=folder)
+    compared.notes += note_images([result for *_, result in found])
     for name, runs in groups.items():
         results = [result for other, _, _, result in found if other == name]
         for run in runs:

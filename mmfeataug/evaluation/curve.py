@@ -11,14 +11,14 @@ from mmfeataug.visualization.surface import draw_strengths
 
 from .report import ATTACKED, write_at_once
 from .scores import read_scores
-from .unfinished import refuse_other
+from .unfinished import ANEW, refuse_other
 
 Point = dict[str, Any]
 """``eps``, ``metrics``, ``loss``, ``found`` (instances) and ``step_size``."""
 
 
 def read_points(folder: Path, result: Mapping[str, Any], resume: bool) -> list[Point]:
-    """Points that an interrupted run left, if it is gone on with.
+    """Points that an interrupted run left, none in a new folder.
 
     Args:
         folder: Of the results.
@@ -26,23 +26,28 @@ def read_points(folder: Path, result: Mapping[str, Any], resume: bool) -> list[P
         resume: Whether to go on.
 
     Raises:
-        ValueError: If the folder holds the result of another attack or checkpoint; if it is gone on
-            with and was made with another config.
+        ValueError: If the folder holds a result that is not gone on with, or one of another attack,
+            checkpoint, config or number of images.
     """
     path = folder / ATTACKED
+    if not path.exists():
+        return []
+    if not resume:
+        raise ValueError(
+            f'{path} is there already: go on with it (--resume), delete it to start anew, or give '
+            'this one an out_dir (--out-dir) of its own'
+        )
     try:
         old = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return []
-    mine = {key for key in result if key not in ('config', 'task', 'made_with')}
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON file: {error}. {ANEW}') from error
+    mine = {key for key in result if key not in ('config', 'checkpoint', 'task', 'made_with')}
     other = [key for key in result if key in mine and old.get(key) != result[key]]
     if other:
         raise ValueError(
-            f'{path} is the result of another attack or checkpoint ({", ".join(other)}): give '
+            f'{path} is the result of another attack ({", ".join(other)}): give '
             'this one an out_dir (--out-dir) of its own, or delete the file'
         )
-    if not resume:
-        return []
     refuse_other(str(path), old.get('made_with') or {}, result['made_with'])
     return old['curve']
 

@@ -19,6 +19,7 @@ _NAMES = dict(
     checkpoint='path of the checkpoint',
     size="checkpoint's size in bytes",
     mtime="checkpoint's time of modification",
+    images='number of test images',
 )
 
 
@@ -38,7 +39,7 @@ def is_done(table: Mapping[str, Any], condition: tuple[str, int]) -> bool:
 def fingerprint(cfg: Config, checkpoint: str) -> dict[str, Any]:
     """What a table must have in common with a run that goes on with it."""
     cfg = copy.deepcopy(cfg)
-    for key in ('work_dir', 'launcher', 'model_wrapper_cfg'):
+    for key in ('work_dir', 'launcher', 'model_wrapper_cfg', 'load_from', 'resume'):
         cfg.pop(key, None)
     for key in ('num_workers', 'persistent_workers'):
         cfg.test_dataloader.pop(key, None)
@@ -76,9 +77,9 @@ def refuse_other(path: str, old: Mapping[str, Any], made_with: Mapping[str, Any]
     Raises:
         ValueError: Saying what is different.
     """
-    for key in old.keys() | made_with.keys():
-        if key in _NAMES and old.get(key) != made_with.get(key):
-            shown = '' if key == 'config' else f': {old.get(key)} there, {made_with.get(key)} now'
+    for key, new in made_with.items():
+        if key in _NAMES and old.get(key) != new:
+            shown = '' if key == 'config' else f': {old.get(key)} there, {new} now'
             raise ValueError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
 
 

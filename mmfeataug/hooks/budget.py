@@ -138,15 +138,23 @@ class Budget:
         """
         if self.plan is not None:
             return None
-        self._seconds[self._agenda.pop(0)].append(self._now() - self._begun)
+        done = self._agenda.pop(0)
+        self._seconds[done].append(self._now() - self._begun)
         self._weights |= weights
+        if done and done.index != self._index(done.name):
+            # The first view has no weight: another one is measured.
+            del self._seconds[done]
+            self._agenda = [c for c in self._agenda if c is None or c.name != done.name]
+            self._agenda += [Choice(done.name, self._index(done.name))] * 4
         self._parts |= parts or {}
         if self._agenda:
             return None
         if self._samples is None:
             self._samples = _of_first_process(self._divide())
             self._agenda += [
-                Choice(n, 0, samples=k) for n, k in self._samples.items() for _ in range(4)
+                Choice(n, self._index(n), samples=k)
+                for n, k in self._samples.items()
+                for _ in range(4)
             ]
             if self._agenda:
                 return None
@@ -179,13 +187,17 @@ class Budget:
             return Plan(start, 1.0, None, 1 + every)
         samples = {}
         for name, k in (self._samples or {}).items():
-            part = self._cost(Choice(name, 0, samples=k))
+            part = self._cost(Choice(name, self._index(name), samples=k))
             # A smaller batch for nothing would be a bad bargain.
             if part < 0.9 * costs[name]:
                 costs[name], samples[name] = part, k
         one = self._one(costs)
         rate = min(1.0, left / one)
         return Plan(start, rate, self._weights, 1 + rate * one, samples)
+
+    def _index(self, name: str) -> int:
+        """The first view of an augmentation that is trained on."""
+        return next((i for i, w in enumerate(self._weights.get(name, ())) if w > 0), 0)
 
     @property
     def _stock(self) -> float:

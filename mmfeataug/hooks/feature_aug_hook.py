@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
+from mmengine.dist import broadcast_object_list
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -100,6 +101,7 @@ class FeatureAugHook(Hook):
         self.by_epoch = by_epoch
         self._handle: AugmentedLoss | None = None
         self._announced = self._measuring = False
+        self._seed = 0
 
     def before_train(self, runner: Runner) -> None:
         """Attach to the model. After EMA and resume, so that no copy of the model carries the
@@ -122,13 +124,17 @@ class FeatureAugHook(Hook):
                 'with '
                 'mmfeataug.AugmentedModel, mmfeataug.AugmentedBackbone or mmfeataug.AugmentedNeck'
             )
+        # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
+        shared = [runner.seed or 0]
+        broadcast_object_list(shared)
+        (self._seed,) = shared
         self._handle = attach(
             model,
             augmentations,
             clean_weight=self.clean_weight,
             engine=self.engine,
             strict=self.strict,
-            seed=runner.seed or 0,
+            seed=self._seed,
         )
         wrapped = getattr(runner.model, 'find_unused_parameters', True)
         if self._handle.owns_parameters and wrapped is False:
@@ -156,9 +162,9 @@ class FeatureAugHook(Hook):
         self._handle.loss_scale = resumed.get(_LOSS_SCALE, self._handle.loss_scale)
         self._handle.turns = resumed.get(_TURNS, 0)
         if self.budget is not None:
-            self._budget = Budget(self.budget, self._handle.names, runner.seed or 0)
-            if _PLAN in resumed:
-                self._budget.plan = Plan(**resumed[_PLAN])
+            self._budget = Budget(self.budget, self._handle.names, self._seed)
+            if _PLAN in resumed and resumed[_PLAN]['made_for'] == self._made_for():
+                self._budget.plan = Plan(**resumed[_PLAN]['plan'])
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -206,7 +212,8 @@ class FeatureAugHook(Hook):
             self._measuring = False
             plan = self._budget.end(handle.weights, runner.iter, handle.parts)
             if plan is not None:
-                runner.message_hub.update_info(_PLAN, asdict(plan))
+                made = dict(plan=asdict(plan), made_for=self._made_for())
+                runner.message_hub.update_info(_PLAN, made)
                 runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, plan)
         if handle.active and not self._announced:
             self._announced = True
@@ -218,9 +225,13 @@ class FeatureAugHook(Hook):
             self._handle.detach()
             self._handle = None
 
-    @staticmethod
-    def _draw(runner: Runner) -> float:
-        return np.random.default_rng([runner.seed or 0, runner.iter]).random()
+    def _draw(self, runner: Runner) -> float:
+        return np.random.default_rng([self._seed, runner.iter]).random()
+
+    def _made_for(self) -> list:
+        """What a plan holds for; a resumed run with other settings measures anew."""
+        assert self._handle is not None
+        return [self.budget, *self._handle.names]
 
     def _turn(self, runner: Runner) -> int:
         if not self.by_epoch:

@@ -53,10 +53,10 @@ class AdvStyle(FeatureAugmentation):
         view = []
         for f, grad in zip(features, gradients, strict=True):
             own = mean_std(f, statistic_dims(f, 'spatial'))
-            moving = tuple(s.clone().requires_grad_() for s in own)
+            mean, std = (s.clone().requires_grad_() for s in own)
             with torch.enable_grad():
-                same = replace_statistics(f, own, moving)
-            slopes = torch.autograd.grad(same, moving, grad)
+                same = replace_statistics(f, own, (mean, std))
+            slopes = torch.autograd.grad(same, (mean, std), grad)
             mean, std = (signed_step(s, g, self.gamma) for s, g in zip(own, slopes, strict=True))
             view.append(replace_statistics(f, own, (mean, std.clamp(min=0))))
         yield View(view, self.weight)

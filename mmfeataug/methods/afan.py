@@ -114,6 +114,7 @@ class AFAN(FeatureAugmentation):
             raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
         self.axes, self.steps, self.random_start, self.unit = axes, steps, random_start, unit
         self._pixels: PixelScale | None = None
+        self._seen = False
 
     @property
     def active(self) -> bool:
@@ -127,10 +128,21 @@ class AFAN(FeatureAugmentation):
         self._pixels = PixelScale(model)
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
-        """One view a strength; see :meth:`FeatureAugmentation.views`."""
+        """One view a strength; see :meth:`FeatureAugmentation.views`.
+
+        Raises:
+            ValueError: If the first batch has too few values for statistics to re-inject. A later
+                one, such as the last of an epoch, has no views.
+        """
         if any(self.reinject):
-            for f in features:
-                statistic_dims(f, self.axes)
+            try:
+                for f in features:
+                    statistic_dims(f, self.axes)
+            except ValueError:
+                if self._seen:
+                    return
+                raise
+        self._seen = True
         units = [self._unit(f) for f in features]
         attacks = [
             self._attack(features, gradients, units, tail, against) for against in self.against
@@ -146,7 +158,7 @@ class AFAN(FeatureAugmentation):
                     point = reinject_statistics(f, point, self.axes)
                 if self.noise:
                     point = point + self._uniform(f, tail.generator) * (self.noise * unit)
-                view.append(point)
+                view.append(self._in_range(point))
             yield View(view, weight)
 
     def _attack(
@@ -179,10 +191,14 @@ class AFAN(FeatureAugmentation):
 
         first = None if self.random_start or against else gradients
         points = ascend(points, lambda p: tail(p, against)[1], move, self.steps, first)
-        if self.unit == 'pixel':
-            assert self._pixels is not None
-            points = [self._pixels.preprocessed(self._pixels.raw(p).clamp(0, 255)) for p in points]
-        return points
+        return [self._in_range(p) for p in points]
+
+    def _in_range(self, point: Tensor) -> Tensor:
+        """An image, of pixels that there are."""
+        if self.unit != 'pixel':
+            return point
+        assert self._pixels is not None
+        return self._pixels.preprocessed(self._pixels.raw(point).clamp(0, 255))
 
     def _unit(self, feature: Tensor) -> float | Tensor:
         if self.unit == 'absolute':

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfeataug._checkpoints import load_weights
-from mmfeataug.engine import BatchAugmentation, Network, stock_state_dict
+from mmfeataug.engine import BatchAugmentation, Network, seed_global, stock_state_dict
 
 from .distortions import DISTORTIONS, build_distortions, combined_distortion
 from .pixels import PixelScale
@@ -99,7 +99,7 @@ class Consistency(BatchAugmentation):
         """One term; see :meth:`BatchAugmentation.terms`."""
         assert self._pixels is not None
         # kornia draws from the global streams, which the engine puts back after the step.
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=inputs.device)))
+        seed_global(generator)
         with torch.autocast(inputs.device.type, enabled=False):
             raw = self._pixels.raw(inputs.float()) / 255
             distorted = combined_distortion(raw.clamp(0, 1), self._distortions)

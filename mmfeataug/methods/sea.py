@@ -70,6 +70,7 @@ class SeA(FeatureAugmentation):
             raise ValueError(f'rows={rows!r} at {at!r}: give a whole number of at least 2')
         self.alpha, self.rows, self.background = alpha, rows, background
         self._classifier: nn.Parameter | None = None
+        self._seen = False
 
     @property
     def active(self) -> bool:
@@ -92,7 +93,21 @@ class SeA(FeatureAugmentation):
         self._classifier = weight
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
-        """At most one view; see :meth:`FeatureAugmentation.views`."""
+        """At most one view; see :meth:`FeatureAugmentation.views`.
+
+        Raises:
+            ValueError: If the first batch has a feature of one row. A later one, such as the last
+                of an epoch, has no view.
+        """
+        few = next((f for f in features if f.numel() == f.shape[channel_dim(f)]), None)
+        if few is not None and not self._seen:
+            raise ValueError(
+                f'SeA needs at least two rows, the feature of shape {tuple(few.shape)} has one: '
+                'use a larger batch or another tap'
+            )
+        self._seen = True
+        if few is not None:
+            return
         # Half precision could not tell neighbours apart at so low a temperature.
         with torch.autocast(features[0].device.type, enabled=False):
             moved = [
@@ -106,11 +121,6 @@ class SeA(FeatureAugmentation):
         last = feature.movedim(channel_dim(feature), -1)
         x = last.reshape(-1, last.shape[-1])
         g = grad.movedim(channel_dim(feature), -1).reshape(x.shape)
-        if len(x) < 2:
-            raise ValueError(
-                f'SeA needs at least two rows, the feature of shape {tuple(feature.shape)} has '
-                f'{len(x)}: use a larger batch or another tap'
-            )
         chosen = self._choose(g, generator)
         if len(chosen) < 2:
             return None

@@ -149,10 +149,8 @@ def _boxes(samples: Sequence[Any], mixture: Mixture, generator: torch.Generator)
         new = sample.clone()
         new.gt_instances = InstanceData.cat(kept)
         ignored = [samples[order[b]].get('ignored_instances') for order in mixture.index]
-        if all(ignored):
-            new.ignored_instances = InstanceData.cat(
-                [InstanceData(bboxes=each.bboxes) for each in ignored]
-            )
+        if regions := [InstanceData(bboxes=each.bboxes) for each in ignored if each]:
+            new.ignored_instances = InstanceData.cat(regions)
         # All parts reach as far as the batch does.
         shape = tuple(mixture.masks.shape[-2:])
         new.set_metainfo(dict(img_shape=shape, pad_shape=shape, batch_input_shape=shape))

@@ -14,7 +14,8 @@ class MarginSoftmaxLoss(nn.Module):
 
     ``temperature * CE((z - margin * onehot(y)) / temperature)``; margin 0 and temperature 1 are
     the plain cross entropy. It takes the place of ``CrossEntropyLoss`` in heads of mmdet, mmseg and
-    mmpretrain: ``loss_cls=dict(type='mmfeataug.MarginSoftmaxLoss')``.
+    mmpretrain: ``loss_cls=dict(type='mmfeataug.MarginSoftmaxLoss')``. In mmdet these are heads of
+    RoIs, whose scores at test are those of the training, ``softmax(z / temperature)``.
 
     Args:
         margin: Subtracted from the true logit.
@@ -25,6 +26,9 @@ class MarginSoftmaxLoss(nn.Module):
 
     Source: https://arxiv.org/abs/2408.13351.
     """
+
+    custom_cls_channels = True
+    """Tells heads of mmdet to ask for :meth:`get_cls_channels` and :meth:`get_activation`."""
 
     def __init__(
         self,
@@ -42,6 +46,14 @@ class MarginSoftmaxLoss(nn.Module):
             raise ValueError(f'temperature={temperature!r}: give a positive number')
         self.margin, self.temperature = margin, temperature
         self.loss_weight, self.loss_name = loss_weight, loss_name
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Number of logits: one a class, and the background."""
+        return num_classes + 1
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Scores of logits ``(N, K)``."""
+        return (cls_score / self.temperature).softmax(-1)
 
     def forward(
         self,

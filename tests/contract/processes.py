@@ -138,6 +138,7 @@ def train(kind, *options):
     from tests.test_hooks import test_feature_aug_hook as hook_tests
 
     pairs = dict(option.split('=') for option in options)
+    randomness = dict(seed=5, diff_rank_seed=pairs.pop('diff_rank_seed', '') == 'True')
     wrapper = {k: v == 'True' for k, v in pairs.items() if k in WRAPPER}
     schedule = {
         k: float(v) if k == 'prob' else int(v) for k, v in pairs.items() if k not in WRAPPER
@@ -184,6 +185,7 @@ def train(kind, *options):
                 )
             ),
             default_hooks=dict(checkpoint=None),
+            randomness=randomness,
         )
         before = flat(runner.model)
         runner.train()

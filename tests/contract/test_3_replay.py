@@ -146,6 +146,27 @@ class TestPrefix:
         name = 'backbone.layer2.0.conv1.weight'
         torch.testing.assert_close(results[True][name], clean[name])
 
+    def test_live_prefix_of_one_tap_is_not_that_of_another(self):
+        from tests.models import build_segmentor
+
+        gradients = []
+        for weight in (0.0, 0.5):
+            model = build_segmentor()
+            batch = random_test_batch(model)
+            live = afan('backbone.layer3', live_prefix=True, weight=1e-9)
+            other = afan('backbone.layer4', weight=weight, bn='eval')
+            with mmfeataug.attach(model, [live, other], engine='graph'):
+                gradients.append(step(model, batch)[1])
+        name = 'backbone.conv1.weight'
+        torch.testing.assert_close(gradients[1][name], gradients[0][name])
+
+    def test_members_of_one_place_agree_on_live_prefix(self):
+        from tests.models import build_segmentor
+
+        two = [afan('backbone.layer3', live_prefix=live) for live in (True, False)]
+        with pytest.raises(ValueError, match=r"live_prefix differs .* at 'backbone\.layer3'"):
+            mmfeataug.attach(build_segmentor(), two, engine='graph')
+
     def test_live_prefix_needs_the_graph_engine(self):
         from tests.models import build_segmentor
 

@@ -44,7 +44,7 @@ def test_gradients_are_the_mean_over_ranks(processes):
 @pytest.mark.parametrize(
     ('processes', 'kind', 'options'),
     [
-        (2, 'segmentor', ['prob=0.5']),
+        (2, 'segmentor', ['prob=0.5', 'diff_rank_seed=True']),
         (2, 'detector', ['interval=3', 'find_unused_parameters=True']),
         (2, 'segmentor', ['interval=2', 'static_graph=True']),
         (4, 'detector', ['prob=0.3']),

@@ -194,6 +194,13 @@ class TestFallback:
         for fast, full in zip(gradients[True], gradients[False], strict=True):
             assert all(torch.allclose(fast[n], full[n], rtol=1e-6, atol=1e-8) for n in fast)
 
+    def test_name_that_mmengine_would_add_up(self):
+        class HardLoss(mmfeataug.methods.AFAN):
+            pass
+
+        with pytest.raises(ValueError, match=r"HardLoss is logged as 'hardloss'.*override"):
+            mmfeataug.attach(self.model('outer'), [HardLoss(at='mid')])
+
     def test_strict_makes_it_an_error(self):
         model = self.model('outer')
         with (

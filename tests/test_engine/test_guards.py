@@ -81,6 +81,25 @@ class TestLossState:
         assert not mean.any()
         assert not hasattr(model, 'new')
 
+    def test_what_stands_deeper(self):
+        """A queue for each class."""
+        model = Keeper()
+        state = LossState(model, passes=1)
+        before = state.save()
+        table, inner = model.table, model.table['a']
+        inner.append(torch.ones(2))
+        before, after = state.learn(before, state.save())
+        assert len(before) == 1
+        for _ in range(2):
+            inner[1] += 1
+            inner.append(3)
+            state.restore(before)
+            assert model.table is table
+            assert table['a'] is inner == [1]
+            state.restore(after)
+            assert len(inner) == 2
+            assert torch.equal(inner[1], torch.ones(2))
+
     def test_nothing_changes_nothing_is_watched(self):
         state = LossState(Keeper(), passes=1)
         assert state.learn(state.save(), state.save()) == ([], [])

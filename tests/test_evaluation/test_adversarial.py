@@ -432,12 +432,16 @@ def test_tool(segmentor_file, demo_data, tmp_path):
     log = run('test_adversarial.py', *args, *settings, '--cfg-options', *options)
     assert '| eps (std, l2) |' in log
     assert (tmp_path / 'out/adversarial.png').exists()
+    assert not list(tmp_path.glob('*.py'))
     result = json.loads((tmp_path / 'out/adversarial.json').read_text())
     assert result['task'] == 'segmentation'
     assert result['against'] == ['decode']
     assert result['checkpoint'] == str(segmentor_file)
-    log = run('test_adversarial.py', *args, '--eps', 1, '--cfg-options', *options, ok=False)
-    assert 'another attack or checkpoint (at, norm, steps, against, unit)' in log
+    log = run('test_adversarial.py', *args, *settings, '--cfg-options', *options, ok=False)
+    assert 'is there already: go on with it (--resume)' in log
+    other = ['--resume', '--eps', 1, '--cfg-options', *options]
+    log = run('test_adversarial.py', *args, *other, ok=False)
+    assert 'another attack (at, norm, steps, against, unit)' in log
     assert result['curve'][1]['loss'] > result['curve'][0]['loss']
 
 
@@ -479,6 +483,18 @@ def test_a_killed_attack_is_gone_on_with(segmentor_file, demo_data, tmp_path, mo
     cfg.model.test_cfg.mode = 'slide'
     with pytest.raises(ValueError, match=r'another text of the config .*Delete it to start anew'):
         tested('cut', [0, 8], resume=True)
+    cfg.model.test_cfg.mode = 'whole'
+    # The same file by another name.
+    monkeypatch.chdir(segmentor_file.parent)
+    cfg.load_from = segmentor_file.name
+    tested('cut', [0, 4], resume=True)
+    assert not evaluated
+    cfg.test_dataloader.dataset.indices = 1
+    with pytest.raises(ValueError, match='another text of the config'):
+        tested('cut', [0, 4], resume=True)
+    (tmp_path / 'cut/adversarial.json').write_text('{')
+    with pytest.raises(ValueError, match='no JSON file'):
+        tested('cut', [0, 4], resume=True)
     assert (tmp_path / 'cut/adversarial.png').exists()
 
 

@@ -314,7 +314,7 @@ def test_other_test_sets_are_said(tmp_path):
     tables = [dict(table(50.0, FOG), made_with=dict(images=n)) for n in (16, 5000)]
     runs = [Run(f'{n}', tmp_path / f'{n}', tables={'.': t}) for n, t in enumerate(tables)]
     one = comparison(*runs)
-    assert 'the tables are of different test sets, with 16, 5000 images' in one.notes
+    assert 'these are of different test sets, with 16, 5000 images' in one.notes
 
 
 def test_where_one_is_undefined_nobody_is_counted(tmp_path):
@@ -385,6 +385,14 @@ def test_only_the_same_attacks_are_compared(tmp_path):
     assert strong.curves['m']['x'][1.0].mean == 5.0
     assert 'y' not in strong.curves['m']
     assert strong.missing == ['y seed 1', 'y seed 2']
+
+
+def test_attacks_on_other_test_sets_are_said(tmp_path):
+    for name, images in (('a', 20), ('b', 87)):
+        attack(tmp_path / name, {0: 50.0}, made_with=dict(images=images))
+    runs = read_runs([f'x={tmp_path}/a', f'y={tmp_path}/b'])
+    (one,) = compare_attacks('detection', by_task(runs)['detection'])
+    assert one.notes == ['these are of different test sets, with 20, 87 images']
 
 
 def test_strengths_that_a_seed_lacks_are_left_out(tmp_path):

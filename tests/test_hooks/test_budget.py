@@ -91,6 +91,15 @@ def test_plan_of_an_older_checkpoint():
     assert Plan(**older) == plan
 
 
+def test_a_view_without_weight_is_not_measured():
+    budget = Budget(1.2, ['afan'], 0)
+    asked = []
+    while budget.plan is None:
+        asked.append(budget.begin(0))
+        budget.end({'afan': [0.0, 0.5]}, 0)
+    assert [c.index for c in asked if c] == [0, 1, 1, 1, 1]
+
+
 def test_weights_of_what_is_drawn_sum_to_those_of_all():
     budget, _ = measure(1.3)
     total = sum(map(sum, WEIGHTS.values()))
@@ -144,6 +153,11 @@ def test_in_a_run_and_after_a_resume(tmp_path):
     assert second._budget.plan == plan
     expected = [bool(plan.turn(i, 5)) for i in range(24, 40)]
     assert spy.active == expected
+    # Another budget is measured anew.
+    third, spy = FeatureAugHook([two], clean_weight=0.5, budget=1.9), Spy()
+    make_runner(tmp_path, third, by_iter=36, spy=spy, load_from=killed, resume=True).train()
+    assert spy.active[:9] == [False] * 5 + [True] * 4
+    assert third._budget.plan.start > 24
 
 
 def test_a_part_in_a_run_and_after_a_resume(tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def make_runner(work_dir, hook=None, epochs=2, by_iter=False, spy=None, model=No
         optim_wrapper=optim_wrapper,
         custom_hooks=[h for h in (hook, spy) if h is not None] + kwargs.pop('hooks', []),
         default_scope='mmseg',
-        randomness=dict(seed=5),
+        randomness=kwargs.pop('randomness', dict(seed=5)),
         log_level='ERROR',
         experiment_name=f'{work_dir.name}-{id(work_dir)}-{torch.rand(1).item()}',
         **kwargs,

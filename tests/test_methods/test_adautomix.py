@@ -440,6 +440,12 @@ def test_boxes_are_kept_with_the_probability_of_their_mass():
             assert mixed[0].img_shape == (64, 64)
     assert 160 < kept < 240  # half of 2 x 200
     assert len(samples[0].gt_instances) == 2
+    # Regions to ignore stay so, though the other image has none.
+    samples[0].ignored_instances = InstanceData(bboxes=torch.empty(0, 4))
+    samples[1].ignored_instances = InstanceData(bboxes=torch.ones(1, 4))
+    generator = torch.Generator().manual_seed(0)
+    with mixed_targets(model, samples, halves(), generator) as mixed:
+        assert all(len(sample.ignored_instances) == 1 for sample in mixed)
 
 
 @pytest.mark.parametrize('loss', ['LovaszLoss', 'DiceLoss', 'TverskyLoss', 'FocalLoss'])

@@ -36,6 +36,32 @@ def views_of(method, feature, gradient, tail=None):
     return list(method.views([feature], [gradient], tail))
 
 
+def test_images_stay_in_range(feature, gradient):
+    """Of whatever view; its pixels are grey levels."""
+    image, slope = 255 * torch.rand(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    image[:, :, :2], image[:, :, -2:] = 0, 255
+    method = AFAN(
+        at='inputs',
+        unit='pixel',
+        gamma=4.0,
+        strengths=(0.5, 1.5),
+        reinject=(True, False),
+        noise=4.0,
+    )
+    method.bind(torch.nn.Identity())
+    for view in views_of(method, image, slope):
+        assert view.features[0].min() >= 0
+        assert view.features[0].max() <= 255
+
+
+def test_a_last_batch_that_is_too_small_has_no_views():
+    method = AFAN(at='x', axes='batch', reinject=True, gamma=0.1)
+    with pytest.raises(ValueError, match='at least two values'):
+        views_of(method, *torch.randn(2, 1, 6))
+    assert len(views_of(method, *torch.randn(2, 3, 6))) == 1
+    assert views_of(method, *torch.randn(2, 1, 6)) == []
+
+
 class TestViews:
     def test_strengths_lie_on_one_segment(self, feature, gradient):
         views = views_of(

@@ -93,6 +93,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r'at least two rows.*\(1, 6\)'):
             views_of(SeA(at='x'), *torch.randn(2, 1, 6))
 
+    def test_one_row_at_the_end_of_an_epoch(self):
+        method = SeA(at='x')
+        assert len(views_of(method, *torch.randn(2, 4, 6))) == 1
+        assert views_of(method, *torch.randn(2, 1, 6)) == []
+
     def test_background_needs_a_classifier(self):
         model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
         model.append(nn.Conv2d(3, 3, 3)).append(nn.BatchNorm2d(3))

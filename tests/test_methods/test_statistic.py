@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+import mmfeataug
 from mmfeataug.functional import mean_std
 from mmfeataug.methods import DSU, MixStyle, MoEx, NormalizationPerturbation, PAdaIN
 from mmfeataug.methods.dsu import uncertainty
 from mmfeataug.methods.mixstyle import mix_statistics
 from mmfeataug.methods.normalization_perturbation import scale_statistics
+from tests.models import build_segmentor, random_test_batch, step
 
 FAMILY = [
     MixStyle(at='x', prob=1.0),
@@ -147,3 +149,18 @@ class TestBadInput:
         assert not MixStyle(at='x', prob=0).active
         assert not MixStyle(at='x', as_view=True, weight=0).active
         assert not NormalizationPerturbation(at='x', sigma=0).active
+
+
+def test_views_at_two_places_draw_their_own():
+    """And in each iteration others; the clean pass's stream is not theirs."""
+    model = build_segmentor()
+    batch = random_test_batch(model)
+    moved = []
+    two = [MixStyle(at=f'backbone.layer{i}', as_view=True, alpha=1.0) for i in (1, 2)]
+    for method in two:
+        method.change = lambda f: moved.append(torch.rand(()).item()) or f * 1.01
+        method.prob = 1.0
+    with mmfeataug.attach(model, two):
+        for _ in range(3):
+            step(model, batch)
+    assert len(set(moved)) == 6

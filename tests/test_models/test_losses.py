@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from torch.nn import functional as F
 
 from mmfeataug.models import MarginSoftmaxLoss
@@ -84,6 +85,34 @@ def test_in_heads(build, cfg, path):
         found.append(step(model, random_test_batch(model))[1])
     for key, gradient in found[0].items():
         torch.testing.assert_close(found[1][key], gradient)
+
+
+def test_scores_of_a_detector_are_those_of_its_training():
+    model = build_detector(
+        {
+            **faster_rcnn_cfg(),
+            'roi_head': {
+                **faster_rcnn_cfg()['roi_head'],
+                'bbox_head': {
+                    **faster_rcnn_cfg()['roi_head']['bbox_head'],
+                    'loss_cls': dict(type='mmfeataug.MarginSoftmaxLoss', temperature=0.1),
+                },
+            },
+        }
+    )
+    head = model.roi_head.bbox_head
+    scores = torch.full((1, head.num_classes + 1), 0.0)
+    scores[0, 1] = 0.5
+    found = head._predict_by_feat_single(
+        torch.tensor([[0.0, 1, 1, 20, 20]]),
+        scores,
+        torch.zeros(1, 4 * head.num_classes),
+        dict(img_shape=(32, 32), scale_factor=(1.0, 1.0)),
+        rcnn_test_cfg=ConfigDict(
+            score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=10
+        ),
+    )
+    torch.testing.assert_close(found.scores.max(), (scores / 0.1).softmax(-1)[0, 1])
 
 
 def test_settings():

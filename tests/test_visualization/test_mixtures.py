@@ -118,5 +118,8 @@ def test_tool(name, layout, of, compare, options, demo_data, tmp_path):
     options = [*data_options(demo_data[layout]), *options]
     assert 'mixing.png' in run(tool, config, *args, *options)
     assert Image.open(tmp_path / 'out' / 'mixing.png').width > 500
+    features = ['0', '--out', tmp_path / 'features', '--batch-size', 2, '--cfg-options']
+    run('analysis_tools/visualize_features.py', config, checkpoint, *features, *options)
+    assert list((tmp_path / 'features').glob('0_adautomix_*.png'))
     assert 'no AdAutoMix' in run(tool, base, *args, *options, ok=False)
     assert '2 images' in run(tool, config, *args[:-2], 1, args[-1], *options, ok=False)

@@ -134,7 +134,9 @@ def main() -> None:
         augmentation = AUGMENTATIONS.build({'_scope_': 'mmfeataug', **entry})
         changes = record(augmentation)
         torch.manual_seed(args.seed)
-        with mmfeataug.attach(model, [augmentation], seed=args.seed):
+        with mmfeataug.attach(model, [augmentation], seed=args.seed) as handle:
+            if handle.needs_teacher:
+                handle.follow(model)
             model.loss(inputs, samples)
         places = [augmentation.at]
         if isinstance(augmentation, BatchAugmentation):
