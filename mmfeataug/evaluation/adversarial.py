@@ -35,7 +35,7 @@ class AdversarialTestLoop(TestLoop):
     The attack climbs the model's training loss, with batch norms and dropout in evaluation mode;
     predictions are those of the stock model given the attacked image, or with the attacked feature
     put in at the place. Strength 0 is the stock test. ``adversarial.json``, a table
-    (``.md``) and a curve of the first metric (``.png``) are written after each strength.
+    (``.md``) and a curve of the main metric (``.png``) are written after each strength.
 
     Args:
         runner, dataloader, evaluator: As the Runner gives them. The pipeline loads annotations.

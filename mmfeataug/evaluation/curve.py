@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfeataug.visualization.surface import draw_strengths
-
-from .report import ATTACKED, write_at_once
+from .report import ATTACKED, main_metric, write_at_once
 from .scores import read_scores
 from .unfinished import ANEW, refuse_other
 
@@ -78,22 +76,17 @@ def score(curve: Sequence[Point], task: str) -> list[Point]:
 
 
 def write_curve(result: Mapping[str, Any], folder: Path) -> None:
-    """Write ``adversarial.md``, ``.png`` (of the first metric) and, last, ``.json``.
+    """Write ``adversarial.md``, ``.png`` (of the main metric) and, last, ``.json``.
 
     Args:
         result: As ``adversarial.json`` holds it.
         folder: Made if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    curve = result['curve']
     write_at_once(folder / 'adversarial.md', markdown(result))
-    metric = next(iter(curve[0]['metrics']), None)
-    if metric is not None:
-        points = [point for point in curve if point['metrics'].get(metric) is not None]
-        line = [p['eps'] for p in points], [p['metrics'][metric] for p in points]
-        label = f'eps ({_unit(result)}) of {result["attack"]} at {result["at"]}'
-        name = Path(result['config']).stem
-        draw_strengths({name: line}, folder / 'adversarial.png', label, metric)
+    metrics = list(result['curve'][0]['metrics'])
+    if metrics:
+        _draw(result, main_metric(dict(metrics=metrics)), folder / 'adversarial.png')
     write_at_once(folder / ATTACKED, json.dumps(result, indent=2, allow_nan=False) + '\n')
 
 
@@ -116,6 +109,23 @@ def markdown(result: Mapping[str, Any]) -> str:
         cells.insert(0, f'{point["eps"]:g}')
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
+
+
+def _draw(result: Mapping[str, Any], metric: str, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    points = [point for point in result['curve'] if point['metrics'].get(metric) is not None]
+    figure = Figure(figsize=(5.2, 3.6), layout='constrained')
+    axes = figure.subplots()
+    axes.plot([p['eps'] for p in points], [p['metrics'][metric] for p in points], marker='o')
+    axes.set(
+        title=Path(result['config']).stem,
+        xlabel=f'eps ({_unit(result)}) of {result["attack"]} at {result["at"]}',
+        ylabel=metric,
+    )
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
 
 
 def _unit(result: Mapping[str, Any]) -> str:

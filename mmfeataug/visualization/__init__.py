@@ -6,7 +6,7 @@ from .mixing import draw_mixing, mixed_map, record_mixtures
 from .panels import overlay, save, to_array
 from .predictions import Painter, draw_predictions, render_predictions
 from .record import Change, deepest, levels, record, shown, stop_recording
-from .surface import draw_strengths, draw_surface, loss_surface
+from .surface import draw_surface, loss_surface
 
 __all__ = [
     'Change',
@@ -18,7 +18,6 @@ __all__ = [
     'draw_mixing',
     'draw_predictions',
     'draw_rows',
-    'draw_strengths',
     'draw_surface',
     'levels',
     'loss_surface',

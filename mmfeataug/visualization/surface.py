@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Loss around the features of a batch, and metrics over the strength of an attack."""
+"""Loss around the features of a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -88,39 +88,6 @@ def draw_surface(
         axes.set_aspect('equal')
     grid[0].set_ylabel(f'random direction{reach}', fontsize=8)
     figure.colorbar(drawn, ax=list(grid), shrink=0.8, label='training loss')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path
-
-
-def draw_strengths(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    path: Path,
-    xlabel: str,
-    ylabel: str,
-) -> Path:
-    """A metric over the strength of an attack, one line a checkpoint.
-
-    Args:
-        curves: Strengths and values, by name.
-        path: PNG to write.
-        xlabel: What strengths are counted in.
-        ylabel: The metric.
-
-    Returns:
-        ``path``.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.6), layout='constrained')
-    axes = figure.subplots()
-    for name, (strengths, values) in curves.items():
-        order = np.argsort(strengths)
-        axes.plot(np.take(strengths, order), np.take(values, order), marker='o', label=name)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path

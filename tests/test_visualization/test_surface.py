@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmfeataug.visualization.surface import draw_strengths, draw_surface, loss_surface
+from mmfeataug.visualization.surface import draw_surface, loss_surface
 
 
 def bowl(points):
@@ -40,5 +40,3 @@ def test_pictures(tmp_path, flat):
     losses = np.ones((5, 5)) if flat else plane()
     path = draw_surface({'a': losses, 'b': losses + 1}, tmp_path / 'new' / 's.png', 'title')
     assert Image.open(path).width > Image.open(path).height
-    path = draw_strengths({'a': ([2, 0, 1], [0.1, 0.5, 0.3])}, tmp_path / 'c.png', 'eps', 'mAP')
-    assert np.asarray(Image.open(path)).std() > 5
