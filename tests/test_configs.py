@@ -190,6 +190,17 @@ def shrink(cfg, data, work_dir):
     return cfg
 
 
+@pytest.mark.parametrize('path', (ROOT / 'configs/baseline').glob('*.py'), ids=lambda p: p.stem)
+def test_rate_scales_with_the_batch(path):
+    """By ``--auto-scale-lr``, from what the rate is made for: the batch in the file's name."""
+    cfg = Config.fromfile(path)
+    batch = cfg.auto_scale_lr.base_batch_size
+    if named := re.search(r'_(\d+)xb(\d+)', path.stem):
+        assert batch == int(named[1]) * int(named[2])
+    else:
+        assert batch == {'bccd': 4, 'cityscapes': 8}.get(path.stem.split('_')[-1], 16)
+
+
 @pytest.mark.parametrize('name', TRAINED)
 def test_builds(name):
     cfg = load(name)

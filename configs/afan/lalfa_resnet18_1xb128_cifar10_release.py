@@ -8,7 +8,7 @@ model = dict(
         dict(
             type='mmfeataug.LALFA',
             at=f'backbone.layer{stage}.{block}',
-            gamma=0.5 / 255,
+            gamma=1 / 255,
             steps=3,
             weight=0.5 / 8,
         )

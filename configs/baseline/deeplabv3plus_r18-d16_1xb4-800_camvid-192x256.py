@@ -22,3 +22,4 @@ test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=200, max_keep_ckpts=1)
 )
+auto_scale_lr = dict(enable=False, base_batch_size=4)

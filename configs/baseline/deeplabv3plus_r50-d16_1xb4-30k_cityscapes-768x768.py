@@ -20,3 +20,4 @@ train_pipeline = [
 train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline=train_pipeline))
 # ten times the usual rate; it is what the release's scripts say
 optim_wrapper = dict(optimizer=dict(lr=0.1))
+auto_scale_lr = dict(enable=False, base_batch_size=4)

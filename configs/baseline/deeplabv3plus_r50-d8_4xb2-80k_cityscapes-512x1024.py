@@ -5,3 +5,4 @@ _base_ = [
     '../_base_/seg_default_runtime.py',
 ]
 model = dict(data_preprocessor=dict(size=(512, 1024)))
+auto_scale_lr = dict(enable=False, base_batch_size=8)

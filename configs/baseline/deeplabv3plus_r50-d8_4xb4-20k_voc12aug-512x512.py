@@ -9,3 +9,4 @@ model = dict(
     decode_head=dict(num_classes=21),
     auxiliary_head=dict(num_classes=21),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -7,3 +7,4 @@ model = dict(
     )
 )
 load_from = None
+auto_scale_lr = dict(enable=False, base_batch_size=8)

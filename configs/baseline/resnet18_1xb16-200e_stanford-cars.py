@@ -17,3 +17,4 @@ param_scheduler = dict(
     type='CosineAnnealingLR', T_max=200, by_epoch=True, convert_to_iter_based=True
 )
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))
+auto_scale_lr = dict(enable=False, base_batch_size=16)

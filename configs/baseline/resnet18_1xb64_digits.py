@@ -19,3 +19,4 @@ param_scheduler = [
 ]
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
 default_hooks = dict(logger=dict(interval=16), checkpoint=dict(interval=4, max_keep_ckpts=1))
+auto_scale_lr = dict(enable=False, base_batch_size=64)

@@ -149,6 +149,9 @@ class FeatureTransform(FeatureAugmentation):
         at, side: See :class:`Augmentation`.
         as_view: Leave the clean pass alone and train on a view besides.
         weight, bn: Of that view.
+
+    Attributes:
+        silent: True makes the layer the identity in training, too.
     """
 
     def __init__(
@@ -166,6 +169,9 @@ class FeatureTransform(FeatureAugmentation):
         if not 0 <= weight < float('inf'):
             raise ValueError(f'weight={weight!r} at {at!r}: give a number that is not negative')
         self.as_view, self.weight = as_view, weight
+
+        self.silent = False
+        self._owner: nn.Module | None = None
 
     @property
     def active(self) -> bool:
@@ -209,19 +215,27 @@ class FeatureTransform(FeatureAugmentation):
             self.observer(clean, views)
         return result
 
-    def install(self, module: nn.Module) -> Any:
-        """Make it a layer of ``module``, active while that is in training mode; returns the handle
-        of the module's hook.
+    def install(self, module: nn.Module, owner: nn.Module | None = None) -> Any:
+        """Make it a layer of ``module``; returns the handle of the module's hook.
+
+        Args:
+            module: May be frozen, and in evaluation mode for it.
+            owner: It acts while this, the model or a part of it that holds the module, is in
+                training mode; None: until the hook is removed.
         """
+        self._owner = owner
         if self.side == 'input':
             return module.register_forward_pre_hook(self._before)
         return module.register_forward_hook(self._behind)
 
     def _before(self, module: nn.Module, args: Any) -> Any:
-        return self.apply(args) if module.training else None
+        return self.apply(args) if self._acts() else None
 
     def _behind(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return self.apply(output) if module.training else None
+        return self.apply(output) if self._acts() else None
+
+    def _acts(self) -> bool:
+        return not self.silent and (self._owner is None or self._owner.training)
 
 
 class BatchAugmentation(Augmentation):

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmfeataug.engine import FeatureTransform, Tail, Tap, TapError
+from mmfeataug.engine import Tail, Tap, TapError
 from mmfeataug.engine.batch import Batch
 from mmfeataug.engine.exactness import verify
 from mmfeataug.engine.guards import RandomState
 from mmfeataug.engine.loss_state import LossState
 from mmfeataug.engine.losses import detached
 from mmfeataug.engine.tail import Place, TailRunner
+from mmfeataug.models.wrappers import layers
 
 from .base import Attack, Images
 from .ground_truth import for_loss
@@ -184,10 +185,17 @@ def as_in_training(model: nn.Module) -> Iterator[None]:
     loss than for predictions, but for those that draw or look at the batch: batch norms, all kinds
     of dropout, and augmentations that are layers.
     """
+    transforms = layers(model)
     with _flags(model):
         for module in model.modules():
             module.training = not _is_noisy(module)
-        yield
+        for transform in transforms:
+            transform.silent = True
+        try:
+            yield
+        finally:
+            for transform in transforms:
+                transform.silent = False
 
 
 @contextmanager
@@ -212,9 +220,6 @@ def _flags(model: nn.Module) -> Iterator[None]:
 
 def _is_noisy(module: nn.Module) -> bool:
     if isinstance(module, (_BatchNorm, nn.modules.dropout._DropoutNd)):
-        return True
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    if any(isinstance(getattr(h, '__self__', None), FeatureTransform) for h in hooks):
         return True
     # Attention layers, DropPath and others that drop by themselves; heads only note the rate.
     drops = any('drop' in k and isinstance(v, float) and v for k, v in vars(module).items())

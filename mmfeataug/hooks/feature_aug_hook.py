@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from mmfeataug.api import attach
 from mmfeataug.engine import AugmentedLoss, Choice
-from mmfeataug.models.wrappers import collect, declares
+from mmfeataug.models.wrappers import collect, declares, layers
 from mmfeataug.registry import HOOKS
 
 from .budget import Budget, Plan
@@ -37,11 +37,11 @@ class FeatureAugHook(Hook):
             ``EMAHook``.
         clean_weight: Factor of the clean losses while views are active.
         engine: ``'precomputed'`` or ``'graph'``; see :func:`mmfeataug.attach`.
-        strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
         begin: First iteration (or epoch) with views, counted from 0.
         end: First iteration (or epoch) without; None is the end of training.
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
         warmup: Iterations (or epochs) over which the weights of the views grow linearly from 0.
+        strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
         prob: Probability that an iteration within this schedule has views, drawn from seed and
             iteration, alike on all processes.
         budget: Average cost of a step in stock steps, such as 1.15, in place of ``interval`` and
@@ -64,12 +64,12 @@ class FeatureAugHook(Hook):
         augmentations: Sequence[dict] | None = None,
         clean_weight: float = 1.0,
         engine: str = 'precomputed',
-        strict: bool = False,
         begin: int = 0,
         end: int | None = None,
         interval: int = 1,
         warmup: int = 0,
         by_epoch: bool = False,
+        strict: bool = False,
         prob: float = 1.0,
         budget: float | None = None,
     ) -> None:
@@ -118,6 +118,12 @@ class FeatureAugHook(Hook):
             # An earlier training run of this process was interrupted.
             left_over.detach()
         augmentations = [*self.augmentations, *collect(model)]
+        if not augmentations and layers(model) and self._scheduled:
+            raise ValueError(
+                'begin, end, interval, warmup, prob and budget say when augmentations act, and the '
+                "model's are layers, which always do: give them to FeatureAugHook's augmentations "
+                'instead, with at counted from the model'
+            )
         if not augmentations and not declares(model):
             raise ValueError(
                 'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some '
@@ -224,6 +230,11 @@ class FeatureAugHook(Hook):
         if self._handle is not None:
             self._handle.detach()
             self._handle = None
+
+    @property
+    def _scheduled(self) -> bool:
+        schedule = self.begin, self.end, self.interval, self.warmup, self.prob, self.budget
+        return schedule != (0, None, 1, 0, 1, None)
 
     def _draw(self, runner: Runner) -> float:
         return np.random.default_rng([self._seed, runner.iter]).random()

@@ -29,9 +29,9 @@ class LALFA(AFAN):
 
     with parameters :math:`r` that begin at 0, so that a step of gradient descent on them is one on
     :math:`w` projected on its sum; single strengths may become negative. The release adds the l1
-    norm of :math:`w` to the loss, which is 1 while none is negative, with a coefficient that we do
-    not know; it is left out here. Source: the classification part of
-    https://arxiv.org/abs/2103.12171's release (ICLR 2021 submission j6rILItz4yr).
+    norm of :math:`w` to the loss, which is 1 while none is negative; it is left out here. Source:
+    the classification part of https://arxiv.org/abs/2103.12171's release (ICLR 2021 submission
+    j6rILItz4yr).
 
     Args:
         at: Place of this one.

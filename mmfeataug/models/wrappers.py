@@ -42,7 +42,7 @@ def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
         at = entry.get('at', built.at)
         if isinstance(built, FeatureTransform) and not built.as_view and at != 'inputs':
             if built.active:
-                built.install(find_module(module, at) if at else module)
+                built.install(find_module(module, at) if at else module, module)
             continue
         driven.append({**entry, 'at': at})
         for name, part in built.parts().items():
@@ -71,6 +71,17 @@ def collect(model: nn.Module) -> list[dict]:
         if hasattr(module, _DECLARED):
             _forget_warning(module)
     return found
+
+
+def layers(model: nn.Module) -> list[FeatureTransform]:
+    """Augmentations that are layers of a model."""
+    hooks = (
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
+    owners = (getattr(hook, '__self__', None) for hook in hooks)
+    return [owner for owner in owners if isinstance(owner, FeatureTransform)]
 
 
 def declares(model: nn.Module) -> bool:
@@ -116,14 +127,23 @@ class AugmentedBackbone:
 
     Examples:
         >>> model = dict(backbone=dict(
-        ...     type='mmfeataug.AugmentedBackbone', backbone=_base_.model.backbone,
+        ...     _delete_=True, type='mmfeataug.AugmentedBackbone', backbone=_base_.model.backbone,
         ...     augmentations=[dict(type='mmfeataug.AFAN', at='layer2')]))
     """
 
     def __new__(  # type: ignore[misc]
-        cls, backbone: dict, augmentations: Sequence[dict] = (), pretrained: str | None = None
+        cls,
+        backbone: dict,
+        augmentations: Sequence[dict] = (),
+        pretrained: str | None = None,
+        **inherited: Any,
     ) -> nn.Module:
-        """See the class."""
+        """See the class.
+
+        Raises:
+            TypeError: If settings of the stock backbone were inherited beside it.
+        """
+        _refuse(cls, inherited)
         if pretrained is not None:
             backbone = {**backbone, 'pretrained': pretrained}
         return declare(MODELS.build(backbone), augmentations)
@@ -138,14 +158,29 @@ class AugmentedNeck:
             together.
     """
 
-    def __new__(cls, neck: dict | None = None, augmentations: Sequence[dict] = ()) -> nn.Module:  # type: ignore[misc]
-        """See the class."""
+    def __new__(  # type: ignore[misc]
+        cls, neck: dict | None = None, augmentations: Sequence[dict] = (), **inherited: Any
+    ) -> nn.Module:
+        """See the class.
+
+        Raises:
+            TypeError: If settings of the stock neck were inherited beside it.
+        """
+        _refuse(cls, inherited)
         return declare(nn.Identity() if neck is None else MODELS.build(neck), augmentations)
 
 
 MODELS.register_module(module=AugmentedModel)
 MODELS.register_module(module=AugmentedBackbone)
 MODELS.register_module(module=AugmentedNeck)
+
+
+def _refuse(wrapper: type, inherited: dict) -> None:
+    if inherited:
+        raise TypeError(
+            f'{wrapper.__name__} got {", ".join(inherited)}, from the config that this one '
+            'inherits: add _delete_=True beside its type'
+        )
 
 
 def _add_part(module: nn.Module, name: str, part: nn.Module) -> None:

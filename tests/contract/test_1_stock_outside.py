@@ -3,11 +3,16 @@
 
 import copy
 import pickle
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 import mmfeataug
+from mmfeataug.registry import MODELS
 from tests.contract.cases import CLASSIFICATION, EACH_TASK, afan
 from tests.models import (
     build_classifier,
@@ -98,6 +103,50 @@ class TestWrappers:
         with warnings.catch_warnings():
             warnings.simplefilter('error')
             step(ours, batch)
+
+
+@pytest.mark.methods
+@pytest.mark.parametrize('declared', [True, False])
+def test_in_place_behind_a_frozen_stage(declared):
+    """mmdet's stages are in evaluation mode where they are frozen; what comes after them trains."""
+    cfg = faster_rcnn_cfg()
+    cfg['backbone'].update(frozen_stages=1, norm_eval=True)
+    changed, losses = copy.deepcopy(cfg), []
+    method = dict(type='mmfeataug.NormalizationPerturbation', at='layer1', prob=1.0)
+    if declared:
+        changed['backbone'] = dict(
+            type='mmfeataug.AugmentedBackbone', backbone=cfg['backbone'], augmentations=[method]
+        )
+    for model in (build_detector(cfg), build_detector(changed)):
+        with ExitStack() as stack:
+            if losses and not declared:
+                stack.enter_context(mmfeataug.attach(model, [dict(method, at='backbone.layer1')]))
+            losses.append(step(model, random_test_batch(model))[0]['loss_cls'])
+    assert not torch.equal(*losses)
+
+
+def test_what_is_inherited_beside_a_wrapper_is_refused(tmp_path):
+    base = Path(__file__).resolve().parents[2] / 'configs/baseline/faster-rcnn_r18_fpn_8e_bccd.py'
+    text = """
+_base_ = {base!r}
+model = dict(
+    backbone=dict(
+        {delete}type='mmfeataug.AugmentedBackbone',
+        backbone=_base_.model.backbone,
+        augmentations=[dict(type='mmfeataug.AFAN', at='layer2')],
+    )
+)
+"""
+    for delete in ('', '_delete_=True, '):
+        path = tmp_path / f'{len(delete)}.py'
+        path.write_text(text.format(base=str(base), delete=delete))
+        backbone = Config.fromfile(path).model.backbone
+        init_default_scope('mmdet')
+        if delete:
+            assert type(MODELS.build(backbone)).__name__ == 'ResNet'
+        else:
+            with pytest.raises(TypeError, match=r'got depth, .*add _delete_=True'):
+                MODELS.build(backbone)
 
 
 def test_train_keeps_the_backbone_rules():

@@ -238,6 +238,17 @@ class Draws(Hook):
 
 
 class TestRefusals:
+    def test_a_schedule_for_layers(self, tmp_path):
+        cfg = deeplab_cfg()
+        cfg['data_preprocessor']['size'] = (32, 32)
+        layer = dict(type='mmfeataug.MixStyle', at='layer1')
+        cfg['backbone'] = dict(
+            type='mmfeataug.AugmentedBackbone', backbone=cfg['backbone'], augmentations=[layer]
+        )
+        model = build_segmentor(ConfigDict(cfg))
+        with pytest.raises(ValueError, match='layers, which always do'):
+            make_runner(tmp_path, FeatureAugHook(interval=2), model=model).train()
+
     def test_nothing_to_drive(self, tmp_path):
         with pytest.raises(ValueError, match='nothing to drive'):
             make_runner(tmp_path, FeatureAugHook()).train()

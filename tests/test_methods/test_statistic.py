@@ -46,9 +46,11 @@ class TestFamily:
         layer = nn.Conv2d(3, 6, 1)
         x = torch.randn(4, 3, 5, 5)
         stock = layer(x)
-        hook = method.install(layer)
+        owner = nn.Sequential(layer)
+        hook = method.install(layer, owner)
+        layer.eval()  # As a frozen stage is.
         assert not torch.equal(layer(x), stock)
-        layer.eval()
+        owner.eval()
         assert torch.equal(layer(x), stock)
         hook.remove()
 
