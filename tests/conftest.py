@@ -1,8 +1,10 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 import logging
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,14 @@ logging.getLogger('mmengine').setLevel(logging.ERROR)
 REAL_DATA = Path(
     os.environ.get('MMFEATAUG_DATA', Path(__file__).resolve().parents[2] / 'shared' / 'data')
 )
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Draws of a test depend on no other test."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Passes over other images than the batch's, and the terms that methods make of them."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,12 +117,14 @@ def add_terms(network: Network, terms: Terms) -> None:
         clean = [f.detach().requires_grad_() for f in clean]
     through = list(zip(clean, handles, strict=True)) if augmentation.online else []
     terms.begin(name, clean[0])
-    taught = RunningStatistics(model)
+    generator = terms.generator(name, clean[0])
+    values = iter(augmentation.terms(network.batch.inputs, clean, network, generator))
     try:
-        values = augmentation.terms(
-            network.batch.inputs, clean, network, terms.generator(name, clean[0])
-        )
-        for i, value in enumerate(values):
+        for i in itertools.count():
+            taught = RunningStatistics(model)
+            value = next(values, None)
+            if value is None:
+                break
             key, gradients = f'{name}.loss_{i}', []
             finite = bool(value.isfinite()) and all_finite(taught.current)
             if not terms.graph:

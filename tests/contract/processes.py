@@ -11,7 +11,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import mmfeataug
-from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, View
+from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, Tail, View
 
 
 class Toy(nn.Module):
@@ -208,13 +208,31 @@ def flat(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+def synced(engine):
+    """AdvBN's steps and means are those of all processes, whatever each one's are."""
+    from mmfeataug.methods import AdvBN
+
+    rank = distributed.get_rank()
+    feature = torch.randn(3, 4, generator=torch.Generator().manual_seed(rank)) + 5 + rank
+    slope = torch.ones_like(feature) * (-1.0 if rank else 3.0 * distributed.get_world_size())
+    tail = Tail(lambda features, against=(): (0, [slope]), torch.Generator())
+    (view,) = AdvBN(at='x', steps=1, sync=True, relu=False).views([feature], [], tail)
+    scale = (view.features[0][0] - view.features[0][1]) / (feature[0] - feature[1])
+    mine = torch.stack([scale, view.features[0][0] - scale * feature[0]])
+    others = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(others, mine)
+    for other in others:
+        torch.testing.assert_close(other, mine, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(view.features[0], feature)
+
+
 def main():
     scenario, *args = sys.argv[1:]
     distributed.init_process_group('gloo')
     if scenario == 'train':
         train(*args)
     for engine in ('precomputed', 'graph') if scenario == 'gradients' else ():
-        for check in (dropped, dropped_term, uneven):
+        for check in (dropped, dropped_term, uneven, synced):
             torch.manual_seed(0)
             check(engine)
     print('agreed', flush=True)

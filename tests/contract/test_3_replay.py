@@ -84,8 +84,6 @@ def test_several_taps_share_one_clean_pass():
 
     model = build_segmentor()
     batch = random_test_batch(model)
-    stems = []
-    model.backbone.conv1.register_forward_hook(lambda *_: stems.append(1))
     both = [
         afan('backbone.layer2'),
         afan('decode_head.bottleneck'),
@@ -94,8 +92,6 @@ def test_several_taps_share_one_clean_pass():
     with mmfeataug.attach(model, both, clean_weight=0.2, strict=True) as handle:
         fast_losses, fast = step(model, batch)
         assert len(handle._places) == 2
-    # Once for the clean pass; the tap's replays return its recorded output through the module's
-    # hooks.
     plain_model = build_segmentor()
     with mmfeataug.attach(plain_model, both, clean_weight=0.2, engine='graph'):
         plain_losses, plain = step(plain_model, batch)

@@ -10,13 +10,14 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-from mmfeataug.engine import TapError
+from mmfeataug.engine import Tail, TapError
 from mmfeataug.engine.guards import RandomState
 from mmfeataug.evaluation.attacked_batch import Target, as_in_training
 from mmfeataug.evaluation.attacks import make_attack
 from mmfeataug.evaluation.base import Images
 from mmfeataug.evaluation.curve import score
 from mmfeataug.evaluation.ground_truth import for_loss, loaded_resized
+from mmfeataug.evaluation.pgd import PGD
 from mmfeataug.methods.pixels import PixelScale
 from tests.models import (
     build_classifier,
@@ -148,6 +149,17 @@ def test_features(name, eps, options):
     assert same(found, stock(model, inputs, samples))
     handle.remove()
     assert not same(found, stock(model, inputs, samples))
+
+
+def test_random_starts_fill_the_ball():
+    feature = torch.zeros(2, 3, 4, 4)
+    attack = PGD(at='x', eps=0.5, steps=1, step_size=0.0, unit='absolute')
+    attack.images = Images(['a', 'b'], [(4, 4)] * 2, 0)
+    tail = Tail(lambda features, against=(): (0, [feature]), torch.Generator())
+    (view,) = attack.views([feature], [feature], tail)
+    draw = attack.images.draw(feature, 'linf', False)
+    torch.testing.assert_close(view.features[0], 0.5 * draw)
+    assert draw.abs().max() > 0.9
 
 
 def test_attack_without_a_random_start_begins_at_the_clean_gradient():

@@ -145,11 +145,9 @@ class TestTraining:
         runner, _ = train(tmp_path, FeatureAugHook([AUGMENTATION]))
         assert 'loss' not in vars(runner.model)
 
-    def test_objective_is_the_sum_of_logged_losses(self, tmp_path):
+    def test_norms_are_logged(self, tmp_path):
         _, spy = train(tmp_path, FeatureAugHook([AUGMENTATION], clean_weight=0.5))
         for log in spy.logs:
-            terms = [v for k, v in log.items() if 'loss' in k and k != 'loss']
-            assert log['loss'] == pytest.approx(sum(terms), rel=1e-5)
             assert log['afan.linf'] == pytest.approx(0.04, abs=0.021)
             assert log['afan.dropped'] == 0
 
@@ -207,26 +205,6 @@ class TestTraining:
         hook = FeatureAugHook([AUGMENTATION])
         path = str(tmp_path / 'other.pth')
         make_runner(tmp_path, hook, spy=Look(), load_from=path, resume=True).train()
-
-    def test_accumulation_counts_once_a_step(self, tmp_path):
-        runner, _ = train(
-            tmp_path, FeatureAugHook([AUGMENTATION]), optim_wrapper=dict(accumulative_counts=2)
-        )
-        assert runner.optim_wrapper._inner_count == 8
-
-    @pytest.mark.parametrize('engine', ['precomputed', 'graph'])
-    def test_accumulation_clipping_and_ema(self, tmp_path, engine):
-        weights = {}
-        for name in ('precomputed', engine):
-            runner, _ = train(
-                tmp_path / name,
-                FeatureAugHook([AUGMENTATION], clean_weight=0.5, engine=name),
-                optim_wrapper=dict(accumulative_counts=2, clip_grad=dict(max_norm=1.0)),
-                hooks=[dict(type='EMAHook', update_buffers=True)],
-            )
-            weights[name] = runner.model.state_dict()
-        for key, value in weights['precomputed'].items():
-            torch.testing.assert_close(value, weights[engine][key], rtol=1e-4, atol=1e-6)
 
 
 class Draws(Hook):

@@ -238,6 +238,13 @@ def test_loss_of_the_generator(recorder):
         assert value == pytest.approx(2.0)
 
 
+def test_weights_of_what_the_network_learns(recorder):
+    """The losses of the mixture and, of three images, of plain mixup; L_k = 2."""
+    (_, mixed, plain), _ = losses(recorder, samples=3, weight=0.3, mixup_weight=0.7)
+    assert mixed == pytest.approx(0.6)
+    assert plain == pytest.approx(1.4)
+
+
 def test_passes_are_counted(recorder):
     """Two of the teacher, one of them without a graph; one of the network, two for three images."""
     for samples, own_passes in ((2, 1), (3, 2)):

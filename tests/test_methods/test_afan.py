@@ -54,6 +54,21 @@ def test_images_stay_in_range(feature, gradient):
         assert view.features[0].max() <= 255
 
 
+@pytest.mark.parametrize('settings', [dict(eps=0.5, steps=3), dict(noise=0.5, gamma=0.0)])
+def test_everything_is_counted_in_the_unit(settings):
+    feature = torch.randn(2, 3, 40, 40) * torch.tensor([1.0, 100.0, 0.01]).view(1, 3, 1, 1)
+    method = AFAN(at='x', unit='std', **{'gamma': 1.0, **settings})
+    (view,) = views_of(method, feature, torch.ones_like(feature))
+    std = feature.std((0, 2, 3), correction=0, keepdim=True)
+    moved = (view.features[0] - feature) / std
+    expected = torch.full((3,), 0.5)
+    torch.testing.assert_close(moved.amax((0, 2, 3)), expected, rtol=1e-2, atol=0)
+    start = AFAN(at='x', unit='std', gamma=0.0, eps=0.5, random_start=True)
+    (view,) = views_of(start, feature, torch.ones_like(feature))
+    moved = (view.features[0] - feature) / std
+    torch.testing.assert_close(moved.amax((0, 2, 3)), expected, rtol=1e-2, atol=0)
+
+
 def test_a_last_batch_that_is_too_small_has_no_views():
     method = AFAN(at='x', axes='batch', reinject=True, gamma=0.1)
     with pytest.raises(ValueError, match='at least two values'):

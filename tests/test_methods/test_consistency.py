@@ -88,6 +88,15 @@ def test_runs_no_further_than_it_must():
         hook.remove()
 
 
+def test_task_loss_counts_as_much_as_is_said():
+    values = [
+        term(build_segmentor(), dict(type='FMA', task_weight=weight))[0]
+        for weight in (0.0, 0.5, 1.0)
+    ]
+    assert values[2] - values[1] == pytest.approx(values[1] - values[0], rel=1e-3)
+    assert values[1] - values[0] > 0.5
+
+
 class TestTargets:
     def test_online_sends_a_gradient_into_the_clean_pass(self):
         """Which the clean target does not; the term's value is the same."""

@@ -153,6 +153,42 @@ class TestBadInput:
         assert not NormalizationPerturbation(at='x', sigma=0).active
 
 
+def test_what_is_drawn_lies_around_what_there_is():
+    x = torch.randn(4, 6, 5, 5) * torch.rand(4, 6, 1, 1)
+    still = [
+        DSU(at='x', prob=1.0, factor=0.0),
+        NormalizationPerturbation(at='x', prob=1.0, sigma=1e-9),
+    ]
+    for method in still:
+        torch.testing.assert_close(method.transform(x), x)
+
+
+def test_deviations_are_drawn_as_widely_as_they_vary():
+    x = torch.randn(4, 3, 8, 8) * torch.linspace(3, 4, 4).view(4, 1, 1, 1)
+    std = mean_std(x, (2, 3), 1e-6)[1]
+    for factor in (1.0, 0.5):
+        method = DSU(at='x', prob=1.0, factor=factor)
+        drawn = torch.stack([mean_std(method.transform(x), (2, 3), 1e-6)[1] for _ in range(2000)])
+        expected = factor * std.std(0) * torch.ones_like(std)
+        torch.testing.assert_close(drawn.std(0), expected, rtol=0.1, atol=0)
+
+
+def test_shares_of_mixstyle_are_of_its_beta(monkeypatch):
+    import mmfeataug.methods.mixstyle as module
+
+    seen = []
+    monkeypatch.setattr(
+        module, 'mix_statistics', lambda f, other, share: seen.extend(share.flatten()) or f
+    )
+    for alpha, pure in ((0.1, 0.75), (1.0, 0.1)):
+        seen.clear()
+        for _ in range(200):
+            MixStyle(at='x', prob=1.0, alpha=alpha).transform(torch.zeros(4, 2, 3, 3))
+        share = torch.stack(seen)
+        found = ((share < 0.05) | (share > 0.95)).float().mean()
+        assert float(found) == pytest.approx(pure, abs=0.08)
+
+
 def test_views_at_two_places_draw_their_own():
     """And in each iteration others; the clean pass's stream is not theirs."""
     model = build_segmentor()

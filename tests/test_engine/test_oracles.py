@@ -1,0 +1,163 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Known values, where other tests compare two runs of the engine with each other."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import mmfeataug
+from mmfeataug.engine import (
+    AuxiliaryNorms,
+    BatchAugmentation,
+    FeatureAugmentation,
+    TapError,
+    View,
+)
+from mmfeataug.engine.auxiliary import norm_pairs
+from mmfeataug.engine.guards import other_weights
+from mmfeataug.engine.losses import perturbation_norms
+
+X = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
+
+
+class Toy(nn.Module):
+    def __init__(self, factor=lambda: 1.0, stem=nn.Linear):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.mid = stem(4, 4), nn.Linear(4, 4)
+        self.norm, self.head = nn.BatchNorm1d(4), nn.Linear(4, 2)
+        self.__dict__['factor'] = factor
+
+    def loss(self, inputs, data_samples=None):
+        out = self.head(self.norm(self.mid(self.stem(inputs))))
+        return {'loss': out.square().mean() * self.factor()}
+
+    def parse_losses(self, losses):
+        return sum(v.mean() for k, v in losses.items() if 'loss' in k), losses
+
+
+class Spy(FeatureAugmentation):
+    """Keeps the gradients and one draw that it is given; evaluates the tail once."""
+
+    active = True
+
+    def views(self, features, gradients, tail):
+        self.gradients = gradients
+        self.draw = torch.rand((), generator=tail.generator)
+        tail(features)
+        yield View([f * 1.1 for f in features], 0.5)
+
+
+def test_an_inexact_replay_is_seen():
+    """The stem tells the loss something that no module and no attribute holds."""
+    told = [0.0]
+
+    class Stem(nn.Linear):
+        def forward(self, x):
+            told[0] = 1.0
+            return super().forward(x)
+
+    def factor():
+        now, told[0] = told[0], 2.0
+        return now
+
+    toy = Toy(factor, Stem)
+    with (
+        mmfeataug.attach(toy, [Spy(at='mid')]) as handle,
+        pytest.warns(UserWarning, match='the loss differs from the clean one'),
+    ):
+        toy.loss(X)
+    assert not handle._places[0].memoize
+    toy = Toy(factor, Stem)
+    with (
+        mmfeataug.attach(toy, [Spy(at='mid')], strict=True),
+        pytest.raises(TapError, match='the loss differs'),
+    ):
+        toy.loss(X)
+
+
+def test_noise_is_no_fault_of_the_tap():
+    count = itertools.count()
+    toy = Toy(lambda: 1 + 1e-4 * next(count))
+    with mmfeataug.attach(toy, [Spy(at='mid')], strict=True) as handle:
+        toy.loss(X)
+    assert handle._places[0].memoize
+    assert next(count) == 5  # the clean pass, a replay, the whole again, the attack's, the view's
+
+
+def test_weights_seeds_and_scales():
+    losses, slopes, draws = [], [], []
+    for ramp, clean_weight, seed in ((1.0, 1.0, 0), (0.25, 1.0, 1), (1.0, 0.25, 0)):
+        toy, spy = Toy(), Spy(at='mid')
+        with mmfeataug.attach(toy, [spy], clean_weight=clean_weight, seed=seed) as handle:
+            handle.ramp = ramp
+            losses.append({k: float(v) for k, v in toy.loss(X).items()})
+        slopes.append(spy.gradients[0])
+        draws.append(spy.draw)
+    assert losses[1]['spy.loss_0'] == pytest.approx(losses[0]['spy.loss_0'] / 4)
+    assert losses[2]['spy.loss_0'] == pytest.approx(losses[0]['spy.loss_0'])
+    assert losses[2]['loss'] == pytest.approx(losses[0]['loss'] / 4)
+    torch.testing.assert_close(slopes[0], slopes[2])
+    assert draws[0] == draws[2] != draws[1]
+
+
+@pytest.mark.parametrize(
+    ('bn', 'second', 'training'),
+    [
+        ('shared', [False] * 3, [True] * 3),
+        ('eval', [False] * 3, [True, False, False]),
+        ('separate', [False, True, True], [True] * 3),
+    ],
+)
+def test_batch_norms_of_each_pass(bn, second, training):
+    """The clean one, the attack's and the view's."""
+    toy, seen = Toy(), []
+    if bn == 'separate':
+        AuxiliaryNorms(toy, ['norm'])
+    others = [other for _, other in norm_pairs(toy)]
+    with mmfeataug.attach(toy, [Spy(at='mid', bn=bn)]):
+        toy.loss(X)  # verified in here
+        toy.norm.register_forward_pre_hook(
+            lambda norm, _: seen.append(
+                (any(norm.weight is other.weight for other in others), norm.training)
+            )
+        )
+        toy.loss(X)
+    assert [weights for weights, _ in seen] == second
+    assert [mode for _, mode in seen] == training
+
+
+@pytest.mark.parametrize('bad', [0, 1])
+def test_bad_term_teaches_nothing(bad):
+    """Nor does it take away what a good one taught."""
+
+    class Terms(BatchAugmentation):
+        active = True
+
+        def terms(self, inputs, clean, network, generator):
+            for i in range(2):
+                _, loss = network(inputs * 1.1, loss=True)
+                yield loss * (math.nan if i == bad else 1)
+
+    toy = Toy()
+    with mmfeataug.attach(toy, [Terms(at='mid', bn='shared')]):
+        losses = toy.loss(X)
+    assert losses['terms.dropped'] == 1
+    assert int(toy.norm.num_batches_tracked) == 2
+
+
+def test_other_weights_have_buffers_too():
+    toy, teacher = Toy(), Toy()
+    teacher.norm.running_mean.fill_(3.0)
+    with other_weights(toy, teacher.state_dict()):
+        assert toy.norm.running_mean.eq(3).all()
+    assert not toy.norm.running_mean.any()
+
+
+def test_norms_of_a_perturbation():
+    view = torch.tensor([3.0, 0, 0, -4, 0, 0, 0, 0]).view(2, 2, 1, 2)
+    norms = perturbation_norms([torch.zeros_like(view)], [view])
+    assert {k: float(v) for k, v in norms.items()} == {'linf': 4.0, 'l2': 2.5, 'shift': 0.875}
