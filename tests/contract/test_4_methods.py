@@ -83,6 +83,8 @@ EVERYWHERE = [
     for k in METHODS
 ]
 EACH = pytest.mark.parametrize(('model', 'method'), EVERYWHERE)
+# Of two samples, each has the other one's statistics with this.
+SEED = 0
 
 
 def run(model, method, engine='precomputed', **settings):
@@ -91,7 +93,7 @@ def run(model, method, engine='precomputed', **settings):
     keys, kept = list(built.state_dict()), copy.deepcopy(built.state_dict())
     config = {**METHODS[method](model), **settings}
     with mmfeataug.attach(built, [config], engine=engine, strict=True) as handle:
-        losses, gradients = step(built, batch)
+        losses, gradients = step(built, batch, SEED)
         assert handle.active
         copy.deepcopy(built)
         pickle.dumps(built.state_dict())
@@ -116,7 +118,7 @@ def test_engines_agree_and_nothing_is_left(model, method):
         torch.testing.assert_close(state[name], plain_state[name], msg=name)
     # This can fail: without the method the gradient is another one.
     stock = MODELS[model]()
-    _, plain = step(stock, random_test_batch(stock))
+    _, plain = step(stock, random_test_batch(stock), SEED)
     assert any(not torch.equal(gradients[n], plain[n]) for n in plain if plain[n] is not None)
 
 
@@ -127,9 +129,9 @@ def test_off_is_stock(method):
         off['task_weight'] = 0.0
     stock, ours = (MODELS['deeplabv3plus']() for _ in range(2))
     batch = random_test_batch(stock)
-    expected = step(stock, batch)
+    expected = step(stock, batch, SEED)
     with mmfeataug.attach(ours, [{**METHODS[method]('deeplabv3plus'), **off}]) as handle:
-        found = step(ours, batch)
+        found = step(ours, batch, SEED)
         assert not handle.active
     assert_same(found, expected)
     assert_same(buffers(ours), buffers(stock))
@@ -140,10 +142,10 @@ def test_random_streams_go_on_as_if_nothing_was(method):
     """Methods that make views or terms draw for themselves; layers draw as dropout does."""
     stock, ours = (MODELS['deeplabv3plus']() for _ in range(2))
     batch = random_test_batch(stock)
-    step(stock, batch)
+    step(stock, batch, SEED)
     expected = torch.rand(1)
     with mmfeataug.attach(ours, [METHODS[method]('deeplabv3plus')]) as handle:
-        step(ours, batch)
+        step(ours, batch, SEED)
         in_place = bool(handle._layers)
     assert (torch.rand(1) == expected) != in_place
 
@@ -191,6 +193,6 @@ def test_methods_work_together():
     for engine in ('precomputed', 'graph'):
         built = MODELS['faster-rcnn']()
         with mmfeataug.attach(built, configs, engine=engine, strict=True):
-            found.append(step(built, random_test_batch(built)))
+            found.append(step(built, random_test_batch(built), SEED))
     assert relative_difference(found[0][1], found[1][1]) < 2e-6
     assert {k.split('.')[0] for k in found[0][0] if '.' in k} == {'afan', 'sea', 'fma'}
