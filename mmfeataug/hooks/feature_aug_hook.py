@@ -169,7 +169,7 @@ class FeatureAugHook(Hook):
         self._handle.turns = resumed.get(_TURNS, 0)
         if self.budget is not None:
             self._budget = Budget(self.budget, self._handle.names, self._seed)
-            if _PLAN in resumed and resumed[_PLAN]['made_for'] == self._made_for():
+            if resumed.get(_PLAN, {}).get('made_for') == self._made_for():
                 self._budget.plan = Plan(**resumed[_PLAN]['plan'])
 
     def before_train_iter(
