@@ -35,12 +35,14 @@ custom_hooks = [
         dict(type='FMA', at=['backbone.layer3', 'backbone.layer4']),
         dict(type='mmfeataug.AFAN', at='backbone'),
         dict(type='Twice', at='backbone.layer4'),
+        dict(type='Nothing', at='backbone.layer1'),
     ])
 ]
-custom_imports = dict(imports='two_copies')
+custom_imports = dict(imports='methods_of_a_user')
 """
-TWICE = """
+METHODS = """
 from mmfeataug.methods import FMA
+from mmfeataug.methods.statistic import StatisticTransform
 from mmfeataug.registry import AUGMENTATIONS
 
 @AUGMENTATIONS.register_module(force=True)
@@ -48,6 +50,14 @@ class Twice(FMA):
     def terms(self, *args):
         yield from super().terms(*args)
         yield from super().terms(*args)
+
+@AUGMENTATIONS.register_module(force=True)
+class Nothing(StatisticTransform):
+    def __init__(self, *, at, prob=0.5):
+        super().__init__(at=at, prob=prob)
+
+    def change(self, feature):
+        return feature
 """
 
 
@@ -57,7 +67,8 @@ def recorded(config):
     augmentation = AUGMENTATIONS.build(config)
     changes = record(augmentation)
     with mmfeataug.attach(model, [augmentation]):
-        found = step(model, batch)
+        # By this seed the two images swap places; they may also keep them.
+        found = step(model, batch, seed=0)
     return changes, found
 
 
@@ -88,7 +99,7 @@ def test_record(config, count):
         model = build_segmentor()
         batch = random_test_batch(model)
         with mmfeataug.attach(model, [config]):
-            _, plain = step(model, batch)
+            _, plain = step(model, batch, seed=0)
         assert all(torch.equal(gradients[n], plain[n]) for n in plain if plain[n] is not None)
 
 
@@ -145,7 +156,7 @@ def test_record_is_not_overwritten():
     augmentation = AUGMENTATIONS.build(dict(type='PAdaIN', at='backbone.bn1', prob=1.0))
     changes = record(augmentation)
     with mmfeataug.attach(model, [augmentation]):
-        step(model, batch)
+        step(model, batch, seed=0)
     assert changes[0].view.min() < 0
 
 
@@ -204,7 +215,7 @@ def test_tokens_that_are_no_grid_have_no_place():
 def test_tool_draws_every_kind(demo_data, tmp_path, monkeypatch):
     from PIL import Image
 
-    (tmp_path / 'two_copies.py').write_text(TWICE)
+    (tmp_path / 'methods_of_a_user.py').write_text(METHODS)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     config = tmp_path / 'config.py'
@@ -219,7 +230,8 @@ def test_tool_draws_every_kind(demo_data, tmp_path, monkeypatch):
     ]
     tool = 'analysis_tools/visualize_features.py'
     args = [tmp_path / 'weights.pth', '2', '--out', tmp_path / 'out', '--cfg-options', *options]
-    run(tool, config, *args[:4], '--corruption', 'gaussian_noise', 5, *args[4:])
+    printed = run(tool, config, *args[:4], '--corruption', 'gaussian_noise', 5, *args[4:])
+    assert 'nothing left this batch as it is' in printed
     names = ['0_afan_0', '0_afan_1', '1_padain_0', '2_advstyle_0', '3_sea_0', '4_fma_0']
     # Two of the backbone's four levels lead to the loss; each copy is drawn.
     names += [*(f'5_afan_0_level_{k}' for k in (0, 1)), '6_twice_0', '6_twice_1']

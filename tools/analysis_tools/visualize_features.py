@@ -138,6 +138,8 @@ def main() -> None:
             if handle.needs_teacher:
                 handle.follow(model)
             model.loss(inputs, samples)
+        if not changes:
+            print(f'{augmentation.name} left this batch as it is: try another --seed')
         places = [augmentation.at]
         if isinstance(augmentation, BatchAugmentation):
             # The deepest feature of all that are compared.
