@@ -8,12 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .augmentation import (
-    Augmentation,
-    BatchAugmentation,
-    FeatureAugmentation,
-    FeatureTransform,
-)
+from .augmentation import Augmentation, BatchAugmentation, FeatureAugmentation
 from .auxiliary import PARTS, check_separate
 from .batch import Batch
 from .losses import Losses
@@ -21,6 +16,7 @@ from .step import Step
 from .tail import Place
 from .tap import Tap, find_module
 from .terms import Choice, Settings, Terms
+from .transform import FeatureTransform
 from .watch import Watch
 
 ENGINES = ('precomputed', 'graph')

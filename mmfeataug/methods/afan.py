@@ -114,7 +114,6 @@ class AFAN(FeatureAugmentation):
             raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
         self.axes, self.steps, self.random_start, self.unit = axes, steps, random_start, unit
         self._pixels: PixelScale | None = None
-        self._seen = False
 
     @property
     def active(self) -> bool:
@@ -134,15 +133,9 @@ class AFAN(FeatureAugmentation):
             ValueError: If the first batch has too few values for statistics to re-inject. A later
                 one, such as the last of an epoch, has no views.
         """
-        if any(self.reinject):
-            try:
-                for f in features:
-                    statistic_dims(f, self.axes)
-            except ValueError:
-                if self._seen:
-                    return
-                raise
-        self._seen = True
+        fault = self._fault(features)
+        if not self.accepts(not fault, fault):
+            return
         units = [self._unit(f) for f in features]
         attacks = [
             self._attack(features, gradients, units, tail, against) for against in self.against
@@ -160,6 +153,14 @@ class AFAN(FeatureAugmentation):
                     point = point + self._uniform(f, tail.generator) * (self.noise * unit)
                 view.append(self._in_range(point))
             yield View(view, weight)
+
+    def _fault(self, features: list[Tensor]) -> str:
+        try:
+            for feature in features if any(self.reinject) else ():
+                statistic_dims(feature, self.axes)
+        except ValueError as error:
+            return str(error)
+        return ''
 
     def _attack(
         self,

@@ -70,7 +70,6 @@ class SeA(FeatureAugmentation):
             raise ValueError(f'rows={rows!r} at {at!r}: give a whole number of at least 2')
         self.alpha, self.rows, self.background = alpha, rows, background
         self._classifier: nn.Parameter | None = None
-        self._seen = False
 
     @property
     def active(self) -> bool:
@@ -99,14 +98,12 @@ class SeA(FeatureAugmentation):
             ValueError: If the first batch has a feature of one row. A later one, such as the last
                 of an epoch, has no view.
         """
-        few = next((f for f in features if f.numel() == f.shape[channel_dim(f)]), None)
-        if few is not None and not self._seen:
-            raise ValueError(
-                f'SeA needs at least two rows, the feature of shape {tuple(few.shape)} has one: '
-                'use a larger batch or another tap'
-            )
-        self._seen = True
-        if few is not None:
+        enough = self.accepts(
+            all(f.numel() > f.shape[channel_dim(f)] for f in features),
+            f'SeA needs at least two rows, got a feature of shape {tuple(features[0].shape)}: '
+            'use a larger batch or another tap',
+        )
+        if not enough:
             return
         # Half precision could not tell neighbours apart at so low a temperature.
         with torch.autocast(features[0].device.type, enabled=False):

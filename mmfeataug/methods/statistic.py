@@ -25,7 +25,6 @@ class StatisticTransform(FeatureTransform):
     def __init__(self, *, at: str, prob: float = 0.5, **kwargs) -> None:
         super().__init__(at=at, **kwargs)
         self.prob = in_range('prob', prob, at)
-        self._seen = False
 
     @property
     def active(self) -> bool:
@@ -39,14 +38,12 @@ class StatisticTransform(FeatureTransform):
             ValueError: If the first batch holds fewer samples than the method needs. A later one,
                 such as the last of an epoch, is left as it is.
         """
-        enough = len(feature) >= self.samples
-        if not (enough or self._seen):
-            raise ValueError(
-                f'{type(self).__name__} at {self.at!r} needs at least {self.samples} samples in a '
-                f'batch of each process, got {len(feature)}: set '
-                f'train_dataloader.batch_size={self.samples} or more'
-            )
-        self._seen = True
+        enough = self.accepts(
+            len(feature) >= self.samples,
+            f'{type(self).__name__} at {self.at!r} needs at least {self.samples} samples in a '
+            f'batch of each process, got {len(feature)}: set '
+            f'train_dataloader.batch_size={self.samples} or more',
+        )
         if not enough or torch.rand(()) >= self.prob:
             return feature
         return self.change(feature)

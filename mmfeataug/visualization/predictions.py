@@ -5,6 +5,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mmcv
@@ -70,15 +71,16 @@ class Painter:
             data = built.collate_fn([built.dataset[index]])
             with torch.no_grad():
                 sample = model.test_step(data)[0].cpu()
+            if 'pred_label' in sample:
+                image = show(model.data_preprocessor(data)['inputs'])[0].clip(0, 255)
+                image = image.astype(np.uint8)
+                paint = partial(visualizer.visualize_cls, resize=max(LEAST, min(image.shape[:2])))
+            else:
+                image = _file(data['inputs'][0].permute(1, 2, 0).numpy(), sample)
+                paint = partial(visualizer.add_datasample, 'picture')
             pictures = []
             for what in (dict(draw_gt=True, draw_pred=False), dict(draw_gt=False, draw_pred=True)):
-                if 'pred_label' in sample:
-                    image = show(model.data_preprocessor(data)['inputs'])[0].clip(0, 255)
-                    size = max(LEAST, min(image.shape[:2]))
-                    visualizer.visualize_cls(image.astype(np.uint8), sample, resize=size, **what)
-                else:
-                    image = _file(data['inputs'][0].permute(1, 2, 0).numpy(), sample)
-                    visualizer.add_datasample('picture', image, sample, **what)
+                paint(image, sample, **what)
                 pictures.append(np.asarray(visualizer.get_image()))
             painted.append((pictures[0], pictures[1]))
         return painted

@@ -1,0 +1,113 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Methods that are a function of the feature alone: layers, or views."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from .augmentation import FeatureAugmentation, Tail, View
+from .guards import seed_global
+
+
+class FeatureTransform(FeatureAugmentation):
+    """Base of methods that change a feature without looking at the loss.
+
+    In place, the training pass itself goes on with the changed feature, at no extra pass, and
+    gradients flow through the change; draws come from PyTorch's random stream, as dropout's do.
+    Declared by ``mmfeataug.AugmentedBackbone`` it is a layer that is the identity in evaluation and
+    needs no hook.
+
+    Args:
+        at, side: See :class:`Augmentation`.
+        as_view: Leave the clean pass alone and train on a view besides.
+        weight, bn: Of that view.
+
+    Attributes:
+        silent: True makes the layer the identity in training, too.
+    """
+
+    def __init__(
+        self,
+        *,
+        at: str,
+        side: str = 'output',
+        as_view: bool = False,
+        weight: float = 0.5,
+        bn: str = 'shared',
+    ) -> None:
+        super().__init__(at=at, side=side, bn=bn)
+        if not isinstance(as_view, bool):
+            raise TypeError(f'as_view={as_view!r} at {at!r}: give True or False')
+        if not 0 <= weight < float('inf'):
+            raise ValueError(f'weight={weight!r} at {at!r}: give a number that is not negative')
+        self.as_view, self.weight = as_view, weight
+        self.silent = False
+        self._owner: nn.Module | None = None
+
+    @property
+    def active(self) -> bool:
+        """A view without weight is none."""
+        return not self.as_view or self.weight > 0
+
+    @abstractmethod
+    def transform(self, feature: Tensor) -> Tensor:
+        """The changed feature; same shape, differentiable.
+
+        Args:
+            feature: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``, at least fp32.
+        """
+
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """One view, if ``as_view``."""
+        if self.as_view:
+            # Draws of views at several places would be the same otherwise; the engine puts the
+            # stream back after the step.
+            seed_global(tail.generator)
+            yield View([self.transform(f) for f in features], self.weight)
+
+    def apply(self, value: Any) -> Any:
+        """:meth:`transform` on every floating-point tensor of ``value``, in its own precision."""
+        clean: list[Tensor] = []
+        views: list[Tensor] = []
+
+        def one(leaf: Any) -> Any:
+            if not (isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() > 1):
+                return leaf
+            with torch.autocast(leaf.device.type, enabled=False):
+                wide = leaf if leaf.dtype == torch.float64 else leaf.float()
+                changed = self.transform(wide)
+            if self.observer is not None:
+                clean.append(wide)
+                views.append(changed)
+            return changed.to(leaf.dtype)
+
+        result = tree_map(one, value)
+        if self.observer is not None:
+            self.observer(clean, views)
+        return result
+
+    def install(self, module: nn.Module, owner: nn.Module | None = None) -> Any:
+        """Make it a layer of ``module``; returns the handle of the module's hook.
+
+        Args:
+            module: May be frozen, and in evaluation mode for it.
+            owner: It acts while this, the model or a part of it that holds the module, is in
+                training mode; None: until the hook is removed.
+        """
+        self._owner = owner
+        if self.side == 'input':
+            return module.register_forward_pre_hook(self._before)
+        return module.register_forward_hook(self._behind)
+
+    def _before(self, module: nn.Module, args: Any) -> Any:
+        return self.apply(args) if self._acts() else None
+
+    def _behind(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return self.apply(output) if self._acts() else None
+
+    def _acts(self) -> bool:
+        return not self.silent and (self._owner is None or self._owner.training)
