@@ -34,7 +34,6 @@ class Augmentation(ABC):
     """
 
     observer: Callable[..., None] | None = None
-    _has_begun = False
 
     def __init__(self, *, at: str, side: str = 'output', bn: str = 'shared') -> None:
         if not isinstance(at, str) or not at:
@@ -60,21 +59,6 @@ class Augmentation(ABC):
 
     def bind(self, model: nn.Module) -> None:  # noqa: B027
         """Look at the model, once, when the augmentation is attached to it."""
-
-    def accepts(self, enough: bool, fault: str) -> bool:
-        """Whether to work with a batch; one that is too small at the end of an epoch is left alone.
-
-        Args:
-            enough: Whether the method can work with the batch.
-            fault: What is wrong with it if not, and the remedy.
-
-        Raises:
-            ValueError: With ``fault``, if that is the first batch: then all are so.
-        """
-        if not (enough or self._has_begun):
-            raise ValueError(fault)
-        self._has_begun = True
-        return enough
 
     def parts(self) -> dict[str, nn.Module]:
         """New modules with parameters of its own, by name; ``mmfeataug.AugmentedModel`` asks for
@@ -133,6 +117,8 @@ class FeatureAugmentation(Augmentation):
         attack_bn: How batch norms treat evaluations of the tail: ``'frozen'`` or ``'eval'``.
     """
 
+    _has_begun = False
+
     def __init__(
         self, *, at: str, side: str = 'output', bn: str = 'shared', live_prefix: bool = False
     ) -> None:
@@ -140,9 +126,28 @@ class FeatureAugmentation(Augmentation):
         self.live_prefix = live_prefix
         self.attack_bn = 'eval' if bn == 'eval' else 'frozen'
 
+    def fault(self, features: list[Tensor]) -> str:
+        """What keeps the method from working with features of these sizes, and the remedy; empty if
+        nothing does.
+        """
+        return ''
+
+    def accepts(self, features: list[Tensor]) -> bool:
+        """Whether :meth:`fault` finds none; a batch with one, such as a small one at the end of an
+        epoch, is left alone.
+
+        Raises:
+            ValueError: With the fault, if that is the first batch: then all are so.
+        """
+        fault = self.fault(features)
+        if fault and not self._has_begun:
+            raise ValueError(fault)
+        self._has_begun = True
+        return not fault
+
     @abstractmethod
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
-        """Make views.
+        """Make views, of features that the method :meth:`accepts` on all processes.
 
         Args:
             features: Detached clean features at the tap, fp32; not to be changed in place. Several

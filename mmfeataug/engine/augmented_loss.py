@@ -14,7 +14,7 @@ from .batch import Batch
 from .losses import Losses
 from .step import Step
 from .tail import Place
-from .tap import Tap, find_module
+from .tap import Tap, patched
 from .terms import Choice, Settings, Terms
 from .transform import FeatureTransform
 from .watch import Watch
@@ -85,7 +85,7 @@ class AugmentedLoss:
         self._settings = Settings(clean_weight, engine == 'graph', strict, seed)
         self.augmentations: dict[str, Augmentation] = {}
         self._watches: list[Watch] = []
-        self._layers: list[tuple[str, FeatureTransform]] = []
+        self._layers: list[tuple[Tap, FeatureTransform]] = []
         self._places = self._find_places(augmentations)
         for augmentation in augmentations:
             augmentation.bind(model)
@@ -168,7 +168,7 @@ class AugmentedLoss:
             for place in self._places
         ] + [
             *(f'{watch.name} at {watch} by passes over copies' for watch in self._watches),
-            *(f'{layer.name} at {at} in place' for at, layer in self._layers),
+            *(f'{layer.name} at {tap} in place' for tap, layer in self._layers),
         ]
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Losses:
@@ -185,24 +185,27 @@ class AugmentedLoss:
         self.active = bool(places or watches or layers)
         turn, self.turns = self.turns, self.turns + self.active
         with ExitStack() as stack:
-            for at, transform in layers:
-                if at == 'inputs':
+            for tap, transform in layers:
+                if tap.module is None:
                     inputs = transform.apply(inputs)
                 else:
-                    hook = transform.install(find_module(self.model, at))
-                    stack.callback(hook.remove)
-            if not (places or watches):
-                return self.stock_loss(inputs, *args, **kwargs)
-            batch = Batch(self.stock_loss, inputs, args, kwargs)
-            settings = self._settings
-            terms = Terms(self.model, settings, self.ramp, iteration, self.only)
-            losses = Step(self.model, places, watches, batch, settings, terms, turn).run()
-        self.weights, self.parts = terms.weights, terms.parts
+                    stack.enter_context(patched([(tap.module, 'forward', transform.around)]))
+            if places or watches:
+                batch = Batch(self.stock_loss, inputs, args, kwargs)
+                settings = self._settings
+                terms = Terms(self.model, settings, self.ramp, iteration, self.only)
+                losses = Step(self.model, places, watches, batch, settings, terms, turn).run()
+                self.weights, self.parts = terms.weights, terms.parts
+            else:
+                losses = self.stock_loss(inputs, *args, **kwargs)
+        for tap, transform in layers:
+            if not transform.acted:
+                raise tap.silent()
         return losses
 
     def _active(
         self,
-    ) -> tuple[list[Place], list[Watch], list[tuple[str, FeatureTransform]]]:
+    ) -> tuple[list[Place], list[Watch], list[tuple[Tap, FeatureTransform]]]:
         """What acts in this call: on features, on copies of the batch, and as layers."""
         if not (self.enabled and self.ramp and self.model.training and torch.is_grad_enabled()):
             return [], [], []
@@ -212,7 +215,7 @@ class AugmentedLoss:
 
         places = [p for p in self._places if any(acts(n, a) for n, a in p.members)]
         watches = [w for w in self._watches if acts(w.name, w.augmentation)]
-        return places, watches, [(at, t) for at, t in self._layers if t.active]
+        return places, watches, [(tap, t) for tap, t in self._layers if t.active]
 
     def _find_places(self, augmentations: Sequence[Augmentation]) -> list[Place]:
         places: dict[tuple[str, str], Place] = {}
@@ -238,9 +241,8 @@ class AugmentedLoss:
                 continue
             assert isinstance(augmentation, FeatureAugmentation)
             if isinstance(augmentation, FeatureTransform) and not augmentation.as_view:
-                if augmentation.at != 'inputs':
-                    find_module(self.model, augmentation.at)
-                self._layers.append((augmentation.at, augmentation))
+                tap = Tap(self.model, augmentation.at, augmentation.side)
+                self._layers.append((tap, augmentation))
                 continue
             if augmentation.live_prefix and not self._settings.graph:
                 raise ValueError(

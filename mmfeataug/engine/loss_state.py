@@ -3,7 +3,7 @@
 
 from collections import deque
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -55,19 +55,33 @@ class LossState:
         return [before[i] for i in kept], [after[i] for i in kept]
 
     def restore(self, saved: list[list[dict[str, Any]]]) -> None:
-        """Put the values of :meth:`save` back, in place where the container or tensor allows it."""
-        for group, copies in zip(self._places, saved, strict=True):
-            for space, copied in zip(group, copies, strict=True):
-                for key in [k for k, v in space.items() if _is_state(k, v) and k not in copied]:
+        """Put the values of :meth:`save` back.
+
+        Containers are filled anew. A tensor comes back itself if it still has its value; if not, a
+        copy takes its place, because the graph of another pass may need what it holds now.
+        """
+        copies: dict[int, torch.Tensor] = {}
+        for group, spaces in zip(self._places, saved, strict=True):
+            for space, values in zip(group, spaces, strict=True):
+                for key in [k for k, v in space.items() if _is_state(k, v) and k not in values]:
                     del space[key]
-                for key, value in copied.items():
-                    if not _equal(space.get(key), value):
-                        space[key] = _write_back(space.get(key), value)
+                for key, value in values.items():
+                    space[key] = _write_back(space.get(key), value, copies)
 
 
 _SCALARS = (bool, int, float, str, type(None))
 _CONTAINERS = (list, dict, set, deque)
 _NO_STATE = (nn.Module, torch.Tensor, type, FunctionType, MethodType, ModuleType, *_CONTAINERS)
+
+
+class _Saved(NamedTuple):
+    """A tensor, and what it held."""
+
+    tensor: torch.Tensor
+    value: torch.Tensor
+
+    def unchanged(self) -> bool:
+        return self.tensor.shape == self.value.shape and torch.equal(self.tensor, self.value)
 
 
 def _namespaces(module: nn.Module) -> list[dict[str, Any]]:
@@ -96,11 +110,11 @@ def _copy_plain(space: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copy(value: Any) -> Any:
-    """Containers and tensors in them are copied, other objects stay the same."""
+    """Containers are copied, tensors kept with a copy, other objects stay the same."""
     if isinstance(value, nn.Parameter):
         return value
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()
+        return _Saved(value, value.detach().clone())
     if not isinstance(value, _CONTAINERS):
         return value
     copied: Any = value.copy()
@@ -111,8 +125,8 @@ def _copy(value: Any) -> Any:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.shape == b.shape and bool(torch.equal(a, b))
+    if isinstance(a, _Saved) and isinstance(b, _Saved):
+        return a.value.shape == b.value.shape and bool(torch.equal(a.value, b.value))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple, deque)) and isinstance(b, (list, tuple, deque)):
@@ -122,20 +136,22 @@ def _equal(a: Any, b: Any) -> bool:
     return a is b
 
 
-def _write_back(current: Any, saved: Any) -> Any:
-    if isinstance(saved, torch.Tensor):
-        if isinstance(current, torch.Tensor) and current.shape == saved.shape:
-            current.data.copy_(saved)
-            return current
-        return saved.clone()
-    if type(current) is not type(saved) or not isinstance(saved, _CONTAINERS):
-        return _copy(saved)
-    target: Any = current
+def _write_back(current: Any, saved: Any, copies: dict[int, torch.Tensor]) -> Any:
+    if isinstance(saved, _Saved):
+        if saved.unchanged():
+            return saved.tensor
+        # One copy for all who hold the tensor.
+        return copies.setdefault(id(saved.tensor), saved.value.clone())
+    if not isinstance(saved, _CONTAINERS):
+        return saved
+    target: Any = current if type(current) is type(saved) else saved.copy()
+    values: Any = saved
     if isinstance(saved, dict):
-        values: Any = {key: _write_back(target.get(key), value) for key, value in saved.items()}
-    else:
-        # Elements may have moved along: what stood here may be needed by the clean graph.
-        values = _copy(saved)
+        old = target if target is current else {}
+        values = {key: _write_back(old.get(key), value, copies) for key, value in saved.items()}
+    elif not isinstance(saved, set):
+        # Elements may have moved along: each gets a container of its own.
+        values = [_write_back(None, value, copies) for value in saved]
     target.clear()
     put = target.extend if isinstance(saved, (list, deque)) else target.update
     put(values)

@@ -96,17 +96,7 @@ class Tap:
 
     def silent(self) -> TapError:
         """The error to raise if a pass went by without reaching this tap."""
-        children = (
-            []
-            if self.module is None
-            else [f'{self.at}.{n}' for n, _ in self.module.named_children()]
-        )
-        return TapError(
-            f'at={self.at!r}: this module was not called in the training pass; choose one that '
-            'is, such as '
-            f'{", ".join(children[:4]) or "its parent or a sibling"} '
-            '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
-        )
+        return not_called(self.at, self.module)
 
     def _replacements(
         self, around: Callable, at_tap: Callable
@@ -126,6 +116,16 @@ class Tap:
         nested = {child for m in recording.called for child in m.modules() if child is not m}
         self._prefix = [m for m in self._prefix if m not in nested]
         self._settled = True
+
+
+def not_called(at: str, module: nn.Module | None) -> TapError:
+    """The error to raise if no feature came by a place."""
+    children = [] if module is None else [f'{at}.{n}' for n, _ in module.named_children()]
+    return TapError(
+        f'at={at!r}: this module was not called in the training pass; choose one that is, such as '
+        f'{", ".join(children[:4]) or "its parent or a sibling"} '
+        '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
+    )
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module:

@@ -2,7 +2,7 @@
 """Methods that are a function of the feature alone: layers, or views."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 
 from .augmentation import FeatureAugmentation, Tail, View
 from .guards import seed_global
+from .tap import not_called
 
 
 class FeatureTransform(FeatureAugmentation):
@@ -28,6 +29,7 @@ class FeatureTransform(FeatureAugmentation):
 
     Attributes:
         silent: True makes the layer the identity in training, too.
+        acted: Whether a feature has come by.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class FeatureTransform(FeatureAugmentation):
         if not 0 <= weight < float('inf'):
             raise ValueError(f'weight={weight!r} at {at!r}: give a number that is not negative')
         self.as_view, self.weight = as_view, weight
-        self.silent = False
+        self.silent = self.acted = False
         self._owner: nn.Module | None = None
+        self._module: nn.Module | None = None
 
     @property
     def active(self) -> bool:
@@ -55,19 +58,21 @@ class FeatureTransform(FeatureAugmentation):
 
     @abstractmethod
     def transform(self, feature: Tensor) -> Tensor:
-        """The changed feature; same shape, differentiable.
+        """The changed feature, same shape, differentiable; or the very same tensor.
 
         Args:
             feature: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``, at least fp32.
         """
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
-        """One view, if ``as_view``."""
+        """One view, if ``as_view`` and :meth:`transform` changes anything."""
         if self.as_view:
             # Draws of views at several places would be the same otherwise; the engine puts the
             # stream back after the step.
             seed_global(tail.generator)
-            yield View([self.transform(f) for f in features], self.weight)
+            changed = [self.transform(f) for f in features]
+            if any(c is not f for c, f in zip(changed, features, strict=True)):
+                yield View(changed, self.weight)
 
     def apply(self, value: Any) -> Any:
         """:meth:`transform` on every floating-point tensor of ``value``, in its own precision."""
@@ -79,7 +84,8 @@ class FeatureTransform(FeatureAugmentation):
                 return leaf
             with torch.autocast(leaf.device.type, enabled=False):
                 wide = leaf if leaf.dtype == torch.float64 else leaf.float()
-                changed = self.transform(wide)
+                changed = self.transform(wide) if self.accepts([wide]) else wide
+            self.acted = True
             if self.observer is not None:
                 clean.append(wide)
                 views.append(changed)
@@ -90,24 +96,48 @@ class FeatureTransform(FeatureAugmentation):
             self.observer(clean, views)
         return result
 
-    def install(self, module: nn.Module, owner: nn.Module | None = None) -> Any:
-        """Make it a layer of ``module``; returns the handle of the module's hook.
+    def install(self, module: nn.Module, owner: nn.Module) -> None:
+        """Make it a layer of ``module`` for good.
 
         Args:
             module: May be frozen, and in evaluation mode for it.
             owner: It acts while this, the model or a part of it that holds the module, is in
-                training mode; None: until the hook is removed.
+                training mode.
         """
-        self._owner = owner
+        self._owner, self._module = owner, module
         if self.side == 'input':
-            return module.register_forward_pre_hook(self._before)
-        return module.register_forward_hook(self._behind)
+            module.register_forward_pre_hook(self._before, with_kwargs=True)
+        else:
+            module.register_forward_hook(self._behind)
+        owner.register_forward_hook(self._check)
 
-    def _before(self, module: nn.Module, args: Any) -> Any:
-        return self.apply(args) if self._acts() else None
+    def around(self, module: nn.Module, name: str, original: Callable) -> Callable:
+        """What a module calls instead of ``original`` while the transform acts on it."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.side == 'output':
+                return self.apply(original(*args, **kwargs))
+            args, kwargs = self.apply((args, kwargs))
+            return original(*args, **kwargs)
+
+        return call
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return self.apply((args, kwargs)) if self._acts else None
 
     def _behind(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return self.apply(output) if self._acts() else None
+        return self.apply(output) if self._acts else None
 
+    def _check(self, owner: nn.Module, args: Any, output: Any) -> None:
+        """Once: heads that are entered by ``loss()`` may call ``self.forward``, past hooks."""
+        if not self._acts:
+            return
+        for key, hook in list(owner._forward_hooks.items()):
+            if hook == self._check:
+                del owner._forward_hooks[key]
+        if not self.acted:
+            raise not_called(self.at, self._module)
+
+    @property
     def _acts(self) -> bool:
-        return not self.silent and (self._owner is None or self._owner.training)
+        return not self.silent and self._owner is not None and self._owner.training

@@ -64,6 +64,9 @@ class _Views:
         """As many on every process. One without a view of its own runs along, or collectives inside
         the tail (normalisers of mmdet's losses, SyncBN) would leave the others waiting.
         """
+        if not everywhere(self.augmentation.accepts(self.clean), self.clean[0]):
+            self.terms.log(f'{self.name}.skipped', self.clean[0].new_ones(()))
+            return
         generator = self.terms.generator(self.name, self.clean[0])
         ask = Tail(partial(self.tail.evaluate, augmentation=self.augmentation), generator)
         views = iter(self.augmentation.views(self.clean, slopes, ask))

@@ -22,6 +22,7 @@ from .statistics import (
     replace_statistics,
     statistic_dims,
     swap_statistics,
+    too_few,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     'signed_step',
     'statistic_dims',
     'swap_statistics',
+    'too_few',
     'uniform_in_ball',
     'weighted_cosine',
 ]

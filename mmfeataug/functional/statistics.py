@@ -2,6 +2,7 @@
 """Mean and standard deviation of features, and what is done with them."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -30,34 +31,51 @@ def statistic_dims(x: Tensor, axes: str) -> tuple[int, ...]:
     """
     if axes not in AXES:
         raise ValueError(f'axes={axes!r}: choose one of {", ".join(AXES)}')
+    if fault := too_few([x], axes):
+        raise ValueError(fault)
+    return _dims(x, axes)
+
+
+def too_few(features: Iterable[Tensor], axes: str) -> str:
+    """Why no deviation can be taken of one of these, and the remedy; empty if it can of all.
+
+    Args:
+        features, axes: See :func:`statistic_dims`.
+    """
+    for x in features:
+        dims = _dims(x, axes)
+        count = math.prod(x.shape[d] for d in dims) if dims else 0
+        if count < 2:
+            one, other = (a for a in AXES if a != axes)
+            return (
+                f'axes={axes!r} needs at least two values to take a deviation of, a feature of '
+                f'shape {tuple(x.shape)} has {count}; use axes={one!r} or axes={other!r}, or '
+                'another tap'
+            )
+    return ''
+
+
+def _dims(x: Tensor, axes: str) -> tuple[int, ...]:
     channel = channel_dim(x)
     positions = tuple(d for d in range(1, x.dim()) if d != channel)
-    dims = {'channel': (channel,), 'spatial': positions, 'batch': (0, *positions)}[axes]
-    count = 1
-    for d in dims:
-        count *= x.shape[d]
-    if not dims or count < 2:
-        others = [a for a in AXES if a != axes]
-        raise ValueError(
-            f'axes={axes!r} needs at least two values to take a deviation of, a feature of shape '
-            f'{tuple(x.shape)} has {count if dims else 0}; use axes={others[0]!r} or '
-            f'axes={others[1]!r}, '
-            'or another tap'
-        )
-    return dims
+    return {'channel': (channel,), 'spatial': positions, 'batch': (0, *positions)}[axes]
 
 
 def mean_std(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """Mean and ``sqrt(unbiased variance + eps)`` over ``dims``, which are kept with size 1.
+    """Mean and ``sqrt(unbiased variance + eps)`` over ``dims``, which are kept with size 1; in
+    float32 or better.
 
-    Squares are summed in float32 or better: those of half features overflow. `torch.var_mean` says
-    the same and takes up to 15 times as long over channels on a CPU.
+    `torch.var_mean` says the same and takes up to 15 times as long over channels on a CPU.
     """
-    mean = x.mean(dims, keepdim=True)
-    deviation = (x - mean).to(torch.promote_types(x.dtype, torch.float32))
+    wide = _wide(x)
+    mean = wide.mean(dims, keepdim=True)
     count = math.prod(x.shape[d] for d in dims)
-    var = deviation.square().sum(dims, keepdim=True) / (count - 1)
-    return mean, (var + eps).sqrt().to(x.dtype)
+    var = (wide - mean).square().sum(dims, keepdim=True) / (count - 1)
+    return mean, (var + eps).sqrt()
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def reinject_statistics(
@@ -88,7 +106,7 @@ def replace_statistics(x: Tensor, own: tuple[Tensor, Tensor], new: tuple[Tensor,
     """``x`` with another mean and standard deviation: ``(x - mu) / sd * sd' + mu'``.
 
     Args:
-        x: Any shape.
+        x: Any shape, floating point; the result has its type.
         own: ``mu`` and ``sd``, as :func:`mean_std` takes them; they broadcast to ``x``.
         new: ``mu'`` and ``sd'``, likewise.
 
@@ -96,7 +114,7 @@ def replace_statistics(x: Tensor, own: tuple[Tensor, Tensor], new: tuple[Tensor,
     """
     (own_mean, own_std), (mean, std) = own, new
     scale = std / own_std
-    return torch.addcmul(mean - own_mean * scale, x, scale)
+    return torch.addcmul(mean - own_mean * scale, _wide(x), scale).to(x.dtype)
 
 
 def swap_statistics(x: Tensor, other: Tensor, axes: str, eps: float = 1e-5) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import FeatureAugmentation, Tail, View, average_over_processes
-from mmfeataug.functional import perturb_statistics, signed_step, statistic_dims
+from mmfeataug.functional import perturb_statistics, signed_step, statistic_dims, too_few
 from mmfeataug.registry import AUGMENTATIONS
 
 from .settings import non_negative
@@ -70,6 +70,10 @@ class AdvBN(FeatureAugmentation):
     def active(self) -> bool:
         """False if the view has no weight or cannot move."""
         return bool(self.weight and self.step_size and self.eps)
+
+    def fault(self, features: list[Tensor]) -> str:
+        """Too few values to take a deviation of."""
+        return too_few(features, 'batch')
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view; see :meth:`FeatureAugmentation.views`."""

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import FeatureAugmentation, Tail, View
-from mmfeataug.functional import mean_std, replace_statistics, signed_step, statistic_dims
+from mmfeataug.functional import (
+    mean_std,
+    replace_statistics,
+    signed_step,
+    statistic_dims,
+    too_few,
+)
 from mmfeataug.registry import AUGMENTATIONS
 
 from .settings import non_negative
@@ -47,6 +53,10 @@ class AdvStyle(FeatureAugmentation):
     def active(self) -> bool:
         """False if the view has no weight or does not move."""
         return bool(self.gamma and self.weight)
+
+    def fault(self, features: list[Tensor]) -> str:
+        """Too few values to take a deviation of."""
+        return too_few(features, 'spatial')
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view; see :meth:`FeatureAugmentation.views`."""

@@ -15,7 +15,7 @@ from mmfeataug.functional import (
     project_linf,
     reinject_statistics,
     signed_step,
-    statistic_dims,
+    too_few,
 )
 from mmfeataug.functional.statistics import AXES
 from mmfeataug.registry import AUGMENTATIONS
@@ -126,16 +126,12 @@ class AFAN(FeatureAugmentation):
         """Learn the scale of pixels."""
         self._pixels = PixelScale(model)
 
-    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
-        """One view a strength; see :meth:`FeatureAugmentation.views`.
+    def fault(self, features: list[Tensor]) -> str:
+        """Too few values for statistics to re-inject."""
+        return too_few(features, self.axes) if any(self.reinject) else ''
 
-        Raises:
-            ValueError: If the first batch has too few values for statistics to re-inject. A later
-                one, such as the last of an epoch, has no views.
-        """
-        fault = self._fault(features)
-        if not self.accepts(not fault, fault):
-            return
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """One view a strength; see :meth:`FeatureAugmentation.views`."""
         units = [self._unit(f) for f in features]
         attacks = [
             self._attack(features, gradients, units, tail, against) for against in self.against
@@ -153,14 +149,6 @@ class AFAN(FeatureAugmentation):
                     point = point + self._uniform(f, tail.generator) * (self.noise * unit)
                 view.append(self._in_range(point))
             yield View(view, weight)
-
-    def _fault(self, features: list[Tensor]) -> str:
-        try:
-            for feature in features if any(self.reinject) else ():
-                statistic_dims(feature, self.axes)
-        except ValueError as error:
-            return str(error)
-        return ''
 
     def _attack(
         self,

@@ -91,20 +91,15 @@ class SeA(FeatureAugmentation):
             )
         self._classifier = weight
 
-    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
-        """At most one view; see :meth:`FeatureAugmentation.views`.
+    def fault(self, features: list[Tensor]) -> str:
+        """Nowhere two rows to tell apart."""
+        if any(f.numel() > f.shape[channel_dim(f)] for f in features):
+            return ''
+        shapes = ', '.join(str(tuple(f.shape)) for f in features)
+        return f'SeA needs at least two rows, got {shapes}: use a larger batch or another tap'
 
-        Raises:
-            ValueError: If the first batch has a feature of one row. A later one, such as the last
-                of an epoch, has no view.
-        """
-        enough = self.accepts(
-            all(f.numel() > f.shape[channel_dim(f)] for f in features),
-            f'SeA needs at least two rows, got a feature of shape {tuple(features[0].shape)}: '
-            'use a larger batch or another tap',
-        )
-        if not enough:
-            return
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """At most one view; see :meth:`FeatureAugmentation.views`."""
         # Half precision could not tell neighbours apart at so low a temperature.
         with torch.autocast(features[0].device.type, enabled=False):
             moved = [

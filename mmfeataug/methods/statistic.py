@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import FeatureTransform
+from mmfeataug.functional import too_few
 
 from .settings import in_range
 
@@ -21,6 +22,8 @@ class StatisticTransform(FeatureTransform):
 
     samples = 2
     """Least number of samples in a batch that the method can work with."""
+    axes = 'spatial'
+    """What its statistics are taken over; see :func:`mmfeataug.functional.statistic_dims`."""
 
     def __init__(self, *, at: str, prob: float = 0.5, **kwargs) -> None:
         super().__init__(at=at, **kwargs)
@@ -31,22 +34,20 @@ class StatisticTransform(FeatureTransform):
         """False if nothing is ever changed."""
         return super().active and self.prob > 0
 
-    def transform(self, feature: Tensor) -> Tensor:
-        """:meth:`change`, or the feature itself.
+    def fault(self, features: list[Tensor]) -> str:
+        """Too few samples, or too few values to take a deviation of."""
+        least = min(map(len, features))
+        if least < self.samples:
+            return (
+                f'{type(self).__name__} at {self.at!r} needs at least {self.samples} samples in a '
+                f'batch of each process, got {least}: set '
+                f'train_dataloader.batch_size={self.samples} or more'
+            )
+        return too_few(features, self.axes)
 
-        Raises:
-            ValueError: If the first batch holds fewer samples than the method needs. A later one,
-                such as the last of an epoch, is left as it is.
-        """
-        enough = self.accepts(
-            len(feature) >= self.samples,
-            f'{type(self).__name__} at {self.at!r} needs at least {self.samples} samples in a '
-            f'batch of each process, got {len(feature)}: set '
-            f'train_dataloader.batch_size={self.samples} or more',
-        )
-        if not enough or torch.rand(()) >= self.prob:
-            return feature
-        return self.change(feature)
+    def transform(self, feature: Tensor) -> Tensor:
+        """:meth:`change`, or the feature itself."""
+        return self.change(feature) if torch.rand(()) < self.prob else feature
 
     @abstractmethod
     def change(self, feature: Tensor) -> Tensor:

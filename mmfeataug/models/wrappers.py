@@ -81,7 +81,7 @@ def layers(model: nn.Module) -> list[FeatureTransform]:
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     )
     owners = (getattr(hook, '__self__', None) for hook in hooks)
-    return [owner for owner in owners if isinstance(owner, FeatureTransform)]
+    return list({owner: None for owner in owners if isinstance(owner, FeatureTransform)})
 
 
 def declares(model: nn.Module) -> bool:

@@ -71,15 +71,30 @@ class TestLossState:
         queue, mean = model.queue, model.mean
         model.queue.append(3)
         model.mean += 1
-        before, _ = state.learn(before, state.save())
+        before, after = state.learn(before, state.save())
         assert len(before) == 1
         model.new = 7
         state.restore(before)
         assert model.queue is queue
         assert list(queue) == [1, 2]
-        assert model.mean is mean
-        assert not mean.any()
+        assert not model.mean.any()
+        assert mean.all()
         assert not hasattr(model, 'new')
+        model.mean += 5
+        state.restore(after)
+        assert model.mean is mean
+        assert mean.tolist() == [1, 1]
+
+    def test_who_shares_a_tensor_still_does(self):
+        model = Keeper()
+        model.table['mean'] = model.mean
+        state = LossState(model, passes=1)
+        before = state.save()
+        model.mean += 1
+        before, _ = state.learn(before, state.save())
+        state.restore(before)
+        assert model.table['mean'] is model.mean
+        assert not model.mean.any()
 
     def test_what_stands_deeper(self):
         """A queue for each class."""

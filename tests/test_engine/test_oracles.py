@@ -79,6 +79,43 @@ def test_an_inexact_replay_is_seen():
         toy.loss(X)
 
 
+@pytest.mark.parametrize('in_place', [False, True])
+@pytest.mark.parametrize('home', ['buffer', 'table'])
+def test_a_loss_that_keeps_what_it_multiplies_by(in_place, home):
+    """The clean graph needs the average as it was behind the clean pass, the view the one before;
+    both engines see that."""
+
+    class Average(Toy):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer('mean', torch.ones(6, 2))
+            self.table = {'mean': torch.ones(6, 2)}
+
+        def loss(self, inputs, data_samples=None):
+            out = self.head(self.norm(self.mid(self.stem(inputs))))
+            place = self._buffers if home == 'buffer' else self.table
+            if in_place:
+                place['mean'].mul_(0.5).add_(out.detach())
+            else:
+                place['mean'] = 0.5 * place['mean'] + out.detach()
+            return {'loss': (out.square() * place['mean']).mean()}
+
+    found = {}
+    for engine in ('precomputed', 'graph'):
+        model = Average()
+        with mmfeataug.attach(model, [Spy(at='mid')], engine=engine):
+            for _ in range(2):
+                model.zero_grad()
+                model.parse_losses(model.loss(X))[0].backward()
+        found[engine] = [p.grad for p in model.parameters()]
+        found[engine] += [model.mean, model.table['mean']]
+    stock = Average()
+    for _ in range(2):
+        stock.loss(X)
+    torch.testing.assert_close(found['graph'], found['precomputed'])
+    torch.testing.assert_close(found['graph'][-2:], [stock.mean, stock.table['mean']])
+
+
 def test_noise_is_no_fault_of_the_tap():
     count = itertools.count()
     toy = Toy(lambda: 1 + 1e-4 * next(count))

@@ -18,7 +18,8 @@ class Classifier(nn.Module):
 
 
 def views_of(method, feature, grad):
-    return list(method.views([feature], [grad], make_tail(grad)[0]))
+    tail = make_tail(grad)[0]
+    return list(method.views([feature], [grad], tail)) if method.accepts([feature]) else []
 
 
 class TestRows:
@@ -97,6 +98,14 @@ class TestBadInput:
         method = SeA(at='x')
         assert len(views_of(method, *torch.randn(2, 4, 6))) == 1
         assert views_of(method, *torch.randn(2, 1, 6)) == []
+
+    def test_one_row_on_one_level_of_several(self):
+        levels = [torch.randn(1, 6, 4, 4), torch.randn(1, 6, 1, 1)]
+        slopes = [torch.randn_like(f) for f in levels]
+        assert SeA(at='x').accepts(levels)
+        (view,) = SeA(at='x').views(levels, slopes, make_tail(slopes[0])[0])
+        assert not torch.equal(view.features[0], levels[0])
+        assert torch.equal(view.features[1], levels[1])
 
     def test_background_needs_a_classifier(self):
         model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())

@@ -1,6 +1,8 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The statistic family as functions of features; no network."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from mmfeataug.methods import DSU, MixStyle, MoEx, NormalizationPerturbation, PA
 from mmfeataug.methods.dsu import uncertainty
 from mmfeataug.methods.mixstyle import mix_statistics
 from mmfeataug.methods.normalization_perturbation import scale_statistics
+from mmfeataug.models.wrappers import declare
 from tests.models import build_segmentor, random_test_batch, step
 
 FAMILY = [
@@ -47,12 +50,11 @@ class TestFamily:
         x = torch.randn(4, 3, 5, 5)
         stock = layer(x)
         owner = nn.Sequential(layer)
-        hook = method.install(layer, owner)
+        copy.deepcopy(method).install(layer, owner)
         layer.eval()  # As a frozen stage is.
-        assert not torch.equal(layer(x), stock)
+        assert not torch.equal(owner(x), stock)
         owner.eval()
-        assert torch.equal(layer(x), stock)
-        hook.remove()
+        assert torch.equal(owner(x), stock)
 
     def test_probability(self):
         torch.manual_seed(0)
@@ -61,7 +63,7 @@ class TestFamily:
         assert 70 < changed < 130
 
     def test_half_precision_keeps_its_type(self):
-        out = FAMILY[0].apply((torch.randn(4, 2, 3, 3).bfloat16(), 7))
+        out = MixStyle(at='x', prob=1.0).apply((torch.randn(4, 2, 3, 3).bfloat16(), 7))
         assert out[0].dtype == torch.bfloat16
         assert out[1] == 7
 
@@ -123,14 +125,26 @@ class TestBadInput:
     def test_batch_of_one(self, method):
         fresh = type(method)(at='backbone.layer1', prob=1.0)
         if method.samples == 1:
-            assert fresh.transform(torch.randn(1, 2, 3, 3)).shape == (1, 2, 3, 3)
+            assert fresh.apply(torch.randn(1, 2, 3, 3)).shape == (1, 2, 3, 3)
             return
         fresh.samples = method.samples
         with pytest.raises(ValueError, match=r'at least 2 samples.*batch_size'):
-            fresh.transform(torch.randn(1, 2, 3, 3))
-        fresh.transform(torch.randn(2, 2, 3, 3))
+            fresh.apply(torch.randn(1, 2, 3, 3))
+        fresh.apply(torch.randn(2, 2, 3, 3))
         last = torch.randn(1, 2, 3, 3)
-        assert fresh.transform(last) is last
+        assert fresh.apply(last) is last
+
+    @EACH
+    def test_small_map(self, method):
+        fresh = copy.deepcopy(method)
+        small = torch.randn(4, 6, 1, 1)
+        if method.name == 'moex':
+            assert fresh.apply(small) is not small
+            return
+        with pytest.raises(ValueError, match=r'at least two values.*\(4, 6, 1, 1\)'):
+            fresh.apply(small)
+        fresh.apply(torch.randn(4, 6, 2, 2))
+        assert fresh.apply(small) is small
 
     @pytest.mark.parametrize(
         ('make', 'message'),
@@ -202,3 +216,63 @@ def test_views_at_two_places_draw_their_own():
         for _ in range(3):
             step(model, batch)
     assert len(set(moved)) == 6
+
+
+def test_a_view_that_is_no_other_is_none():
+    """Whether prob says no or the batch is small: it would be the clean loss, twice."""
+    model = build_segmentor()
+    batch = random_test_batch(model)
+    methods = [
+        MixStyle(at='backbone.layer1', as_view=True, prob=prob, alpha=1.0) for prob in (1e-9, 1.0)
+    ]
+    with mmfeataug.attach(model, methods):
+        losses, _ = step(model, batch)
+    assert 'mixstyle.loss_0' not in losses
+    assert losses['mixstyle2.linf'] > 0
+
+
+class TestLayersThatAreNotCalled:
+    """In place at modules that are entered in other ways than by a call, or not at all."""
+
+    def test_forward_of_a_head(self):
+        """mmseg's heads are entered by loss(), which calls self.forward()."""
+        model = build_segmentor()
+        batch = random_test_batch(model)
+        stock, _ = step(model, batch)
+        for side in ('input', 'output'):
+            method = NormalizationPerturbation(at='decode_head', side=side, prob=1.0)
+            with mmfeataug.attach(model, [method]):
+                losses, _ = step(model, batch)
+            assert losses['decode.loss_ce'] != stock['decode.loss_ce']
+
+    def test_arguments_by_name(self):
+        class Encoder(nn.Module):
+            def forward(self, *, query):
+                return query
+
+        owner = nn.Sequential()
+        owner.encoder, x = Encoder(), torch.randn(4, 9, 6)
+        method = NormalizationPerturbation(at='encoder', side='input', prob=1.0)
+        with_patch = method.around(owner.encoder, 'forward', owner.encoder.forward)
+        assert not torch.equal(with_patch(query=x), x)
+        method.install(owner.encoder, owner)
+        assert not torch.equal(owner.encoder(query=x), x)
+
+    def test_never_called(self):
+        model = build_segmentor()
+        model.spare = nn.Identity()
+        batch = random_test_batch(model)
+        with (
+            mmfeataug.attach(model, [PAdaIN(at='spare', prob=1.0)]),
+            pytest.raises(ValueError, match=r"at='spare'.*not called.*list_taps"),
+        ):
+            step(model, batch)
+
+    def test_never_called_as_declared(self):
+        entry = dict(type='PAdaIN', at='decode_head', prob=1.0)
+        model = declare(build_segmentor(), [entry])
+        batch = random_test_batch(model)
+        with pytest.raises(ValueError, match=r"at='decode_head'.*not called"):
+            model(*batch, mode='loss')
+        # Said once; what goes on in evaluation is none of its business.
+        copy.deepcopy(model).eval()(batch[0], mode='tensor')
