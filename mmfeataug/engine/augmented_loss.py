@@ -44,7 +44,7 @@ class AugmentedLoss:
         enabled: False runs the stock loss alone.
         ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
         iteration: Counts calls; whoever resumes a run sets it.
-        turns: Counts calls in which something acted; whoever resumes a run sets it.
+        turns: Counts calls in which something acted.
         active: Whether that was so in the last call.
         only: The one view to train on, for those who want to pay for no more; None is all of them.
         weights: Of all views that the last active call could have trained on, by name.
@@ -116,14 +116,24 @@ class AugmentedLoss:
         """Factor of the clean loss while views are active."""
         return self._settings.clean_weight
 
-    @property
-    def loss_scale(self) -> float:
-        """Factor against fp16 underflow inside the step; whoever resumes a run sets it."""
-        return self._settings.loss_scale.value
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know, in plain types."""
+        wide = [str(place.tap) for place in self._places if place.full_precision]
+        return dict(
+            turns=self.turns,
+            loss_scale=self._settings.loss_scale.value,
+            good_steps=self._settings.loss_scale.good,
+            full_precision=wide,
+        )
 
-    @loss_scale.setter
-    def loss_scale(self, value: float) -> None:
-        self._settings.loss_scale.value = value
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`; what it does not hold stays."""
+        scale = self._settings.loss_scale
+        self.turns = state.get('turns', self.turns)
+        scale.value = state.get('loss_scale', scale.value)
+        scale.good = state.get('good_steps', scale.good)
+        for place in self._places:
+            place.full_precision |= str(place.tap) in state.get('full_precision', ())
 
     @property
     def names(self) -> list[str]:

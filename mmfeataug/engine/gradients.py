@@ -113,17 +113,21 @@ class LossScale:
 
     It acts inside the forward pass, where the framework's own scaler is out of reach, and is
     divided out again.
+
+    Attributes:
+        value: The factor.
+        good: Number of steps since the last overflow.
     """
 
     def __init__(self, start: float = 2.0**16, patience: int = 2000) -> None:
         self.value = start
         self._patience = patience
-        self._good = 0
+        self.good = 0
 
     def update(self, finite: bool) -> None:
         """Halve after an overflow, double after a long time without."""
-        self._good = self._good + 1 if finite else 0
+        self.good = self.good + 1 if finite else 0
         if not finite:
             self.value = max(self.value / 2, 1.0)
-        elif self._good % self._patience == 0:
+        elif self.good % self._patience == 0:
             self.value *= 2

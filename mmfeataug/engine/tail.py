@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .augmentation import FeatureAugmentation
 from .batch import Batch
+from .gradients import all_finite
 from .guards import BatchNormGuard, anywhere, everywhere, no_autocast
 from .loss_state import LossState
 from .losses import Losses
@@ -66,6 +67,7 @@ class TailRunner:
         loss_state: Restores what losses keep between calls; ``state`` is how it was before the
             clean pass.
         scale: Factor of losses while gradients are taken, against fp16 underflow.
+        overflow: Whether an attack's gradients were not finite under that factor.
     """
 
     model: nn.Module
@@ -76,6 +78,7 @@ class TailRunner:
     loss_state: LossState
     state: Any
     scale: float
+    overflow: bool = False
 
     @property
     def clean(self) -> list[Tensor]:
@@ -214,6 +217,7 @@ class TailRunner:
             losses = chosen
         total = self.total(losses)
         gradients = self.gradient(total, leaves, 1.0)
+        self.overflow |= self.scale != 1 and not all_finite(gradients)
         return total.detach(), [
             torch.zeros_like(leaf) if g is None else g / self.scale
             for leaf, g in zip(leaves, gradients, strict=True)

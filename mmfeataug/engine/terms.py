@@ -63,6 +63,7 @@ class Terms:
         parameters: Those that learn.
         scale: Factor of losses while gradients are taken, against fp16 underflow.
         graph: Whether losses keep their graph; else gradients are summed at once.
+        overflow: Whether gradients were not finite: the scale may have been too large.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Terms:
         self.weights: dict[str, list[float]] = {}
         self.parts: dict[str, range] = {}
         self._sum = GradientSum(self.parameters)
-        self._overflow = False
+        self.overflow = False
         self._losses: Losses = {}
         self._logged: dict[str, Tensor] = {}
 
@@ -117,9 +118,9 @@ class Terms:
         return self._ramp * weight * self._only.factor if chosen else 0.0
 
     def fit(self, gradients: Sequence[Tensor | None]) -> bool:
-        """Whether they are finite; if not, the scale may have been too large."""
+        """Whether they are finite; see ``overflow``."""
         finite = all_finite(gradients)
-        self._overflow |= not finite
+        self.overflow |= not finite
         return finite
 
     def add_gradients(self, gradients: Sequence[Tensor | None]) -> None:
@@ -156,7 +157,7 @@ class Terms:
         """The stock losses with all terms beside them, and the gradients of all hung on them."""
         terms = weighted(losses, self._settings.clean_weight)
         if self.scale != 1:
-            finite = not self._overflow and (self.graph or all_finite(self._sum.gradients))
+            finite = not self.overflow and (self.graph or all_finite(self._sum.gradients))
             self._settings.loss_scale.update(finite)
         if not self.graph:
             if self.scale != 1:

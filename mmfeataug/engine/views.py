@@ -45,6 +45,7 @@ def add_views(tail: TailRunner, slopes: list[Tensor], losses: Losses, terms: Ter
             raise
         except Exception as error:
             raise RuntimeError(f'{name} failed at the tap {tail.place.tap}: {error}') from error
+        terms.overflow |= tail.overflow
         if parts := tail.parts:
             terms.parts[name] = parts
 

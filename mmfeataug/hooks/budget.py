@@ -111,6 +111,8 @@ class Budget:
         # What the second round measures; None before it.
         self._samples: dict[str, int] | None = None
         self._begun = 0.0
+        # How many more steps may pass without the view that was to be measured.
+        self._patience = 20
 
     def begin(self, iteration: int) -> Choice | bool:
         """A step begins: the one view to run in it, or True for all views, or False for none."""
@@ -138,15 +140,23 @@ class Budget:
         """
         if self.plan is not None:
             return None
+        seconds = self._now() - self._begun
+        # A process may have no view of its own (no foreground in its images): all go by one.
+        told = _of_first_process(dict(weights=weights, parts=parts or {}))
+        weights = {name: w for name, w in told['weights'].items() if any(w)}
         done = self._agenda.pop(0)
-        self._seconds[done].append(self._now() - self._begun)
+        if done and done.name not in weights and self._patience:
+            self._patience -= 1
+            self._agenda.append(done)
+            return None
+        self._seconds[done].append(seconds)
         self._weights |= weights
         if done and done.index != self._index(done.name):
             # The first view has no weight: another one is measured.
             del self._seconds[done]
             self._agenda = [c for c in self._agenda if c is None or c.name != done.name]
             self._agenda += [Choice(done.name, self._index(done.name))] * 4
-        self._parts |= parts or {}
+        self._parts |= told['parts']
         if self._agenda:
             return None
         if self._samples is None:

@@ -17,7 +17,7 @@ from mmfeataug.registry import HOOKS
 
 from .budget import Budget, Plan
 
-_LOSS_SCALE, _PLAN, _TURNS = 'feature_aug.scale', 'feature_aug.plan', 'feature_aug.turns'
+_PLAN, _STATE = 'feature_aug.plan', 'feature_aug.state'
 _REFUSED_WRAPPERS = ('FullyShardedDataParallel', 'DeepSpeedEngine', 'ColossalAI')
 
 
@@ -101,6 +101,7 @@ class FeatureAugHook(Hook):
         self.by_epoch = by_epoch
         self._handle: AugmentedLoss | None = None
         self._announced = self._measuring = False
+        self._made_for: list = []
         self._seed = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -118,6 +119,8 @@ class FeatureAugHook(Hook):
             # An earlier training run of this process was interrupted.
             left_over.detach()
         augmentations = [*self.augmentations, *collect(model)]
+        batch_size = getattr(runner.train_dataloader, 'batch_size', None)
+        settings = [self.budget, self.engine, batch_size, *map(repr, augmentations)]
         if not augmentations and layers(model) and self._scheduled:
             raise ValueError(
                 'begin, end, interval, warmup, prob and budget say when augmentations act, and the '
@@ -165,11 +168,12 @@ class FeatureAugHook(Hook):
                 )
         # The message hub is part of checkpoints.
         resumed = runner.message_hub.runtime_info
-        self._handle.loss_scale = resumed.get(_LOSS_SCALE, self._handle.loss_scale)
-        self._handle.turns = resumed.get(_TURNS, 0)
+        self._handle.load_state_dict(resumed.get(_STATE, {}))
         if self.budget is not None:
+            # A resumed run with other settings measures anew.
+            self._made_for = settings
             self._budget = Budget(self.budget, self._handle.names, self._seed)
-            if resumed.get(_PLAN, {}).get('made_for') == self._made_for():
+            if resumed.get(_PLAN, {}).get('made_for') == settings:
                 self._budget.plan = Plan(**resumed[_PLAN]['plan'])
 
     def before_train_iter(
@@ -212,13 +216,12 @@ class FeatureAugHook(Hook):
         runner.message_hub.update_scalar(
             'train/feature_aug.active', handle.turns / (runner.iter + 1)
         )
-        runner.message_hub.update_info(_LOSS_SCALE, handle.loss_scale)
-        runner.message_hub.update_info(_TURNS, handle.turns)
+        runner.message_hub.update_info(_STATE, handle.state_dict())
         if self._budget and self._measuring:
             self._measuring = False
             plan = self._budget.end(handle.weights, runner.iter, handle.parts)
             if plan is not None:
-                made = dict(plan=asdict(plan), made_for=self._made_for())
+                made = dict(plan=asdict(plan), made_for=self._made_for)
                 runner.message_hub.update_info(_PLAN, made)
                 runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, plan)
         if handle.active and not self._announced:
@@ -238,11 +241,6 @@ class FeatureAugHook(Hook):
 
     def _draw(self, runner: Runner) -> float:
         return np.random.default_rng([self._seed, runner.iter]).random()
-
-    def _made_for(self) -> list:
-        """What a plan holds for; a resumed run with other settings measures anew."""
-        assert self._handle is not None
-        return [self.budget, *self._handle.names]
 
     def _turn(self, runner: Runner) -> int:
         if not self.by_epoch:

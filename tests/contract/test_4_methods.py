@@ -170,11 +170,11 @@ def test_a_term_that_overflows_lowers_the_scale():
     model = MODELS['deeplabv3plus']()
     batch = random_test_batch(model)
     with mmfeataug.attach(model, [dict(type='FMA', weight=1e33)]) as handle:
-        before = handle.loss_scale
+        before = handle.state_dict()['loss_scale']
         with torch.autocast('cpu', torch.float16):
             losses = model.loss(*batch)
         assert losses['fma.dropped'] == 1
-        assert handle.loss_scale == before / 2
+        assert handle.state_dict()['loss_scale'] == before / 2
     model.parse_losses(losses)[0].backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 

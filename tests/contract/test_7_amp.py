@@ -11,6 +11,7 @@ import torch
 
 import mmfeataug
 from mmfeataug.engine.gradients import LossScale
+from mmfeataug.methods import AFAN
 from tests.contract.cases import afan
 from tests.models import build_segmentor, gradients, random_test_batch, relative_difference
 
@@ -71,10 +72,28 @@ def test_an_overflow_halves_the_scale(engine):
     model = build_segmentor()
     batch = random_test_batch(model)
     with mmfeataug.attach(model, [afan('backbone.layer3')], engine=engine) as handle:
-        handle.loss_scale = start = 2.0**40
+        handle.load_state_dict(dict(loss_scale=2.0**40))
         with torch.autocast('cpu', dtype=torch.float16):
             model.loss(*batch)
-        assert handle.loss_scale == start / 2
+        assert handle.state_dict()['loss_scale'] == 2.0**39
+
+
+def test_an_overflow_of_an_attack_halves_the_scale():
+    """Its view is dropped before it has gradients of its own."""
+    model = build_segmentor()
+    batch = random_test_batch(model)
+
+    class Overflow(AFAN):
+        def views(self, features, gradients, tail):
+            tail.evaluate.func.__self__.scale = 2.0**60
+            yield from super().views(features, gradients, tail)
+
+    method = Overflow(at='backbone.layer3', steps=2)
+    with mmfeataug.attach(model, [method]) as handle, torch.autocast('cpu', torch.float16):
+        before = handle.state_dict()['loss_scale']
+        losses = model.loss(*batch)
+    assert losses['overflow.dropped'] == 1
+    assert handle.state_dict()['loss_scale'] == before / 2
 
 
 def test_fp16_is_scaled_inside_and_outside_alike():

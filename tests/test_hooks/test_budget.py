@@ -100,6 +100,29 @@ def test_a_view_without_weight_is_not_measured():
     assert [c.index for c in asked if c] == [0, 1, 1, 1, 1]
 
 
+def test_a_view_that_does_not_come_is_waited_for():
+    """On this process, or in this iteration: its cost is not that of nothing."""
+    now = [0.0]
+    budget = Budget(1.2, ['sea'], 0, clock=lambda: now[0])
+    steps = 0
+    while budget.plan is None:
+        turn = budget.begin(steps)
+        comes = bool(turn) and steps % 2 == 0
+        now[0] += 1.6 if comes else 1.0
+        budget.end({'sea': [0.5 if comes else 0.0]} if turn else {}, steps)
+        steps += 1
+    assert 5 + 8 <= steps <= 5 + 10
+    assert budget.plan.rate == pytest.approx(0.2 / 0.6)
+
+
+def test_a_view_that_never_comes_is_not_waited_for_for_ever():
+    budget = Budget(1.2, ['sea'], 0)
+    for step in range(40):
+        budget.begin(step)
+        budget.end({}, step)
+    assert budget.plan.rate == 1.0
+
+
 def test_weights_of_what_is_drawn_sum_to_those_of_all():
     budget, _ = measure(1.3)
     total = sum(map(sum, WEIGHTS.values()))
@@ -158,6 +181,12 @@ def test_in_a_run_and_after_a_resume(tmp_path):
     make_runner(tmp_path, third, by_iter=36, spy=spy, load_from=killed, resume=True).train()
     assert spy.active[:9] == [False] * 5 + [True] * 4
     assert third._budget.plan.start > 24
+    # So are other settings of the method.
+    two.update(strengths=(1.0,), weight=0.5)
+    fourth, spy = hook(), Spy()
+    make_runner(tmp_path, fourth, by_iter=36, spy=spy, load_from=killed, resume=True).train()
+    assert fourth._budget.plan.weights in (None, {'afan': [0.5]})
+    assert fourth._budget.plan.start > 24
 
 
 def test_a_part_in_a_run_and_after_a_resume(tmp_path, monkeypatch):

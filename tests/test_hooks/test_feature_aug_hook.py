@@ -192,15 +192,20 @@ class TestTraining:
         second.train()
         assert_same(second.model.state_dict(), whole.model.state_dict())
 
-    def test_loss_scale_is_resumed(self, tmp_path):
+    def test_state_is_resumed(self, tmp_path):
         train(tmp_path, FeatureAugHook([AUGMENTATION]), epochs=1)
         checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
-        checkpoint['message_hub']['runtime_info']['feature_aug.scale'] = 256.0
+        state = checkpoint['message_hub']['runtime_info']['feature_aug.state']
+        assert state['turns'] > 1
+        changed = dict(loss_scale=256.0, good_steps=7, full_precision=[AUGMENTATION['at']])
+        state.update(changed)
         torch.save(checkpoint, tmp_path / 'other.pth')
 
         class Look(Spy):
             def after_train_iter(self, runner, *args, **kwargs):
-                assert runner.model.loss.loss_scale == 256.0
+                found = runner.model.loss.state_dict()
+                assert {key: found[key] for key in changed} == changed
+                assert found['turns'] > state['turns']
 
         hook = FeatureAugHook([AUGMENTATION])
         path = str(tmp_path / 'other.pth')
