@@ -114,7 +114,8 @@ class FeatureAugmentation(Augmentation):
             ``engine='graph'``.
 
     Attributes:
-        attack_bn: How batch norms treat evaluations of the tail: ``'frozen'`` or ``'eval'``.
+        attack_bn: How batch norms treat evaluations of the tail: ``'frozen'``, or ``'eval'``, where
+            nothing is dropped either.
     """
 
     _has_begun = False

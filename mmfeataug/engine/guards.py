@@ -158,6 +158,28 @@ class BatchNormGuard:
         self.apply('shared')
 
 
+def is_dropout(module: nn.Module) -> bool:
+    """Whether a module drops at random what passes it, in training mode."""
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return True
+    # Attention layers, DropPath and others that drop by themselves; heads only note the rate.
+    drops = any('drop' in k and isinstance(v, float) and v for k, v in vars(module).items())
+    return (drops and not hasattr(module, 'loss')) or 'Drop' in type(module).__name__
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Within this context nothing is dropped."""
+    modules = [m for m in model.modules() if m.training and is_dropout(m)]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module in modules:
+            module.training = True
+
+
 @contextmanager
 def other_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> Iterator[None]:
     """Within this context the model computes with other parameters and buffers.

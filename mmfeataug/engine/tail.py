@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .augmentation import FeatureAugmentation
 from .batch import Batch
 from .gradients import all_finite
-from .guards import BatchNormGuard, anywhere, everywhere, no_autocast
+from .guards import BatchNormGuard, anywhere, everywhere, no_autocast, without_dropout
 from .loss_state import LossState
 from .losses import Losses
 from .recording import Recording, TapError
@@ -154,6 +154,7 @@ class TailRunner:
         memoize: bool | None = None,
         part: list[int] | None = None,
         separate: bool = False,
+        drop: bool = True,
     ) -> Losses:
         """The stock losses from the tap on, with the random draws of the clean pass. What runs
         before the tap gets no gradient; on a part of the batch, as :meth:`part` gives it, it is run
@@ -174,6 +175,8 @@ class TailRunner:
             elif torch.is_autocast_enabled(features[0].device.type):
                 # Casts of weights cached by an earlier pass belong to its graph, which is gone.
                 torch.clear_autocast_cache()
+            if not drop:
+                stack.enter_context(without_dropout(self.model))
             norms = stack.enter_context(BatchNormGuard(self.model))
             norms.apply('frozen')
 
@@ -208,7 +211,8 @@ class TailRunner:
             cast = [leaf.to(c.dtype) for leaf, c in zip(leaves, self.clean, strict=True)]
         # An attack looks at the network, it does not teach its statistics.
         separate = augmentation.bn == 'separate'
-        losses = self.losses(cast, augmentation.attack_bn, separate=separate)
+        policy = augmentation.attack_bn
+        losses = self.losses(cast, policy, separate=separate, drop=policy != 'eval')
         if against:
             chosen = {k: v for k, v in losses.items() if any(word in k for word in against)}
             if not any('loss' in k for k in chosen):

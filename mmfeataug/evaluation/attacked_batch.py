@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmfeataug.engine import Tail, Tap, TapError
 from mmfeataug.engine.batch import Batch
 from mmfeataug.engine.exactness import verify
-from mmfeataug.engine.guards import RandomState
+from mmfeataug.engine.guards import RandomState, is_dropout
 from mmfeataug.engine.loss_state import LossState
 from mmfeataug.engine.losses import detached
 from mmfeataug.engine.tail import Place, TailRunner
@@ -188,7 +188,7 @@ def as_in_training(model: nn.Module) -> Iterator[None]:
     transforms = layers(model)
     with _flags(model):
         for module in model.modules():
-            module.training = not _is_noisy(module)
+            module.training = not (isinstance(module, _BatchNorm) or is_dropout(module))
         for transform in transforms:
             transform.silent = True
         try:
@@ -216,14 +216,6 @@ def _flags(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
-
-
-def _is_noisy(module: nn.Module) -> bool:
-    if isinstance(module, (_BatchNorm, nn.modules.dropout._DropoutNd)):
-        return True
-    # Attention layers, DropPath and others that drop by themselves; heads only note the rate.
-    drops = any('drop' in k and isinstance(v, float) and v for k, v in vars(module).items())
-    return (drops and not hasattr(module, 'loss')) or 'Drop' in type(module).__name__
 
 
 def _set_streams(seed: int) -> None:

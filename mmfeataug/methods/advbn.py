@@ -22,11 +22,14 @@ class AdvBN(FeatureAugmentation):
 
     .. math:: f^{adv} = (f - \mu) n_\sigma + \mu n_\mu
 
-    One view. Each step evaluates the network behind the tap once, with batch norms in evaluation
-    mode as the authors do. Paper: https://arxiv.org/abs/2009.08965; its objective is the plain sum
-    of clean and adversarial loss, its tap the first residual stage, and batch norms behind it have
-    a second set for the view (``bn='separate'``). The frozen layers before the tap are the
-    backbone's ``frozen_stages``.
+    One view. Each step evaluates the network behind the tap once, with batch norms and dropout in
+    evaluation mode as the authors do. Paper: https://arxiv.org/abs/2009.08965; its objective is the
+    plain sum of clean and adversarial loss, its tap the first residual stage, and batch norms
+    behind it have a second set for the view (``bn='separate'``). The frozen layers before the tap
+    are the backbone's ``frozen_stages``.
+
+    A sign is a sign however small the slope: a factor that the loss does not depend on moves by
+    rounding errors.
 
     Args:
         at: Where; see :class:`FeatureAugmentation`.

@@ -142,29 +142,37 @@ def test_weights_seeds_and_scales():
 
 
 @pytest.mark.parametrize(
-    ('bn', 'second', 'training'),
+    ('bn', 'attack_bn', 'second', 'training', 'drops'),
     [
-        ('shared', [False] * 3, [True] * 3),
-        ('eval', [False] * 3, [True, False, False]),
-        ('separate', [False, True, True], [True] * 3),
+        ('shared', 'frozen', [False] * 3, [True] * 3, [True] * 3),
+        ('shared', 'eval', [False] * 3, [True, False, True], [True, False, True]),
+        ('eval', 'eval', [False] * 3, [True, False, False], [True, False, True]),
+        ('separate', 'frozen', [False, True, True], [True] * 3, [True] * 3),
+        ('separate', 'eval', [False, True, True], [True, False, True], [True, False, True]),
     ],
 )
-def test_batch_norms_of_each_pass(bn, second, training):
-    """The clean one, the attack's and the view's."""
+def test_layers_of_each_pass(bn, attack_bn, second, training, drops):
+    """The clean one, the attack's and the view's. AdvBN's is the last of these."""
     toy, seen = Toy(), []
+    toy.head = nn.Sequential(nn.Dropout(0.5), toy.head)
     if bn == 'separate':
         AuxiliaryNorms(toy, ['norm'])
     others = [other for _, other in norm_pairs(toy)]
-    with mmfeataug.attach(toy, [Spy(at='mid', bn=bn)]):
+    spy, dropping = Spy(at='mid', bn=bn), []
+    spy.attack_bn = attack_bn
+    with mmfeataug.attach(toy, [spy]):
         toy.loss(X)  # verified in here
         toy.norm.register_forward_pre_hook(
             lambda norm, _: seen.append(
                 (any(norm.weight is other.weight for other in others), norm.training)
             )
         )
+        toy.head[0].register_forward_pre_hook(lambda layer, _: dropping.append(layer.training))
         toy.loss(X)
     assert [weights for weights, _ in seen] == second
     assert [mode for _, mode in seen] == training
+    assert dropping == drops
+    assert toy.head[0].training
 
 
 @pytest.mark.parametrize('bad', [0, 1])

@@ -21,14 +21,17 @@ def feature():
 
 
 class TestAdvBN:
-    def test_same_sign_steps_reach_the_bound(self, feature):
+    def test_same_sign_steps_reach_the_bound(self):
         """Oracle: 1, 1.2, 1.4, ..., 2.0 and then 2.1; the deviations have no slope and stay."""
         slope = torch.ones((), dtype=torch.float64)
+        # Sums without rounding.
+        feature = torch.tensor([1.0, 3, 5, 7], dtype=torch.float64).view(2, 1, 1, 2)
         for steps, expected in ((1, 1.2), (3, 1.6), (6, 2.1)):
             tail, calls = make_tail(slope)
             (view,) = AdvBN(at='x', steps=steps).views([feature], [], tail)
-            mean, _ = scales(view.features[0], feature)
-            torch.testing.assert_close(mean, torch.full((3,), expected).double())
+            mean, std = scales(view.features[0], feature)
+            torch.testing.assert_close(mean, torch.full((1,), expected).double())
+            torch.testing.assert_close(std, torch.ones(1).double())
             assert len(calls) == steps
 
     def test_slope_of_the_deviation(self, feature):
