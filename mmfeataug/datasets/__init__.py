@@ -4,8 +4,10 @@
 from .corrupt import Corrupt
 from .demo import make_demo_data
 from .digits import make_digits
+from .distort import CombinedDistortion
 
 __all__ = [
+    'CombinedDistortion',
     'Corrupt',
     'make_demo_data',
     'make_digits',

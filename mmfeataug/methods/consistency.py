@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from mmfeataug._checkpoints import load_weights
 from mmfeataug.engine import BatchAugmentation, Network, seed_global, stock_state_dict
+from mmfeataug.functional.distortions import DISTORTIONS, build_distortions, combined_distortion
 
-from .distortions import DISTORTIONS, build_distortions, combined_distortion
 from .pixels import PixelScale
 from .settings import non_negative
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmfeataug.methods.distortions import DISTORTIONS, build_distortions, combined_distortion
+from mmfeataug.functional.distortions import DISTORTIONS, build_distortions, combined_distortion
 
 
 def test_each_image_draws_its_own():
