@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmfeataug.datasets import make_demo_data
+from mmfeataug.registry import AUGMENTATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
@@ -30,13 +31,15 @@ FINE_TUNED = ('load_from', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 
 
 LARGE = (
-    'afan/afan_deeplabv3plus_r50-d16_1xb4-30k_cityscapes-768x768_release.py',
-    'afan/afan_deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py',
-    'afan/afan_faster-rcnn_r50-c4_1xb8-11k_voc07_release.py',
-    'afan/afan_faster-rcnn_r50_fpn_1x_coco.py',
-    'afan/afan_faster-rcnn_r50_fpn_1x_voc0712.py',
-    'afan/afan_resnet18_8xb16_cifar10.py',
     'adautomix/adautomix_resnet18_1xb100-800e_cifar10.py',
+    'advbn/advbn_deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py',
+    'advprop/advprop_deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py',
+    'afan/afan_deeplabv3plus_r50-d16_1xb4-30k_cityscapes-768x768_release.py',
+    'afan/afan_faster-rcnn_r50-c4_1xb8-11k_voc07_release.py',
+    'afan/afan_resnet18_8xb16_cifar10.py',
+    'fma/stability_faster-rcnn_r50_fpn_1x_voc0712.py',
+    'sea/sea_faster-rcnn_r50_fpn_1x_coco.py',
+    'statistic/np-plus_faster-rcnn_r50_fpn_1x_cityscapes.py',
 )
 """Large models and data sets that stand for the others."""
 
@@ -126,6 +129,14 @@ def base_of(name, tmp_path):
     return Config.fromfile(copy)
 
 
+def last_checkpoint(cfg):
+    """Name of what a training ends with."""
+    loop = cfg['train_cfg']
+    if loop.get('by_epoch', loop.get('type') == 'EpochBasedTrainLoop'):
+        return f'epoch_{loop["max_epochs"]}.pth'
+    return f'iter_{loop["max_iters"]}.pth'
+
+
 def walk(node, change):
     """Apply ``change`` to every dict below ``node``, children first."""
     if isinstance(node, dict):
@@ -178,7 +189,7 @@ def shrink(cfg, data, work_dir):
     walk(cfg._cfg_dict, change)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[name].update(num_workers=0, persistent_workers=False)
-    cfg.train_dataloader.batch_size = 2
+    cfg.train_dataloader.batch_size = min(2, cfg.train_dataloader.batch_size)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
     cfg.default_hooks.update(checkpoint=None, logger=dict(type='LoggerHook', interval=1))
     cfg.log_processor = dict(by_epoch=False)
@@ -214,10 +225,15 @@ def test_builds(name):
             assert augmentation.compare in modules
 
 
-@pytest.mark.parametrize('name', [of_task(name) for name in PLUGIN])
+@pytest.mark.parametrize('name', PLUGIN)
 def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
+    """And the baseline has enough for it: samples in a batch, a checkpoint to go on from."""
     baseline = base_of(name, tmp_path)._cfg_dict.to_dict()
-    cfg = load(name)._cfg_dict.to_dict()
+    cfg = load(name)
+    for augmentation in augmentations_of(cfg):
+        kind = AUGMENTATIONS.get(augmentation.type.removeprefix('mmfeataug.'))
+        assert cfg.train_dataloader.batch_size >= getattr(kind, 'samples', 1)
+    cfg = cfg._cfg_dict.to_dict()
     assert 'custom_hooks' not in baseline
     hooks = ['mmfeataug.FeatureAugHook']
     if name.startswith('adautomix/'):
@@ -230,7 +246,9 @@ def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
         cfg['model'].pop('augmentations')
         assert cfg.pop('find_unused_parameters')
     if name.startswith('fma/'):
-        assert Path(cfg['load_from']).parent.name == Path(base_path(name)).stem
+        start = Path(cfg['load_from'])
+        assert start.parent.name == Path(base_path(name)).stem
+        assert start.name == last_checkpoint(baseline)
         cfg, baseline = (
             {k: v for k, v in c.items() if k not in FINE_TUNED} for c in (cfg, baseline)
         )

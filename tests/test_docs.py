@@ -20,8 +20,10 @@ def blocks(page):
     return re.findall(r'^```python\n(.*?)^```$', page.read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.methods
 def test_own_method(tmp_path):
     (code,) = (block for block in blocks(METHODS) if 'class HideBestChannels' in block)
+    assert len([line for line in code.splitlines() if line]) <= 30
     script = tmp_path / 'own_method.py'
     script.write_text(code)
     result = subprocess.run(

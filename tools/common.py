@@ -33,8 +33,19 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_aux_bn_argument(parser: argparse.ArgumentParser) -> None:
+    """The choice of batch norms, of tools that test a checkpoint."""
+    parser.add_argument(
+        '--aux-bn',
+        action='store_true',
+        help="use the second batch norms of a model trained with bn='separate'",
+    )
+
+
 def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
-    """The config with the options of :func:`add_common_arguments` applied, its data checked."""
+    """The config with the options of :func:`add_common_arguments` and
+    :func:`add_aux_bn_argument` applied, its data checked.
+    """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
@@ -44,6 +55,8 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    if getattr(args, 'aux_bn', False):
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
     check_data(cfg, loaders)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         _use_cpu_processes(cfg)

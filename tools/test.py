@@ -4,7 +4,13 @@
 import argparse
 import os.path as osp
 
-from common import add_common_arguments, close_processes, corrupt_images, load_config
+from common import (
+    add_aux_bn_argument,
+    add_common_arguments,
+    close_processes,
+    corrupt_images,
+    load_config,
+)
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -31,11 +37,7 @@ def parse_args() -> argparse.Namespace:
         metavar=('NAME', 'SEVERITY'),
         help='corrupt images, such as: gaussian_noise 3',
     )
-    parser.add_argument(
-        '--aux-bn',
-        action='store_true',
-        help="use the second batch norms of a model trained with bn='separate'",
-    )
+    add_aux_bn_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -73,8 +75,6 @@ def main() -> None:
     if args.corruption:
         name, severity = args.corruption
         corrupt_images(cfg.test_dataloader, cfg.get('default_scope'), name, int(severity))
-    if args.aux_bn:
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
     if args.out:
         evaluator = cfg.test_evaluator
         cfg.test_evaluator = [*(evaluator if isinstance(evaluator, list) else [evaluator])]

@@ -7,7 +7,12 @@ mean.
 import argparse
 import os.path as osp
 
-from common import add_common_arguments, close_processes, load_config
+from common import (
+    add_aux_bn_argument,
+    add_common_arguments,
+    close_processes,
+    load_config,
+)
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -70,6 +75,7 @@ def parse_args() -> argparse.Namespace:
         '--out-dir', help='where results go; <work directory>/adversarial by default'
     )
     parser.add_argument('--resume', action='store_true', help='keep the strengths that are there')
+    add_aux_bn_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args()
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from common import (
+    add_aux_bn_argument,
     add_common_arguments,
     close_processes,
     corrupt_images,
@@ -77,6 +78,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--workers', type=int, help='processes that load images; as in the config')
     parser.add_argument('--out-dir', help='where tables go; <work directory>/robustness by default')
     parser.add_argument('--resume', action='store_true', help='go on with the table that is there')
+    add_aux_bn_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args(argv)
 

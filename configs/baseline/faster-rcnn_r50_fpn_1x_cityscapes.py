@@ -7,4 +7,6 @@ model = dict(
     )
 )
 load_from = None
+# The stock one loads a single image a GPU (8 GPUs): too few for statistics of a batch.
+train_dataloader = dict(batch_size=2)
 auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -17,6 +17,9 @@ class AuxiliaryBNHook(Hook):
     sketches) and the first set elsewhere.
     """
 
+    # Before EMAHook, which takes its copy of the weights out of the checkpoint.
+    priority = 'VERY_HIGH'
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Change the loaded weights.
 

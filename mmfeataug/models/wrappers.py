@@ -40,6 +40,11 @@ def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
         except TypeError as error:
             raise TypeError(f'augmentations: {entry!r}: {error}') from error
         at = entry.get('at', built.at)
+        if 'inputs' in ([at] if isinstance(at, str) else at) and not hasattr(module, 'loss'):
+            raise ValueError(
+                f"augmentations: {entry!r}: at='inputs' is the image, which belongs to the whole "
+                'model: declare it by mmfeataug.AugmentedModel, or give it to FeatureAugHook'
+            )
         if isinstance(built, FeatureTransform) and not built.as_view and at != 'inputs':
             if built.active:
                 built.install(find_module(module, at) if at else module, module)

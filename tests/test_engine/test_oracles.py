@@ -20,6 +20,8 @@ from mmfeataug.engine.auxiliary import norm_pairs
 from mmfeataug.engine.guards import other_weights
 from mmfeataug.engine.losses import perturbation_norms
 
+pytestmark = pytest.mark.methods
+
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
 
 

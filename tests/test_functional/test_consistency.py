@@ -4,6 +4,8 @@ import torch
 
 from mmfeataug.functional import feature_distance, prediction_divergence
 
+pytestmark = pytest.mark.methods
+
 
 def row(values):
     return torch.tensor([values], dtype=torch.float64)

@@ -4,6 +4,8 @@ import torch
 
 from mmfeataug.functional.distortions import DISTORTIONS, build_distortions, combined_distortion
 
+pytestmark = pytest.mark.methods
+
 
 def test_each_image_draws_its_own():
     torch.manual_seed(0)

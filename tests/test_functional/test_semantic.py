@@ -5,6 +5,8 @@ from torch.nn import functional as F
 
 from mmfeataug.functional import labels_from_gradient, semantic_direction
 
+pytestmark = pytest.mark.methods
+
 X = torch.tensor([[1.0, 0], [0.6, 0.8], [0, 1]], dtype=torch.float64)
 Y = torch.tensor([0, 0, 1])
 

@@ -10,6 +10,8 @@ from mmfeataug.functional import (
     swap_statistics,
 )
 
+pytestmark = pytest.mark.methods
+
 
 @pytest.mark.parametrize('axes', ['channel', 'spatial'])
 @pytest.mark.parametrize('shape', [(3, 4, 5, 6), (3, 9, 4)])

@@ -8,6 +8,8 @@ from mmfeataug.functional import mean_std, perturb_statistics
 from mmfeataug.methods import AdvBN, AdvStyle
 from tests.test_methods.test_afan import make_tail
 
+pytestmark = pytest.mark.methods
+
 
 def scales(view, feature):
     """Mean and deviation of the view's channels in units of the feature's."""

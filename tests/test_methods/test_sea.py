@@ -10,6 +10,8 @@ from mmfeataug.functional import semantic_direction
 from mmfeataug.methods import SeA
 from tests.test_methods.test_afan import make_tail
 
+pytestmark = pytest.mark.methods
+
 
 class Classifier(nn.Module):
     def __init__(self, classes=4, width=8):

@@ -16,6 +16,8 @@ from mmfeataug.methods.normalization_perturbation import scale_statistics
 from mmfeataug.models.wrappers import declare
 from tests.models import build_segmentor, random_test_batch, step
 
+pytestmark = pytest.mark.methods
+
 FAMILY = [
     MixStyle(at='x', prob=1.0),
     DSU(at='x', prob=1.0),
