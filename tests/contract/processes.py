@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mmfeataug
 from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, Tail, View
+from mmfeataug.methods import AFAN, AdvBN, SeA
 
 
 class Toy(nn.Module):
@@ -129,6 +130,33 @@ def uneven(engine):
     assert len(own) == distributed.get_rank()
 
 
+def real_methods(engine):
+    """Attacks of several steps, with the collectives of their tails."""
+    for kind, settings in (
+        (AdvBN, dict(steps=2, relu=False)),
+        (SeA, dict()),
+        (AFAN, dict(steps=2, gamma=0.1, random_start=True, reinject=True, axes='batch')),
+    ):
+        torch.manual_seed(0)
+        methods = [kind(at='stem', **settings) for _ in range(2)]
+        losses = compare(Toy().train(), methods[0], lambda _, m=methods[1]: m, engine)
+        assert float(losses[f'{methods[0].name}.loss_0']) > 0
+
+
+def too_small_on_one(engine):
+    """No process asks its tail for a view that another one cannot have."""
+    model = Toy().train()
+    wrapped = DistributedDataParallel(model)
+    method = AFAN(at='stem', steps=2, gamma=0.1, reinject=True, axes='batch')
+    keys = []
+    with mmfeataug.attach(model, [method], engine=engine):
+        for rows in (3, 1 if distributed.get_rank() else 3, 3):
+            losses = wrapped(torch.randn(rows, 4))
+            model.parse_losses(losses)[0].backward()
+            keys.append([k for k in losses if k in ('afan.loss_0', 'afan.skipped')])
+    assert keys == [['afan.loss_0'], ['afan.skipped'], ['afan.loss_0']]
+
+
 def train(kind, *options):
     """A real model under mmengine's Runner; weights are the same on all ranks afterwards.
 
@@ -144,12 +172,25 @@ def train(kind, *options):
         k: float(v) if k == 'prob' else int(v) for k, v in pairs.items() if k not in WRAPPER
     }
     at, model = 'backbone.layer3', None
-    if kind == 'detector':
+    if kind.startswith('detector'):
         at, model = 'backbone.layer2', build_detector()
         inputs, samples = random_test_batch(model, size=64, images=8)
         data = [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
         hook_tests.Samples.__init__ = lambda self: setattr(self, 'data', data)
     augmentations = [{**hook_tests.AUGMENTATION, 'at': at}]
+    if kind == 'detector_methods':
+        classifier = 'roi_head.bbox_head.fc_cls'
+        augmentations = [
+            dict(type='mmfeataug.SeA', at=classifier, background=-1),
+            dict(type='mmfeataug.StabilityTraining', at=classifier, hold=('rpn_head',)),
+            dict(
+                type='mmfeataug.AFAN',
+                at='inputs',
+                unit='pixel',
+                gamma=2.0,
+                against=[['cls'], ['bbox']],
+            ),
+        ]
     if kind == 'methods':
         from tests.contract.test_4_auxiliary_bn import ADVBN, augmented
         from tests.models import build_segmentor, deeplab_cfg
@@ -210,8 +251,6 @@ def flat(model):
 
 def synced(engine):
     """AdvBN's steps and means are those of all processes, whatever each one's are."""
-    from mmfeataug.methods import AdvBN
-
     rank = distributed.get_rank()
     feature = torch.randn(3, 4, generator=torch.Generator().manual_seed(rank)) + 5 + rank
     slope = torch.ones_like(feature) * (-1.0 if rank else 3.0 * distributed.get_world_size())
@@ -232,7 +271,7 @@ def main():
     if scenario == 'train':
         train(*args)
     for engine in ('precomputed', 'graph') if scenario == 'gradients' else ():
-        for check in (dropped, dropped_term, uneven, synced):
+        for check in (dropped, dropped_term, uneven, synced, real_methods, too_small_on_one):
             torch.manual_seed(0)
             check(engine)
     print('agreed', flush=True)

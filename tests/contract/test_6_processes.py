@@ -64,6 +64,13 @@ def test_methods_with_second_batch_norms():
 
 
 @pytest.mark.methods
+def test_methods_of_a_detector():
+    """SeA with a background class, stability training on held proposals, and an attack on the image
+    that tries two of the losses."""
+    assert torchrun(2, 'train', 'detector_methods', 'prob=0.4').count('agreed') == 2
+
+
+@pytest.mark.methods
 def test_second_batch_norms_are_not_always_used():
     message = "bn='separate'.*find_unused_parameters=True"
     assert re.search(message, torchrun(2, 'train', 'methods', ok=False))
