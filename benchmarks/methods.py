@@ -5,13 +5,14 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from cost import build, compare, measure_memory, step
 from rich.console import Console
 from rich.table import Table
 
 import mmfeataug
-from mmfeataug.engine import AugmentedLoss
+from mmfeataug.engine import Augmentation, AugmentedLoss
 from mmfeataug.engine.timing import tail_shares
 from mmfeataug.models.wrappers import collect, declare
 from mmfeataug.registry import AUGMENTATIONS
@@ -52,15 +53,18 @@ def methods(name: str, titles: Sequence[str] = ()) -> dict[str, Method]:
     }
     rows = {
         'SeA': Method(
-            dict(type='SeA', at=classifier, **sea),
-            lambda t: 1.05 * (1 + t),
-            'one view of the classifier',
+            dict(type='SeA', at=classifier, **sea), lambda t: 1.05, 'one view of the classifier'
         ),
         'A-FAN': Method(
             dict(type='AFAN', at=EARLY), lambda t: 1.05 * (1 + t), 'one view behind layer1'
         ),
+        'L-ALFA': Method(
+            dict(type='LALFA', at=EARLY),
+            lambda t: 1.05 * (1 + 3 * t),
+            'two evaluations and one view behind layer1',
+        ),
         'AdvBN': Method(
-            dict(type='AdvBN', at=EARLY),
+            dict(type='AdvBN', at=EARLY, bn='separate'),
             lambda t: 1.05 * (1 + 7 * t),
             'six evaluations and one view behind layer1',
         ),
@@ -78,16 +82,19 @@ def methods(name: str, titles: Sequence[str] = ()) -> dict[str, Method]:
         ),
         'AdvStyle': Method(dict(type='AdvStyle'), lambda t: 2.1, 'one view of the image'),
         'pixel attack': Method(
-            dict(type='AFAN', at='inputs', unit='pixel', gamma=1.0),
+            dict(type='AFAN', at='inputs', unit='pixel', gamma=1.0, bn='separate'),
             lambda t: 2.1,
             'one view of the image',
         ),
     }
+    if hold:
+        pixels = dict(rows['pixel attack'].augmentation, against=[['cls'], ['bbox']])
+        rows['Det-AdvProp'] = Method(
+            pixels, lambda t: 1.05 * (4 + 2 / 3), 'two attacks, two forward passes, one view'
+        )
     for title, settings in in_place.items():
-        rows[title] = Method({**settings, 'at': EARLY, 'prob': 1.0}, lambda t: 1.03, 'none')
-    if unknown := set(titles) - set(rows):
-        raise SystemExit(f'--methods {" ".join(unknown)}: choose from {", ".join(rows)}')
-    return {title: rows[title] for title in titles or rows}
+        rows[title] = Method({**settings, 'at': EARLY}, lambda t: 1.03, 'none')
+    return {title: row for title, row in rows.items() if not titles or title in titles}
 
 
 def measure(
@@ -103,20 +110,33 @@ def measure(
         return model.parse_losses(model.loss(*batch))[0]
 
     shares = tail_shares(model, loss, [EARLY, classifier], max(rounds, 5), time.process_time)
-    handles = {}
-    for title, method in rows.items():
-        handle = attach_to(model, method)
-        step(model, batch)
-        handle.detach()
-        handles[title] = handle
-    seconds, ratios = compare(model, batch, handles, rounds)
-    return shares[EARLY].share, shares[classifier].share, seconds, ratios
+    # Those that add parts to the model have one of their own.
+    own = [title for title, method in rows.items() if needs_parts(method.augmentation)]
+    groups = [[title for title in rows if title not in own], *([title] for title in own)]
+    stock, ratios = [], {}
+    for titles in filter(None, groups):
+        model, batch = build(name)
+        handles = {}
+        for title in titles:
+            handle = attach_to(model, rows[title])
+            step(model, batch)
+            handle.detach()
+            handles[title] = handle
+        seconds, found = compare(model, batch, handles, rounds)
+        stock.append(seconds)
+        ratios |= found
+    return shares[EARLY].share, shares[classifier].share, median(stock), ratios
 
 
 def show(rounds: int, memory: bool, console: Console, titles: Sequence[str] = ()) -> None:
     """Measure and print, one table a model."""
+    known = {title: None for name in CLASSIFIERS for title in methods(name)}
+    if unknown := set(titles) - set(known):
+        raise SystemExit(f'--methods {" ".join(unknown)}: choose from {", ".join(known)}')
     for name in CLASSIFIERS:
         rows = methods(name, titles)
+        if not rows:
+            continue
         with console.status(f'{name}: {len(rows)} methods, {rounds} rounds'):
             early, late, base, times = measure(name, rounds, rows)
         stock = None
@@ -143,13 +163,23 @@ def attach_to(model, method: Method) -> AugmentedLoss:
     """Attach a method, with modules of its own and a teacher where it needs them: a copy of the
     model as it is now.
     """
-    augmentation = AUGMENTATIONS.build({'_scope_': 'mmfeataug', **method.augmentation})
-    needs_teacher = getattr(augmentation, 'needs_teacher', False)
-    if needs_teacher:
-        teacher = copy.deepcopy(model).requires_grad_(False)
+    augmentation = build_augmentation(method.augmentation)
+    teacher = copy.deepcopy(model).requires_grad_(False)
+    if needs_parts(method.augmentation):
         # Marked as driven: steps of the stock model would warn.
         collect(declare(model, [method.augmentation]))
     handle = mmfeataug.attach(model, [augmentation])
-    if needs_teacher:
+    if handle.needs_teacher:
         handle.follow(teacher)
     return handle
+
+
+def needs_parts(config: dict) -> bool:
+    """Whether a method brings modules of its own, or second batch norms."""
+    augmentation = build_augmentation(config)
+    return augmentation.bn == 'separate' or bool(augmentation.parts())
+
+
+def build_augmentation(config: dict) -> Augmentation:
+    """Of a row."""
+    return AUGMENTATIONS.build({'_scope_': 'mmfeataug', **config})

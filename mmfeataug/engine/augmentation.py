@@ -104,6 +104,10 @@ class Tail:
         """Loss and gradients at these features."""
         return self.evaluate(features, against=against)
 
+    def loss(self, features: Sequence[Tensor], against: Sequence[str] = ()) -> Tensor:
+        """The loss alone, by a forward pass."""
+        return self.evaluate(features, against=against, slopes=False)[0]
+
 
 class FeatureAugmentation(Augmentation):
     """Base of methods that make views of a feature.

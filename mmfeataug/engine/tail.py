@@ -199,8 +199,10 @@ class TailRunner:
         features: Sequence[Tensor],
         augmentation: FeatureAugmentation,
         against: Sequence[str] = (),
+        slopes: bool = True,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Loss and gradient toward the features, for an attack of this augmentation.
+        """Loss and gradient toward the features, for an attack of this augmentation; without
+        ``slopes`` the loss and nothing.
 
         Raises:
             ValueError: If no term of the loss has a name that holds a word of ``against``.
@@ -212,7 +214,7 @@ class TailRunner:
         # An attack looks at the network, it does not teach its statistics.
         separate = augmentation.bn == 'separate'
         policy = augmentation.attack_bn
-        losses = self.losses(cast, policy, separate=separate, drop=policy != 'eval')
+        losses = self.losses(cast, policy, slopes, separate=separate, drop=policy != 'eval')
         if against:
             chosen = {k: v for k, v in losses.items() if any(word in k for word in against)}
             if not any('loss' in k for k in chosen):
@@ -220,6 +222,8 @@ class TailRunner:
                 raise ValueError(f'against={tuple(against)!r} names no term of the loss: {terms}')
             losses = chosen
         total = self.total(losses)
+        if not slopes:
+            return total, []
         gradients = self.gradient(total, leaves, 1.0)
         self.overflow |= self.scale != 1 and not all_finite(gradients)
         return total.detach(), [

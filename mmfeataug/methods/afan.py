@@ -136,7 +136,7 @@ class AFAN(FeatureAugmentation):
         attacks = [
             self._attack(features, gradients, units, tail, against) for against in self.against
         ]
-        adversarial = attacks[0] if len(attacks) == 1 else max(attacks, key=lambda a: tail(a)[0])
+        adversarial = attacks[0] if len(attacks) == 1 else max(attacks, key=tail.loss)
         for strength, reinject, weight in zip(
             self.strengths, self.reinject, self.weight, strict=True
         ):

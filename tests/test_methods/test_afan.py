@@ -13,7 +13,7 @@ def make_tail(slope, seed=0):
     """A loss that is linear in the features, and a count of its evaluations."""
     calls = []
 
-    def evaluate(features, against=()):
+    def evaluate(features, against=(), slopes=True):
         calls.append([f.clone() for f in features])
         return sum((f * slope).sum() for f in features), [slope.expand_as(f) for f in features]
 
