@@ -20,12 +20,19 @@ from tests.models import (
     faster_rcnn_cfg,
     random_test_batch,
     relative_difference,
+    retinanet_cfg,
     step,
     upernet_swin_cfg,
 )
 
 pytestmark = pytest.mark.methods
 
+MODELS = {
+    'faster-rcnn': (build_detector, faster_rcnn_cfg, 'backbone.layer1'),
+    'retinanet': (build_detector, retinanet_cfg, 'backbone.layer1'),
+    'deeplabv3plus': (build_segmentor, deeplab_cfg, 'backbone.layer1'),
+    'upernet-swin': (build_segmentor, upernet_swin_cfg, 'backbone.stages.0'),
+}
 ADVBN = dict(type='mmfeataug.AdvBN', at='backbone.layer1', steps=1, bn='separate')
 
 
@@ -145,9 +152,16 @@ class TestTraining:
             gradients['decode_head.conv_seg.weight'], plain['decode_head.conv_seg.weight']
         )
 
-    @pytest.mark.parametrize('method', ['AFAN', 'AdvBN', 'MixStyle', 'FMA'])
-    def test_engines_agree(self, method):
-        config = dict(type=method, at='backbone.layer1', bn='separate')
+    @pytest.mark.parametrize(
+        ('name', 'method'),
+        [
+            *(('deeplabv3plus', method) for method in ('AFAN', 'AdvBN', 'MixStyle', 'FMA')),
+            *((name, 'AdvBN') for name in ('faster-rcnn', 'retinanet', 'upernet-swin')),
+        ],
+    )
+    def test_engines_agree(self, name, method):
+        build, cfg, at = MODELS[name]
+        config = dict(type=method, at=at, bn='separate')
         config |= {'MixStyle': dict(as_view=True, prob=1.0)}.get(method, {})
         if method == 'FMA':
             # A copy runs from the image on, wherever it is compared.
@@ -155,7 +169,7 @@ class TestTraining:
         declared = {**config, 'type': f'mmfeataug.{method}'}
         found = []
         for engine in ('precomputed', 'graph'):
-            model = build_segmentor(augmented(deeplab_cfg(), declared))
+            model = build(augmented(cfg(), declared))
             with mmfeataug.attach(model, [config], strict=True, engine=engine):
                 found.append((step(model, random_test_batch(model))[1], model.state_dict()))
         (fast, state), (plain, plain_state) = found
@@ -238,19 +252,30 @@ class TestRefusals:
 class TestLayers:
     """In-place methods declared by a wrapper need no hook."""
 
-    def layer(self, **settings):
+    def layer(self, kind='MixStyle', **settings):
         cfg = deeplab_cfg()
-        entry = dict(type='mmfeataug.MixStyle', at='layer1', prob=1.0, **settings)
+        entry = dict(type=f'mmfeataug.{kind}', at='layer1', prob=1.0, **settings)
         cfg['backbone'] = dict(
             type='mmfeataug.AugmentedBackbone', backbone=cfg['backbone'], augmentations=[entry]
         )
         return build_segmentor(cfg)
 
-    def test_training_is_changed_and_evaluation_is_not(self, recwarn):
-        model, stock = self.layer(), build_segmentor()
+    @pytest.mark.parametrize(
+        ('kind', 'settings'),
+        [
+            ('MixStyle', {}),
+            ('DSU', {}),
+            ('MoEx', {}),
+            ('PAdaIN', {}),
+            ('NormalizationPerturbation', {}),
+            ('NormalizationPerturbation', dict(plus=True)),
+        ],
+    )
+    def test_training_is_changed_and_evaluation_is_not(self, kind, settings, recwarn):
+        model, stock = self.layer(kind, **settings), build_segmentor()
         batch = random_test_batch(stock)
         assert list(model.state_dict()) == list(stock.state_dict())
-        ours, theirs = step(model, batch)[1], step(stock, batch)[1]
+        ours, theirs = step(model, batch, seed=0)[1], step(stock, batch, seed=0)[1]
         assert relative_difference(ours, theirs) > 1e-3
         assert not [w for w in recwarn if 'nothing drives' in str(w.message)]
         model.load_state_dict(stock.state_dict())

@@ -107,9 +107,34 @@ def run(model, method, engine='precomputed', **settings):
 
 @EACH
 def test_engines_agree_and_nothing_is_left(model, method):
-    losses, gradients, state = run(model, method)
+    engines_agree(model, method)
+
+
+@pytest.mark.parametrize(
+    ('model', 'method', 'settings'),
+    [
+        *(('deeplabv3plus', k, dict(as_view=True)) for k in ('dsu', 'moex', 'padain', 'np', 'np+')),
+        ('faster-rcnn', 'np', dict(as_view=True)),
+        ('faster-rcnn', 'stability', dict(form='embedding', at='neck')),
+        ('upernet-swin', 'stability', dict(form='embedding', at='backbone')),
+        ('faster-rcnn', 'fma', dict(target='frozen')),
+        ('retinanet', 'fma', dict(target='frozen')),
+        ('faster-rcnn', 'afan-pixel', dict(against=[['cls'], ['bbox']])),
+    ],
+)
+def test_engines_agree_on_other_forms(model, method, settings, tmp_path):
+    if settings.get('target') == 'frozen':
+        teacher = tmp_path / 'teacher.pth'
+        torch.save({'state_dict': MODELS[model]().state_dict()}, teacher)
+        settings = {**settings, 'teacher': str(teacher)}
+    losses = engines_agree(model, method, **settings)
+    assert any(key.endswith('.loss_0') for key in losses)
+
+
+def engines_agree(model, method, **settings):
+    losses, gradients, state = run(model, method, **settings)
     assert all(v.isfinite().all() for v in losses.values() if isinstance(v, torch.Tensor))
-    plain_losses, plain_gradients, plain_state = run(model, method, 'graph')
+    plain_losses, plain_gradients, plain_state = run(model, method, 'graph', **settings)
     assert losses.keys() == plain_losses.keys()
     # Two sweeps through the clean graph instead of one: what cancels is compared on a larger scale.
     floor, limit = (0.1, 4e-6) if method == 'fma-online' else (0.0, 2e-6)
@@ -120,6 +145,7 @@ def test_engines_agree_and_nothing_is_left(model, method):
     stock = MODELS[model]()
     _, plain = step(stock, random_test_batch(stock), SEED)
     assert any(not torch.equal(gradients[n], plain[n]) for n in plain if plain[n] is not None)
+    return losses
 
 
 @pytest.mark.parametrize('method', METHODS)
