@@ -2,6 +2,7 @@
 """What the documentation tells readers to paste and to open is there, and runs."""
 
 import ast
+import itertools
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / 'docs' / 'methods.md'
@@ -39,6 +41,60 @@ def test_own_method(tmp_path):
     # Both weights are 0.5: a view that is the clean feature would have the clean loss.
     assert losses['hidebestchannels.loss_0'] > 0
     assert losses['hidebestchannels.loss_0'] != losses['decode.loss_ce']
+
+
+ROWS = {
+    'A-FAN': 'afan',
+    'AdvBN': 'advbn',
+    'FMA + CA, fine-tuned from the baseline': 'fma',
+    'stability training, fine-tuned from the baseline': 'stability',
+    'SeA': 'sea',
+    'AdAutoMix, its teacher (ours for these tasks)': 'adautomix',
+    'MixStyle': 'mixstyle',
+    'DSU': 'dsu',
+    'MoEx': 'moex',
+    'pAdaIN': 'padain',
+    'NP': 'np',
+    'NP+': 'np-plus',
+    'pixel attack (AdvProp)': 'advprop',
+    'AdvStyle': 'advstyle',
+}
+
+
+def test_metafiles():
+    """They name every config, under its paper, and the results are those of the table."""
+    table = (ROOT / 'docs/results.md').read_text().partition('<!-- table: small -->')[2]
+    lines = itertools.takewhile(lambda line: line[:1] == '|', table.strip().splitlines())
+    found = {}
+    for line in itertools.islice(lines, 3, None):
+        title, *numbers = (cell.strip() for cell in line.strip('|').split('|'))
+        found[ROWS[title]] = {'BCCD': float(numbers[0]), 'CamVid': float(numbers[4])}
+    assert found.keys() == set(ROWS.values())
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    assert {Path(p).parent.name for p in index} | {'_base_', 'baseline', 'demo'} == {
+        p.name for p in (ROOT / 'configs').iterdir()
+    }
+    for path in index:
+        content = yaml.safe_load((ROOT / path).read_text())
+        configs = [model['Config'] for model in content['Models']]
+        assert sorted(configs) == [
+            str(p.relative_to(ROOT)) for p in sorted((ROOT / path).parent.glob('*.py'))
+        ]
+        for collection in content['Collections']:
+            readme = (ROOT / collection['README']).read_text()
+            assert collection['Paper']['URL'] in readme
+            assert collection['Paper']['Title'] in ' '.join(readme.replace('>', ' ').split())
+        used = {model['In Collection'] for model in content['Models']}
+        assert used == {collection['Name'] for collection in content['Collections']}
+        for model in content['Models']:
+            assert model['Name'] == Path(model['Config']).stem
+            method = model['Name'].partition('_')[0]
+            for result in model.get('Results', []):
+                assert list(result['Metrics'].values()) == [found[method][result['Dataset']]]
+    measured = sum(
+        'Results:' in line for path in index for line in (ROOT / path).read_text().splitlines()
+    )
+    assert measured == 2 * len(ROWS)
 
 
 @pytest.mark.slow
