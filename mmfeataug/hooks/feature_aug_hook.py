@@ -28,7 +28,8 @@ class FeatureAugHook(Hook):
     The stock ``loss()`` is replaced for the time of training only; checkpoints, validation and
     inference are stock. Logged are the clean losses under their stock names, the views' losses as
     ``<method>.loss_<n>``, and norms of the perturbation (``<method>.linf``, ``.l2``, ``.shift``,
-    ``.dropped``) and the share of iterations with views (``feature_aug.active``).
+    ``.dropped``; ``.skipped`` where a batch was too small) and the share of iterations with views
+    (``feature_aug.active``).
 
     Args:
         augmentations: Configs with ``at`` counted from the model. None drives those that
