@@ -277,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--model', nargs='+', choices=MODELS, default=list(MODELS)[:3])
+    parser.add_argument('--model', nargs='+', choices=MODELS)
     parser.add_argument('--zoo', action='store_true', help='ten models, fast engine only')
     parser.add_argument(
         '--methods', nargs='*', metavar='NAME', help='these methods at their defaults; all if none'
@@ -302,8 +302,10 @@ def main() -> None:
     if args.methods is not None:
         import methods
 
-        methods.show(args.steps, not args.no_memory, Console(width=120), args.methods)
+        console = Console(width=120)
+        methods.show(args.steps, not args.no_memory, console, args.methods, args.model)
         return
+    args.model = args.model or list(MODELS)[:3]
     if args.zoo:
         args.model, args.variant = ZOO, ['precomputed K=1', 'precomputed K=2']
     variants = ['stock', *(v for v in args.variant if v != 'stock')]

@@ -21,7 +21,10 @@ EARLY = 'backbone.layer1'
 CLASSIFIERS = {
     'faster-rcnn_r18': ('roi_head.bbox_head.fc_cls', dict(background=-1), ('rpn_head',)),
     'deeplabv3plus_r18': ('decode_head.conv_seg', {}, ()),
+    'deeplabv3plus_r50': ('decode_head.conv_seg', {}, ()),
 }
+"""Where the classifier is, settings of SeA there, and what is held for comparisons of logits."""
+SMALL = list(CLASSIFIERS)[:2]
 
 
 @dataclass
@@ -128,12 +131,23 @@ def measure(
     return shares[EARLY].share, shares[classifier].share, median(stock), ratios
 
 
-def show(rounds: int, memory: bool, console: Console, titles: Sequence[str] = ()) -> None:
+def show(
+    rounds: int,
+    memory: bool,
+    console: Console,
+    titles: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+) -> None:
     """Measure and print, one table a model."""
     known = {title: None for name in CLASSIFIERS for title in methods(name)}
     if unknown := set(titles) - set(known):
         raise SystemExit(f'--methods {" ".join(unknown)}: choose from {", ".join(known)}')
-    for name in CLASSIFIERS:
+    names = names or SMALL
+    if unknown := set(names) - set(CLASSIFIERS):
+        raise SystemExit(
+            f'--methods --model {" ".join(unknown)}: choose from {", ".join(CLASSIFIERS)}'
+        )
+    for name in names:
         rows = methods(name, titles)
         if not rows:
             continue
