@@ -11,6 +11,7 @@ from torch import nn
 from .augmentation import Augmentation, BatchAugmentation, FeatureAugmentation
 from .auxiliary import PARTS, check_separate
 from .batch import Batch
+from .checks import check_model
 from .losses import Losses
 from .step import Step
 from .tail import Place
@@ -75,7 +76,11 @@ class AugmentedLoss:
                 f'clean_weight={clean_weight!r} must be positive: layers before a tap learn from '
                 'the clean loss only'
             )
-        _refuse_model(model, engine)
+        if isinstance(getattr(model, 'loss', None), AugmentedLoss):
+            raise RuntimeError(
+                'feature augmentations are attached to this model already: detach() them first'
+            )
+        check_model(model, engine)
         self.model = model
         self.enabled, self.ramp, self.iteration, self.active = True, 1.0, 0, False
         self.turns = 0
@@ -269,38 +274,3 @@ class AugmentedLoss:
                     'of one place the same'
                 )
         return list(places.values())
-
-
-def _refuse_model(model: nn.Module, engine: str) -> None:
-    """Settings that cannot work with gradients taken inside the forward pass."""
-    for method in ('loss', 'parse_losses'):
-        if not callable(getattr(model, method, None)):
-            raise TypeError(
-                f'{type(model).__name__} has no {method}(): attach to a detector, segmentor or '
-                'classifier of '
-                'OpenMMLab (mmengine BaseModel), not to a part or a wrapper of it'
-            )
-    if isinstance(model.loss, AugmentedLoss):
-        raise RuntimeError(
-            'feature augmentations are attached to this model already: detach() them first'
-        )
-    for name, parameter in model.named_parameters():
-        if engine == 'precomputed' and parameter._backward_hooks:
-            raise ValueError(
-                f'the parameter {name} has a gradient hook, which would change the gradient of '
-                "each pass and then their sum once more: use engine='graph', or "
-                'register_post_accumulate_grad_hook'
-            )
-    for name, module in model.named_modules():
-        if getattr(module, 'with_cp', False):
-            raise ValueError(
-                f'with_cp=True in {name or "the model"}: reentrant checkpointing refuses '
-                'gradients toward features; '
-                'set with_cp=False'
-            )
-        if 'FullyShardedDataParallel' in type(module).__name__:
-            raise ValueError(
-                f'{name or "the model"} is sharded by FSDP, which allows no backward pass inside '
-                'the forward pass; '
-                'use MMDistributedDataParallel'
-            )
