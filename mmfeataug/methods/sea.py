@@ -110,28 +110,36 @@ class SeA(FeatureAugmentation):
             yield View(view, self.weight)
 
     def _move(self, feature: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor | None:
-        last = feature.movedim(channel_dim(feature), -1)
-        x = last.reshape(-1, last.shape[-1])
-        g = grad.movedim(channel_dim(feature), -1).reshape(x.shape)
+        # Views with the channels last: the rows alone are copied, not the map.
+        x, g = (t.movedim(channel_dim(t), -1) for t in (feature, grad))
         chosen = self._choose(g, generator)
-        if len(chosen) < 2:
+        if len(chosen[0]) < 2:
             return None
         rows, length = F.normalize(x[chosen], dim=1), x[chosen].norm(dim=1, keepdim=True)
         rows = F.normalize(rows + self.eta * semantic_direction(rows, g[chosen], self.alpha), dim=1)
-        out = x.clone()
-        out[chosen] = rows * length
-        return out.reshape(last.shape).movedim(-1, channel_dim(feature))
+        out = feature.clone()
+        out.movedim(channel_dim(out), -1)[chosen] = rows * length
+        return out
 
-    def _choose(self, grad: Tensor, generator: torch.Generator) -> Tensor:
-        """Indices of the rows to move: a random part of those that have a gradient."""
-        rows = grad.abs().amax(dim=1).nonzero().flatten()
+    def _choose(self, grad: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Indices of the rows to move: a random part of those that have a gradient.
+
+        Args:
+            grad: ``(..., C)``.
+            generator: Of the draw.
+
+        Returns:
+            One index for each leading dimension.
+        """
+        rows = grad.ne(0).any(dim=-1).nonzero()
         rows = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
         if self._classifier is None or self.background is None:
-            return rows[: self.rows]
+            return rows[: self.rows].unbind(1)
         # A random part is enough to tell, and bounds the work on large maps.
         rows = rows[: 16 * self.rows]
         classes = self._classifier.detach().flatten(1)
-        label, known = labels_from_gradient(grad[rows], classes)
+        label, known = labels_from_gradient(grad[rows.unbind(1)], classes)
         foreground = known & (label != self.background % len(classes))
         chosen = rows[foreground][: self.rows]
-        return torch.cat([chosen, rows[~foreground][: min(len(chosen), self.rows - len(chosen))]])
+        others = rows[~foreground][: min(len(chosen), self.rows - len(chosen))]
+        return torch.cat([chosen, others]).unbind(1)
