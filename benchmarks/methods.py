@@ -96,7 +96,7 @@ def methods(name: str, titles: Sequence[str] = ()) -> dict[str, Method]:
             pixels, lambda t: 1.05 * (4 + 2 / 3), 'two attacks, two forward passes, one view'
         )
     for title, settings in in_place.items():
-        rows[title] = Method({**settings, 'at': EARLY}, lambda t: 1.03, 'none')
+        rows[title] = Method({**settings, 'at': EARLY, 'prob': 1.0}, lambda t: 1.03, 'none')
     return {title: row for title, row in rows.items() if not titles or title in titles}
 
 
@@ -164,7 +164,13 @@ def show(
         for title, method in rows.items():
             peak = f'{measure_memory(name, title)[0] / stock:.2f}' if stock else '-'
             limit = method.limit(late if title == 'SeA' else early)
-            table.add_row(title, method.passes, f'{times[title]:.3f}', f'{limit:.2f}', peak)
+            taken = f'{times[title]:.3f}'
+            if 'prob' in method.augmentation:
+                # Measured while it acts in every step.
+                settings = {k: v for k, v in method.augmentation.items() if k != 'prob'}
+                default = 1 + build_augmentation(settings).prob * (times[title] - 1)
+                taken = f'{default:.3f} ({taken} at prob=1)'
+            table.add_row(title, method.passes, taken, f'{limit:.2f}', peak)
         console.print(table)
 
 

@@ -31,9 +31,11 @@ class Augmentation(ABC):
             pass: ``observer(clean, changed, images=None, index=0)``, with lists of tensors, the
             copies of the batch if these are compared, and the number of the view or copy. It must
             neither change nor keep them.
+        has_begun: Whether a batch that the method could work with has come by.
     """
 
     observer: Callable[..., None] | None = None
+    has_begun = False
 
     def __init__(self, *, at: str, side: str = 'output', bn: str = 'shared') -> None:
         if not isinstance(at, str) or not at:
@@ -122,8 +124,6 @@ class FeatureAugmentation(Augmentation):
             nothing is dropped either.
     """
 
-    _has_begun = False
-
     def __init__(
         self, *, at: str, side: str = 'output', bn: str = 'shared', live_prefix: bool = False
     ) -> None:
@@ -145,9 +145,9 @@ class FeatureAugmentation(Augmentation):
             ValueError: With the fault, if that is the first batch: then all are so.
         """
         fault = self.fault(features)
-        if fault and not self._has_begun:
+        if fault and not self.has_begun:
             raise ValueError(fault)
-        self._has_begun = True
+        self.has_begun = True
         return not fault
 
     @abstractmethod

@@ -129,6 +129,7 @@ class AugmentedLoss:
             loss_scale=self._settings.loss_scale.value,
             good_steps=self._settings.loss_scale.good,
             full_precision=wide,
+            begun=[name for name, a in self.augmentations.items() if a.has_begun],
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -137,6 +138,9 @@ class AugmentedLoss:
         self.turns = state.get('turns', self.turns)
         scale.value = state.get('loss_scale', scale.value)
         scale.good = state.get('good_steps', scale.good)
+        for name in state.get('begun', ()):
+            if name in self.augmentations:
+                self.augmentations[name].has_begun = True
         for place in self._places:
             place.full_precision |= str(place.tap) in state.get('full_precision', ())
 

@@ -2,6 +2,7 @@
 """What losses keep between calls, put back after an extra pass."""
 
 from collections import deque
+from collections.abc import Iterator
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -57,10 +58,15 @@ class LossState:
     def restore(self, saved: list[list[dict[str, Any]]]) -> None:
         """Put the values of :meth:`save` back.
 
-        Containers are filled anew. A tensor comes back itself if it still has its value; if not, a
-        copy takes its place, because the graph of another pass may need what it holds now.
+        Containers are filled anew. A tensor comes back itself if its memory still has what it had;
+        if not, a copy takes its place, because the graph of another pass may need what is there
+        now. Tensors that share memory still do.
         """
-        copies: dict[int, torch.Tensor] = {}
+        copies: dict[int, torch.UntypedStorage] = {
+            leaf.memory: leaf.tensor.untyped_storage().clone()
+            for leaf in _leaves(saved)
+            if not leaf.unchanged()
+        }
         for group, spaces in zip(self._places, saved, strict=True):
             for space, values in zip(group, spaces, strict=True):
                 for key in [k for k, v in space.items() if _is_state(k, v) and k not in values]:
@@ -80,8 +86,20 @@ class _Saved(NamedTuple):
     tensor: torch.Tensor
     value: torch.Tensor
 
+    @property
+    def memory(self) -> int:
+        return self.tensor.untyped_storage().data_ptr()
+
     def unchanged(self) -> bool:
         return self.tensor.shape == self.value.shape and torch.equal(self.tensor, self.value)
+
+    def copy(self, storage: torch.UntypedStorage) -> torch.Tensor:
+        """The value, in this memory if it still has a place there."""
+        if self.tensor.shape != self.value.shape:
+            return self.value.clone()
+        mine, tensor = self.value.new_empty(0), self.tensor
+        mine.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+        return mine.copy_(self.value)
 
 
 def _namespaces(module: nn.Module) -> list[dict[str, Any]]:
@@ -97,8 +115,9 @@ def _namespaces(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def _is_state(key: str, value: Any) -> bool:
-    # What nn.Module keeps for itself (_parameters, hooks, ...) is structure, not state.
-    if key.startswith('_') and isinstance(value, (dict, set)):
+    # What nn.Module keeps for itself (_parameters, hooks, ...) is structure, not state, and who
+    # sets its mode wants it kept.
+    if key == 'training' or (key.startswith('_') and isinstance(value, (dict, set))):
         return False
     if isinstance(value, torch.Tensor):
         return not isinstance(value, nn.Parameter)
@@ -124,6 +143,14 @@ def _copy(value: Any) -> Any:
     return copied
 
 
+def _leaves(value: Any) -> Iterator[_Saved]:
+    if isinstance(value, _Saved):
+        yield value
+    elif isinstance(value, (list, deque, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+
+
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, _Saved) and isinstance(b, _Saved):
         return a.value.shape == b.value.shape and bool(torch.equal(a.value, b.value))
@@ -136,12 +163,9 @@ def _equal(a: Any, b: Any) -> bool:
     return a is b
 
 
-def _write_back(current: Any, saved: Any, copies: dict[int, torch.Tensor]) -> Any:
+def _write_back(current: Any, saved: Any, copies: dict[int, torch.UntypedStorage]) -> Any:
     if isinstance(saved, _Saved):
-        if saved.unchanged():
-            return saved.tensor
-        # One copy for all who hold the tensor.
-        return copies.setdefault(id(saved.tensor), saved.value.clone())
+        return saved.copy(copies[saved.memory]) if saved.memory in copies else saved.tensor
     if not isinstance(saved, _CONTAINERS):
         return saved
     target: Any = current if type(current) is type(saved) else saved.copy()

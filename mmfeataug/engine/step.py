@@ -133,7 +133,7 @@ class Step:
         count = len(toward) - len(points)
         if not graph:
             self.terms.add_gradients(gradients[:count])
-        elif scale != 1:
+        elif self.terms.scaled:
             self.terms.fit(gradients)
         slopes: list[list[Tensor | None]] = []
         rest = list(gradients[count:])

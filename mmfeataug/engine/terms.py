@@ -61,7 +61,8 @@ class Terms:
         weights: Of the views that the methods made, by name.
         parts: Numbers of samples, short of all, that these can be trained on, by name.
         parameters: Those that learn.
-        scale: Factor of losses while gradients are taken, against fp16 underflow.
+        scaled: Whether fp16 asks for a factor of losses while gradients are taken.
+        scale: This factor, against underflow.
         graph: Whether losses keep their graph; else gradients are summed at once.
         overflow: Whether gradients were not finite: the scale may have been too large.
     """
@@ -76,7 +77,8 @@ class Terms:
     ) -> None:
         self._settings, self._ramp, self._iteration, self._only = settings, ramp, iteration, only
         self.graph = settings.graph
-        self.scale = settings.loss_scale.value if _autocast_is_fp16() else 1.0
+        self.scaled = _autocast_is_fp16()
+        self.scale = settings.loss_scale.value if self.scaled else 1.0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.weights: dict[str, list[float]] = {}
         self.parts: dict[str, range] = {}
@@ -156,7 +158,7 @@ class Terms:
     def hand_over(self, losses: Losses) -> Losses:
         """The stock losses with all terms beside them, and the gradients of all hung on them."""
         terms = weighted(losses, self._settings.clean_weight)
-        if self.scale != 1:
+        if self.scaled:
             finite = not self.overflow and (self.graph or all_finite(self._sum.gradients))
             self._settings.loss_scale.update(finite)
         if not self.graph:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .augmentation import FeatureAugmentation, Tail, View
 from .guards import seed_global
@@ -75,26 +75,31 @@ class FeatureTransform(FeatureAugmentation):
                 yield View(changed, self.weight)
 
     def apply(self, value: Any) -> Any:
-        """:meth:`transform` on every floating-point tensor of ``value``, in its own precision."""
-        clean: list[Tensor] = []
-        views: list[Tensor] = []
-
-        def one(leaf: Any) -> Any:
-            if not (isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() > 1):
-                return leaf
-            with torch.autocast(leaf.device.type, enabled=False):
-                wide = leaf if leaf.dtype == torch.float64 else leaf.float()
-                changed = self.transform(wide) if self.accepts([wide]) else wide
-            self.acted = True
-            if self.observer is not None:
-                clean.append(wide)
-                views.append(changed)
-            return changed.to(leaf.dtype)
-
-        result = tree_map(one, value)
+        """:meth:`transform` on the floating-point tensors of ``value``, in their own precision; at
+        the input of a module on those that a gradient passes, if there are such: others (RoI
+        coordinates, ratios of valid pixels) are no features.
+        """
+        leaves, spec = tree_flatten(value)
+        places = [
+            i
+            for i, leaf in enumerate(leaves)
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() > 1
+        ]
+        if self.side == 'input' and any(leaves[i].requires_grad for i in places):
+            places = [i for i in places if leaves[i].requires_grad]
+        if not places:
+            return value
+        self.acted = True
+        with torch.autocast(leaves[places[0]].device.type, enabled=False):
+            clean = [
+                leaves[i].to(torch.promote_types(leaves[i].dtype, torch.float32)) for i in places
+            ]
+            views = [self.transform(f) for f in clean] if self.accepts(clean) else clean
+        for i, view in zip(places, views, strict=True):
+            leaves[i] = view.to(leaves[i].dtype)
         if self.observer is not None:
             self.observer(clean, views)
-        return result
+        return tree_unflatten(leaves, spec)
 
     def install(self, module: nn.Module, owner: nn.Module) -> None:
         """Make it a layer of ``module`` for good.

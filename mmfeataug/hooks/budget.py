@@ -112,7 +112,12 @@ class Budget:
         self._samples: dict[str, int] | None = None
         self._begun = 0.0
         # How many more steps may pass without the view that was to be measured.
-        self._patience = 20
+        self._patience = dict.fromkeys(names, 20)
+
+    @property
+    def unseen(self) -> list[str]:
+        """Augmentations that have made no view, however often one was to be measured."""
+        return [name for name in self._patience if name not in self._weights]
 
     def begin(self, iteration: int) -> Choice | bool:
         """A step begins: the one view to run in it, or True for all views, or False for none."""
@@ -145,8 +150,8 @@ class Budget:
         told = _of_first_process(dict(weights=weights, parts=parts or {}))
         weights = {name: w for name, w in told['weights'].items() if any(w)}
         done = self._agenda.pop(0)
-        if done and done.name not in weights and self._patience:
-            self._patience -= 1
+        if done and done.name not in weights and self._patience[done.name]:
+            self._patience[done.name] -= 1
             self._agenda.append(done)
             return None
         self._seconds[done].append(seconds)

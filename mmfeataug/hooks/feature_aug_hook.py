@@ -120,8 +120,9 @@ class FeatureAugHook(Hook):
             # An earlier training run of this process was interrupted.
             left_over.detach()
         augmentations = [*self.augmentations, *collect(model)]
-        batch_size = getattr(runner.train_dataloader, 'batch_size', None)
-        settings = [self.budget, self.engine, batch_size, *map(repr, augmentations)]
+        loader = runner.train_dataloader
+        size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+        settings = [self.budget, self.engine, size, *map(repr, augmentations)]
         if not augmentations and layers(model) and self._scheduled:
             raise ValueError(
                 'begin, end, interval, warmup, prob and budget say when augmentations act, and the '
@@ -225,6 +226,13 @@ class FeatureAugHook(Hook):
                 made = dict(plan=asdict(plan), made_for=self._made_for)
                 runner.message_hub.update_info(_PLAN, made)
                 runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, plan)
+                for name in self._budget.unseen if plan.weights is not None else ():
+                    runner.logger.warning(
+                        'FeatureAugHook: %s made no view while budget=%s was measured and is '
+                        'left out from here on: give it a larger prob, or use interval',
+                        name,
+                        self.budget,
+                    )
         if handle.active and not self._announced:
             self._announced = True
             runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))

@@ -85,16 +85,27 @@ class TestLossState:
         assert model.mean is mean
         assert mean.tolist() == [1, 1]
 
-    def test_who_shares_a_tensor_still_does(self):
+    def test_who_shares_memory_still_does(self):
         model = Keeper()
-        model.table['mean'] = model.mean
+        model.table['mean'], model.first = model.mean, model.mean[:1]
         state = LossState(model, passes=1)
         before = state.save()
         model.mean += 1
         before, _ = state.learn(before, state.save())
         state.restore(before)
-        assert model.table['mean'] is model.mean
         assert not model.mean.any()
+        model.mean.mul_(0).add_(4)
+        assert model.table['mean'].tolist() == [4, 4]
+        assert model.first.tolist() == [4]
+
+    def test_mode_is_not_state(self):
+        """Who sets it while losses are evaluated wants it kept."""
+        model = Keeper().eval()
+        state = LossState(model)
+        before = state.save()
+        model.train()
+        state.restore(before)
+        assert model.training
 
     def test_what_stands_deeper(self):
         """A queue for each class."""

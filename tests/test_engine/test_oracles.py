@@ -124,7 +124,19 @@ def test_noise_is_no_fault_of_the_tap():
     with mmfeataug.attach(toy, [Spy(at='mid')], strict=True) as handle:
         toy.loss(X)
     assert handle._places[0].memoize
-    assert next(count) == 5  # the clean pass, a replay, the whole again, the attack's, the view's
+    # The clean pass, a replay, the whole twice, the attack's, the view's.
+    assert next(count) == 6
+
+
+def test_what_repeats_itself_but_not_the_clean_pass_is_no_noise():
+    """A state that nobody restores: both kinds of replay are wrong, by the same."""
+    told = []
+    toy = Toy(lambda: told.append(1) or 1 + 0.1 * (len(told) > 1))
+    with (
+        mmfeataug.attach(toy, [Spy(at='mid')], strict=True),
+        pytest.raises(TapError, match='not exact'),
+    ):
+        toy.loss(X)
 
 
 def test_weights_seeds_and_scales():

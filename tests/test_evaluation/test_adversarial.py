@@ -531,3 +531,19 @@ def test_surface_tool(segmentor_file, demo_data, tmp_path):
     args += ['--points', 3, '--out', tmp_path / 'new' / 'surface.png', '--cfg-options', *options]
     run('analysis_tools/loss_surface.py', *args)
     assert Image.open(tmp_path / 'new' / 'surface.png').width > 1000
+
+
+@pytest.mark.parametrize('kind', ['detector', 'segmentor'])
+def test_every_pass_is_in_training_mode(kind):
+    """Heads compute another loss in evaluation; the attack climbs the one that was recorded."""
+    model, inputs, samples = made(kind)
+    head = model.rpn_head if kind == 'detector' else model.decode_head.conv_seg
+    modes = []
+    head.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    place = 'neck' if kind == 'detector' else LAYER
+    with Target(model, place, resized=True).open(inputs, samples) as batch:
+        batch.attack(make_attack('pgd', 0.3, at=place, unit='std', steps=2))
+        assert batch.total_at(batch.features) == pytest.approx(batch.loss)
+    assert len(modes) > 3
+    assert all(modes)
+    assert not any(module.training for module in model.modules())
