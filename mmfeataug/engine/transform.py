@@ -30,6 +30,7 @@ class FeatureTransform(FeatureAugmentation):
     Attributes:
         silent: True makes the layer the identity in training, too.
         acted: Whether a feature has come by.
+        module: What it is a layer of; None while it is no layer of a model's own.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class FeatureTransform(FeatureAugmentation):
         self.as_view, self.weight = as_view, weight
         self.silent = self.acted = False
         self._owner: nn.Module | None = None
-        self._module: nn.Module | None = None
+        self.module: nn.Module | None = None
 
     @property
     def active(self) -> bool:
@@ -109,7 +110,7 @@ class FeatureTransform(FeatureAugmentation):
             owner: It acts while this, the model or a part of it that holds the module, is in
                 training mode.
         """
-        self._owner, self._module = owner, module
+        self._owner, self.module = owner, module
         if self.side == 'input':
             module.register_forward_pre_hook(self._before, with_kwargs=True)
         else:
@@ -141,7 +142,7 @@ class FeatureTransform(FeatureAugmentation):
             if hook == self._check:
                 del owner._forward_hooks[key]
         if not self.acted:
-            raise not_called(self.at, self._module)
+            raise not_called(self.at, self.module)
 
     @property
     def _acts(self) -> bool:

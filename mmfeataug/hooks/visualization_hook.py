@@ -11,7 +11,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation, FeatureTransform
+from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation
+from mmfeataug.models.wrappers import layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.visualization.features import draw
 from mmfeataug.visualization.panels import to_array
@@ -203,11 +204,8 @@ def _augmentations(model: nn.Module) -> Iterator[tuple[str, str, Augmentation]]:
         for name, augmentation in handle.augmentations.items():
             places = getattr(augmentation, 'places', (augmentation.at,))
             yield name, ', '.join(places), augmentation
-    for path, module in model.named_modules():
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
-            layer = getattr(hook, '__self__', None)
-            if isinstance(layer, FeatureTransform):
-                yield layer.name, path, layer
+    for layer, path in layers(model).items():
+        yield layer.name, path, layer
 
 
 def _named(model: nn.Module) -> dict[str, tuple[str, Augmentation]]:

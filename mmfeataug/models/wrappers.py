@@ -78,15 +78,20 @@ def collect(model: nn.Module) -> list[dict]:
     return found
 
 
-def layers(model: nn.Module) -> list[FeatureTransform]:
-    """Augmentations that are layers of a model."""
+def layers(model: nn.Module) -> dict[FeatureTransform, str]:
+    """Augmentations that are layers of a model, each with the path of its module."""
+    paths = {module: path for path, module in model.named_modules()}
     hooks = (
         hook
-        for module in model.modules()
+        for module in paths
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     )
-    owners = (getattr(hook, '__self__', None) for hook in hooks)
-    return list({owner: None for owner in owners if isinstance(owner, FeatureTransform)})
+    found = (getattr(hook, '__self__', None) for hook in hooks)
+    return {
+        f: paths[f.module]
+        for f in found
+        if isinstance(f, FeatureTransform) and f.module is not None
+    }
 
 
 def declares(model: nn.Module) -> bool:
