@@ -1,10 +1,13 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+import ast
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
+import mmfeataug
 from mmfeataug._environment import check_environment
 
 GOOD = {
@@ -61,6 +64,23 @@ def test_import_is_cheap():
         'assert not heavy, heavy'
     )
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.mark.parametrize('room', ['functional', 'engine'])
+def test_rooms_below_know_torch_only(room):
+    """Imports inside functions count, too."""
+    known = {*sys.stdlib_module_names, 'torch', 'numpy', 'mmfeataug'}
+    allowed = {f'mmfeataug.{room}', 'mmfeataug.functional'}
+    for path in (Path(mmfeataug.__file__).parent / room).rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level < 2, path.name
+                names = [] if node.level else [node.module]
+            for name in names:
+                assert name.partition('.')[0] in known, f'{path.name}: {name}'
+                own = name.startswith('mmfeataug')
+                assert not own or '.'.join(name.split('.')[:2]) in allowed, f'{path.name}: {name}'
 
 
 def test_engine_and_functional_know_no_framework():

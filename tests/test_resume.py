@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.contract.cases import DETECTOR_METHODS
 from tests.contract.test_1_stock_outside import assert_same
 from tests.test_tools import DETECTION, ROOT, SEGMENTATION, data_options
 
@@ -136,25 +137,13 @@ def test_killed_and_resumed_is_uninterrupted(demo_data, tmp_path, base, at, layo
     transforms included; with a validation in between."""
     config = tmp_path / 'config.py'
     of, bn = ('EncoderDecoder', 'separate') if layout == 'cityscapes' else ('FasterRCNN', 'shared')
-    classifier = 'roi_head.bbox_head.fc_cls'
     more = {
         'cityscapes': [
             dict(type='mmfeataug.MixStyle', at='backbone.layer1'),
             dict(type='mmfeataug.FMA'),
             dict(type='mmfeataug.SeA', at='decode_head.conv_seg'),
         ],
-        'coco': [
-            dict(type='mmfeataug.SeA', at=classifier, background=-1),
-            dict(type='mmfeataug.StabilityTraining', at=classifier, hold=('rpn_head',)),
-            dict(
-                type='mmfeataug.AFAN',
-                at='inputs',
-                unit='pixel',
-                gamma=2.0,
-                against=[['cls'], ['bbox']],
-                weight=0.2,
-            ),
-        ],
+        'coco': DETECTOR_METHODS,
     }[layout]
     config.write_text(CONFIG.format(base=str(base), at=at, of=of, bn=bn, more=more))
     options = [*data_options(demo_data[layout]), 'train_cfg.val_interval=2', *options]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from mmfeataug.functional.distortions import DISTORTIONS, build_distortions, combined_distortion
+from mmfeataug._distortions import DISTORTIONS, build_distortions, combined_distortion
 from mmfeataug.registry import TRANSFORMS
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mmfeataug._checkpoints import load_weights
+from mmfeataug._distortions import DISTORTIONS, build_distortions, combined_distortion
 from mmfeataug.engine import BatchAugmentation, Network, seed_global, stock_state_dict
-from mmfeataug.functional.distortions import DISTORTIONS, build_distortions, combined_distortion
 
 from .pixels import PixelScale
 from .settings import non_negative

@@ -22,6 +22,22 @@ SWIN = dict(
 )
 
 
+FC_CLS = 'roi_head.bbox_head.fc_cls'
+DETECTOR_METHODS = [
+    dict(type='mmfeataug.SeA', at=FC_CLS, background=-1),
+    dict(type='mmfeataug.StabilityTraining', at=FC_CLS, hold=('rpn_head',)),
+    dict(
+        type='mmfeataug.AFAN',
+        at='inputs',
+        unit='pixel',
+        gamma=2.0,
+        against=[['cls'], ['bbox']],
+        weight=0.2,
+    ),
+]
+"""With a background class, on held proposals, and an attack that tries two of the losses."""
+
+
 def faster_rcnn_swin():
     return build_detector(faster_rcnn_cfg(backbone=dict(SWIN), channels=(16, 32, 64, 128)))
 

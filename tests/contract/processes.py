@@ -179,18 +179,9 @@ def train(kind, *options):
         hook_tests.Samples.__init__ = lambda self: setattr(self, 'data', data)
     augmentations = [{**hook_tests.AUGMENTATION, 'at': at}]
     if kind == 'detector_methods':
-        classifier = 'roi_head.bbox_head.fc_cls'
-        augmentations = [
-            dict(type='mmfeataug.SeA', at=classifier, background=-1),
-            dict(type='mmfeataug.StabilityTraining', at=classifier, hold=('rpn_head',)),
-            dict(
-                type='mmfeataug.AFAN',
-                at='inputs',
-                unit='pixel',
-                gamma=2.0,
-                against=[['cls'], ['bbox']],
-            ),
-        ]
+        from tests.contract.cases import DETECTOR_METHODS
+
+        augmentations = DETECTOR_METHODS
     if kind == 'methods':
         from tests.contract.test_4_auxiliary_bn import ADVBN, augmented
         from tests.models import build_segmentor, deeplab_cfg

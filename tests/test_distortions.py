@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmfeataug.functional.distortions import DISTORTIONS, build_distortions, combined_distortion
+from mmfeataug._distortions import DISTORTIONS, build_distortions, combined_distortion
 
 pytestmark = pytest.mark.methods
 
