@@ -14,7 +14,7 @@ from rich.table import Table
 import mmfeataug
 from mmfeataug.engine import Augmentation, AugmentedLoss
 from mmfeataug.engine.timing import tail_shares
-from mmfeataug.models.wrappers import collect, declare
+from mmfeataug.models import collect, declare
 from mmfeataug.registry import AUGMENTATIONS
 
 EARLY = 'backbone.layer1'

@@ -8,7 +8,7 @@ Importing this package is cheap: it loads neither torch nor any OpenMMLab packag
 from importlib import import_module
 from typing import Any
 
-from ._environment import check_environment
+from .utils.environment import check_environment
 from .version import __version__
 
 check_environment()

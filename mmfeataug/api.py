@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .engine import Augmentation, AugmentedLoss
+from .engine import Augmentation, AugmentedLoss, raise_together
 from .registry import AUGMENTATIONS
 
 
@@ -13,7 +13,6 @@ def attach(
     model: nn.Module,
     augmentations: Sequence[dict | Augmentation],
     clean_weight: float = 1.0,
-    engine: str = 'precomputed',
     strict: bool = False,
     seed: int = 0,
 ) -> AugmentedLoss:
@@ -24,7 +23,6 @@ def attach(
         augmentations: Configs such as ``dict(type='AFAN', at='backbone.layer2')``, or built
             objects.
         clean_weight: Factor of the clean loss while views are active.
-        engine: ``'precomputed'`` (fast, small) or ``'graph'`` (plain: one autograd graph).
         strict: Raise if a replay from a tap is not exact, instead of a warning and a slower, exact
             way.
         seed: Of the methods' random draws.
@@ -37,21 +35,37 @@ def attach(
         TypeError, ValueError: For settings that cannot be; the message names them.
 
     Examples:
-        >>> with mmfeataug.attach(model, [dict(type='AFAN', at='backbone.layer2', weight=0.5)],
-        clean_weight=0.5):
+        >>> views = dict(type='AFAN', at='backbone.layer2', weight=0.5)
+        >>> with mmfeataug.attach(model, [views], clean_weight=0.5):
         ...     losses = model.loss(inputs, data_samples)
     """
     if isinstance(augmentations, (dict, str)) or not isinstance(augmentations, Sequence):
         raise TypeError(
-            'augmentations must be a list of configs or objects, got '
-            f'{type(augmentations).__name__}'
+            f'augmentations must be a list of configs or objects, got '
+            f'{type(augmentations).__name__}: put brackets around it'
         )
+    built: list[Augmentation] = []
+    faults: list[Exception] = []
+    for entry in augmentations:
+        try:
+            built.append(_build(entry))
+        except (KeyError, TypeError, ValueError) as error:
+            faults.append(error)
+    try:
+        # Built or not, what the model and the other augmentations lack is said, too.
+        handle = AugmentedLoss(model, built, clean_weight=clean_weight, strict=strict, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise_together([*faults, error])
+        raise
+    if faults:
+        handle.detach()
+        raise_together(faults)
+    return handle
+
+
+def _build(entry: dict | Augmentation) -> Augmentation:
+    if not isinstance(entry, dict):
+        return entry
     # With our scope, so that the framework's default scope (mmdet, mmseg) has no say in the
     # look-up.
-    built = [
-        a if isinstance(a, Augmentation) else AUGMENTATIONS.build({'_scope_': 'mmfeataug', **a})
-        for a in augmentations
-    ]
-    return AugmentedLoss(
-        model, built, clean_weight=clean_weight, engine=engine, strict=strict, seed=seed
-    )
+    return AUGMENTATIONS.build({'_scope_': 'mmfeataug', **entry})

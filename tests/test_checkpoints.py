@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from mmfeataug import _checkpoints
+from mmfeataug.utils import checkpoints
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'),
@@ -43,7 +43,7 @@ def test_checkpoint_with_logs_is_read(tmp_path):
     torch.save({'state_dict': {'w': torch.ones(2)}, 'message_hub': {'log': buffer}}, path)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
-    with torch.serialization.safe_globals(_checkpoints.safe_globals()):
+    with torch.serialization.safe_globals(checkpoints.safe_globals()):
         loaded = torch.load(path, weights_only=True)
     assert loaded['message_hub']['log'].mean() == 2.0
     assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
@@ -54,7 +54,7 @@ def test_nothing_else_is_reached(tmp_path, owner, name):
     path = tmp_path / 'checkpoint.pth'
     torch.save({'w': Attack(owner, name)}, path)
     with (
-        torch.serialization.safe_globals(_checkpoints.safe_globals()),
+        torch.serialization.safe_globals(checkpoints.safe_globals()),
         pytest.raises(pickle.UnpicklingError, match='no log buffer'),
     ):
         torch.load(path, weights_only=True)
@@ -64,11 +64,11 @@ def test_nothing_else_is_reached(tmp_path, owner, name):
 def test_only_where_it_is_needed(monkeypatch, continued, expected):
     def version(name):
         if not continued:
-            raise _checkpoints.metadata.PackageNotFoundError(name)
+            raise checkpoints.metadata.PackageNotFoundError(name)
         return '0.10.12'
 
     declared = []
-    monkeypatch.setattr(_checkpoints.metadata, 'version', version)
+    monkeypatch.setattr(checkpoints.metadata, 'version', version)
     monkeypatch.setattr(torch.serialization, 'add_safe_globals', declared.extend)
-    assert _checkpoints.declare_log_buffers() is expected
+    assert checkpoints.declare_log_buffers() is expected
     assert bool(declared) is expected

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmfeataug._distortions import DISTORTIONS, build_distortions, combined_distortion
+from mmfeataug.utils.distortions import DISTORTIONS, build_distortions, combined_distortion
 
 pytestmark = pytest.mark.methods
 

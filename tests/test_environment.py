@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import mmfeataug
-from mmfeataug._environment import check_environment
+from mmfeataug.utils.environment import check_environment
 
 GOOD = {
     'torch': '2.13.0+cpu',

@@ -18,7 +18,7 @@ def shape(dets, scores, iou_threshold):
 """
 DECLARED = """
 import torch
-from mmfeataug._torchvision import declare_operators
+from mmfeataug.utils.torchvision import declare_operators
 print(declare_operators())
 import torchvision
 boxes = torch.zeros(1, 4)
@@ -64,13 +64,13 @@ def test_library_that_cannot_be_loaded(package):
 def test_nothing_is_declared_where_the_library_loads(package):
     (package / '_C.so').touch()
     code = 'import torch; torch.ops.load_library = lambda path: print(path.split("/")[-1]);'
-    code += 'from mmfeataug._torchvision import declare_operators; print(declare_operators());'
+    code += 'from mmfeataug.utils.torchvision import declare_operators; print(declare_operators());'
     code += 'print(hasattr(torch.ops.torchvision, "nms"))'
     assert run(code, package.parent) == ['_C.so', 'False', 'False']
 
 
 def test_without_torchvision():
-    code = 'import mmfeataug._torchvision as t; t.find_spec = lambda name: None;'
+    code = 'import mmfeataug.utils.torchvision as t; t.find_spec = lambda name: None;'
     assert run(f'{code} print(t.declare_operators())') == ['False']
 
 

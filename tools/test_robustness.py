@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmfeataug._progress import progress_bar
-from mmfeataug._tasks import task_of
+from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.tasks import task_of
 from mmfeataug.datasets.corrupt import Corrupt, corrupt_image
 from mmfeataug.evaluation import (
     SEVERITIES,

@@ -12,8 +12,8 @@ from types import ModuleType
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmfeataug._corruptions import ALL
 from mmfeataug.registry import TRANSFORMS
+from mmfeataug.utils.corruptions import ALL
 
 
 @TRANSFORMS.register_module()

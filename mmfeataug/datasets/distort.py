@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from mmfeataug._distortions import DISTORTIONS, build_distortions, combined_distortion
 from mmfeataug.registry import TRANSFORMS
+from mmfeataug.utils.distortions import DISTORTIONS, build_distortions, combined_distortion
 
 
 @TRANSFORMS.register_module()

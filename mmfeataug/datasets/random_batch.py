@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn import ModuleList
 
-from mmfeataug._tasks import task_of
+from mmfeataug.utils.tasks import task_of
 
 
 def random_batch(

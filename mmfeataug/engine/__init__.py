@@ -1,35 +1,70 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Taps, replays and gradients. Knows modules and tensors, no framework."""
+"""A recorded loss, run again from named points of a network. Imports no framework.
 
-from .augmentation import Augmentation, BatchAugmentation, FeatureAugmentation, Tail, View
+To read it, go from the inside out: ``augmentation`` (what a method is), ``tap``, ``tape`` and
+``recording`` (one pass, and a replay of it), ``recorded_loss``; then ``views``, ``step`` and
+``augmented_loss`` (one iteration, and the handle); then ``objective`` and ``gradients``; the guards
+(``guards``, ``loss_state``, ``exactness``, ``votes``, ``checks``) as they come up; ``copies``,
+``layers`` and ``auxiliary`` last.
+"""
+
+from .augmentation import (
+    Augmentation,
+    BatchAugmentation,
+    CopyPass,
+    FeatureAugmentation,
+    Tail,
+    View,
+)
 from .augmented_loss import AugmentedLoss
 from .auxiliary import PARTS, AuxiliaryNorms, has_auxiliary, norms_behind, stock_state_dict
-from .copies import Network
-from .guards import average_over_processes, seed_global
-from .recording import TapError
-from .tap import Tap, find_module, patched
-from .terms import Choice
-from .transform import FeatureTransform
+from .batch import Batch
+from .checks import is_sharded, raise_together
+from .exactness import verify
+from .guards import RandomState, is_dropout, seed_global
+from .layers import FeatureTransform
+from .loss_state import LossState
+from .recorded_loss import RecordedLoss, RecordedTail
+from .recording import record, replay
+from .settings import Choice, Plan
+from .tap import Tap, TapError, find_module, patched
+from .tape import Tape
+from .timing import tail_shares
+from .votes import average_over_ranks
 
 __all__ = [
     'PARTS',
     'Augmentation',
     'AugmentedLoss',
     'AuxiliaryNorms',
+    'Batch',
     'BatchAugmentation',
     'Choice',
+    'CopyPass',
     'FeatureAugmentation',
     'FeatureTransform',
-    'Network',
+    'LossState',
+    'Plan',
+    'RandomState',
+    'RecordedLoss',
+    'RecordedTail',
     'Tail',
     'Tap',
     'TapError',
+    'Tape',
     'View',
-    'average_over_processes',
+    'average_over_ranks',
     'find_module',
     'has_auxiliary',
+    'is_dropout',
+    'is_sharded',
     'norms_behind',
     'patched',
+    'raise_together',
+    'record',
+    'replay',
     'seed_global',
     'stock_state_dict',
+    'tail_shares',
+    'verify',
 ]

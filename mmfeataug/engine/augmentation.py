@@ -4,15 +4,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .guards import BN_POLICIES
 
-if TYPE_CHECKING:
-    from .copies import Network
+LEARN = ('tail', 'skips', 'network')
 
 
 class Augmentation(ABC):
@@ -93,22 +92,29 @@ class Tail:
     statistics.
 
     Attributes:
-        generator: Source of a method's random draws: depends on seed and iteration only, so that a
-            resumed run and every rank draw alike.
+        generator: Source of draws of perturbations: depends on seed, iteration and rank, so that a
+            resumed run draws alike and processes do not.
+        shared: Source of draws that decide how many views there are: alike on every rank.
     """
 
     evaluate: Callable[..., tuple[Tensor, list[Tensor]]]
     generator: torch.Generator
+    shared: torch.Generator
 
     def __call__(
         self, features: Sequence[Tensor], against: Sequence[str] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """Loss and gradients at these features."""
+        """Loss and gradients at these features.
+
+        Args:
+            features: As many as :meth:`FeatureAugmentation.views` was given, same shapes.
+            against: Words in the names of loss terms; empty: the whole loss.
+        """
         return self.evaluate(features, against=against)
 
     def loss(self, features: Sequence[Tensor], against: Sequence[str] = ()) -> Tensor:
         """The loss alone, by a forward pass."""
-        return self.evaluate(features, against=against, slopes=False)[0]
+        return self.evaluate(features, against=against, with_grad=False)[0]
 
 
 class FeatureAugmentation(Augmentation):
@@ -116,8 +122,10 @@ class FeatureAugmentation(Augmentation):
 
     Args:
         at, side, bn: See :class:`Augmentation`.
-        live_prefix: Let view losses train layers before the tap through skips around it. Needs
-            ``engine='graph'``.
+        learn: What the loss of a view trains. ``'tail'``: what runs behind the tap; what ran
+            before is constant. ``'skips'``: also what runs before the tap, as far as its results
+            pass the tap by, such as the low-level skip of DeepLabV3+. ``'network'``: all of it, as
+            if the view were the feature plus a constant.
 
     Attributes:
         attack_bn: How batch norms treat evaluations of the tail: ``'frozen'``, or ``'eval'``, where
@@ -125,10 +133,12 @@ class FeatureAugmentation(Augmentation):
     """
 
     def __init__(
-        self, *, at: str, side: str = 'output', bn: str = 'shared', live_prefix: bool = False
+        self, *, at: str, side: str = 'output', bn: str = 'shared', learn: str = 'tail'
     ) -> None:
         super().__init__(at=at, side=side, bn=bn)
-        self.live_prefix = live_prefix
+        if learn not in LEARN:
+            raise ValueError(f'learn={learn!r} at {at!r}: choose one of {", ".join(LEARN)}')
+        self.learn = learn
         self.attack_bn = 'eval' if bn == 'eval' else 'frozen'
 
     def fault(self, features: list[Tensor]) -> str:
@@ -155,10 +165,64 @@ class FeatureAugmentation(Augmentation):
         """Make views, of features that the method :meth:`accepts` on all processes.
 
         Args:
-            features: Detached clean features at the tap, fp32; not to be changed in place. Several
-                if the module yields a tuple or is called several times in a pass.
-            gradients: Gradient of the clean training loss toward each of them.
+            features: Detached clean features at the tap, fp32; not to be changed in place:
+                ``(N, C, H, W)`` of convolutions, ``(N, L, C)`` of transformers, ``(R, C)`` of RoI
+                heads. Several if the module yields a tuple or is called several times in a pass.
+            gradients: Gradient of the clean training loss toward each of them, same shapes, fp32.
             tail: Evaluates the loss from the tap, for attacks of several steps.
+        """
+
+
+class CopyPass(Protocol):
+    """What a :class:`BatchAugmentation` runs copies of the batch by.
+
+    Attributes:
+        model: In training mode.
+        samples: Data samples of the batch; empty where they cannot be told apart.
+        counts: Number of features at each place, in the order of the places.
+        step_count: Number of augmented iterations before this one.
+        teacher: Averaged weights, by the names of ``model.state_dict()``; None without a teacher.
+        shared: Source of draws that decide how many passes there are: alike on every rank.
+    """
+
+    step_count: int
+    teacher: dict[str, Tensor] | None
+    shared: torch.Generator
+
+    @property
+    def model(self) -> nn.Module:
+        """See the class."""
+
+    @property
+    def samples(self) -> list[Any]:
+        """See the class."""
+
+    @property
+    def counts(self) -> list[int]:
+        """See the class."""
+
+    def __call__(
+        self,
+        images: Tensor,
+        *,
+        loss: bool = False,
+        samples: Sequence[Any] | None = None,
+        weights: dict[str, Tensor] | None = None,
+        bn: str | None = None,
+    ) -> Any:
+        """A pass with the random draws of the clean one.
+
+        Args:
+            images: In place of the batch's.
+            loss: Run to the end; else no further than to the last place.
+            samples: Data samples in place of the batch's.
+            weights: To compute with, by the names of ``model.state_dict()``.
+            bn: How batch norms treat the pass; None: as the augmentation says, but ``'eval'`` with
+                other weights.
+
+        Returns:
+            The features at the places, fp32, in the autograd graph, and with ``loss`` the tuple
+            ``(features, total training loss)``.
         """
 
 
@@ -209,7 +273,7 @@ class BatchAugmentation(Augmentation):
         self,
         inputs: Tensor,
         clean: list[Tensor],
-        network: 'Network',
+        network: CopyPass,
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
         """Make terms of the objective: scalars in the autograd graph, weighted.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What stands in the place of ``model.loss`` while augmentations are attached."""
+"""What stands in for ``model.loss`` while augmentations are attached."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -9,53 +9,46 @@ import torch
 from torch import nn
 
 from .augmentation import Augmentation, BatchAugmentation, FeatureAugmentation
-from .auxiliary import PARTS, check_separate
-from .batch import Batch
-from .checks import check_model
-from .losses import Losses
-from .step import Step
-from .tail import Place
+from .auxiliary import PARTS
+from .batch import Batch, Losses
+from .checks import augmentation_faults, model_faults, raise_together
+from .copies import CopyTaps
+from .layers import FeatureTransform
+from .loss_state import LossState
+from .settings import Plan, Settings
+from .step import run_step
 from .tap import Tap, patched
-from .terms import Choice, Settings, Terms
-from .transform import FeatureTransform
-from .watch import Watch
-
-ENGINES = ('precomputed', 'graph')
 
 
 class AugmentedLoss:
     """Takes the place of ``model.loss`` while attached, and is the handle to take it off again.
 
     A call runs the stock loss once on the clean batch, then once more from each tap for every view,
-    and returns the stock loss dict with one more loss a view. See ``docs/design.md`` for the order
-    of an iteration.
+    and returns the stock loss dict with one more loss per view. See ``docs/design.md`` for the
+    order of an iteration.
 
     Args:
         model: A model with ``loss(inputs, data_samples)`` and ``parse_losses``, as mmengine's
             ``BaseModel``.
         augmentations: The methods, each with its place.
         clean_weight: Factor of the clean loss while views are active; positive.
-        engine: ``'precomputed'`` takes gradients pass by pass; ``'graph'`` keeps one autograd graph
-            of all passes.
         strict: Raise where a replay is not exact instead of falling back to a full re-run.
         seed: Of the methods' random draws.
 
     Attributes:
         augmentations: All of them, by the names they are logged under.
-        enabled: False runs the stock loss alone.
-        ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
-        iteration: Counts calls; whoever resumes a run sets it.
-        turns: Counts calls in which something acted.
-        active: Whether that was so in the last call.
-        only: The one view to train on, for those who want to pay for no more; None is all of them.
-        weights: Of all views that the last active call could have trained on, by name.
-        parts: Numbers of samples, from the fewest to one short of the batch, that the views of the
-            last active call could have been trained on, by name; those that need the whole batch
-            are missing.
+        taps: Where views are made, each with its augmentations and what is known about it.
+        copy_taps: Of the augmentations that compare copies of the batch.
+        layers: Of those that change features in place, with their taps.
+        plan: Of the next call. Each call counts its iteration up; whoever knows better, such as
+            the hook of a resumed run, replaces it.
+        step_count: Number of calls in which something acted.
+        was_active: Whether that was so in the last call.
+        weights: Of all views that the last such call could have trained on, by name.
 
     Raises:
-        ValueError, TypeError: For settings or models that cannot work; the message names setting
-            and remedy.
+        ValueError, TypeError: For settings or models that cannot work, all in one message that
+            names settings and remedies.
         RuntimeError: If the model has augmentations attached already.
     """
 
@@ -65,35 +58,38 @@ class AugmentedLoss:
         augmentations: Sequence[Augmentation],
         *,
         clean_weight: float = 1.0,
-        engine: str = 'precomputed',
         strict: bool = False,
         seed: int = 0,
     ) -> None:
-        if engine not in ENGINES:
-            raise ValueError(f'engine={engine!r}: choose one of {", ".join(ENGINES)}')
-        if not clean_weight > 0:
-            raise ValueError(
-                f'clean_weight={clean_weight!r} must be positive: layers before a tap learn from '
-                'the clean loss only'
-            )
         if isinstance(getattr(model, 'loss', None), AugmentedLoss):
             raise RuntimeError(
                 'feature augmentations are attached to this model already: detach() them first'
             )
-        check_model(model, engine)
+        faults = list(model_faults(model))
+        if not clean_weight > 0:
+            faults.append(
+                ValueError(
+                    f'clean_weight={clean_weight!r} must be positive: without the clean loss, '
+                    "learn='tail' teaches nothing before a tap"
+                )
+            )
         self.model = model
-        self.enabled, self.ramp, self.iteration, self.active = True, 1.0, 0, False
-        self.turns = 0
-        self.only: Choice | None = None
-        self.weights: dict[str, list[float]] = {}
-        self.parts: dict[str, range] = {}
-        self._settings = Settings(clean_weight, engine == 'graph', strict, seed)
         self.augmentations: dict[str, Augmentation] = {}
-        self._watches: list[Watch] = []
-        self._layers: list[tuple[Tap, FeatureTransform]] = []
-        self._places = self._find_places(augmentations)
+        self.taps: list[Tap] = []
+        self.copy_taps: list[CopyTaps] = []
+        self.layers: list[tuple[Tap, FeatureTransform]] = []
         for augmentation in augmentations:
-            augmentation.bind(model)
+            try:
+                self._place(augmentation)
+                augmentation.bind(model)
+            except (TypeError, ValueError) as error:
+                faults.append(error)
+        faults += augmentation_faults(model, self.augmentations)
+        raise_together(faults)
+        self.plan = Plan()
+        self.step_count, self.was_active = 0, False
+        self.weights: dict[str, list[float]] = {}
+        self._settings = Settings(clean_weight, strict, seed, LossState(model))
         self._replaced = model.__dict__.get('loss')
         model.__dict__['loss'] = self
 
@@ -123,26 +119,25 @@ class AugmentedLoss:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know, in plain types."""
-        wide = [str(place.tap) for place in self._places if place.full_precision]
         return dict(
-            turns=self.turns,
+            step_count=self.step_count,
             loss_scale=self._settings.loss_scale.value,
             good_steps=self._settings.loss_scale.good,
-            full_precision=wide,
-            begun=[name for name, a in self.augmentations.items() if a.has_begun],
+            full_precision=[str(tap) for tap in self.taps if tap.full_precision],
+            was_usable=[name for name, a in self.augmentations.items() if a.has_begun],
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`; what it does not hold stays."""
         scale = self._settings.loss_scale
-        self.turns = state.get('turns', self.turns)
+        self.step_count = state.get('step_count', self.step_count)
         scale.value = state.get('loss_scale', scale.value)
         scale.good = state.get('good_steps', scale.good)
-        for name in state.get('begun', ()):
+        for name in state.get('was_usable', ()):
             if name in self.augmentations:
                 self.augmentations[name].has_begun = True
-        for place in self._places:
-            place.full_precision |= str(place.tap) in state.get('full_precision', ())
+        for tap in self.taps:
+            tap.full_precision |= str(tap) in state.get('full_precision', ())
 
     @property
     def names(self) -> list[str]:
@@ -160,7 +155,7 @@ class AugmentedLoss:
     @property
     def needs_teacher(self) -> bool:
         """Whether any augmentation computes with averaged weights of the model."""
-        return any(watch.augmentation.needs_teacher for watch in self._watches)
+        return any(taps.augmentation.needs_teacher for taps in self.copy_taps)
 
     def follow(self, teacher: nn.Module) -> None:
         """Take the weights of this module, whenever they are needed, as those of the teacher: a
@@ -171,110 +166,102 @@ class AugmentedLoss:
             **dict(teacher.named_buffers(remove_duplicate=False)),
         }
 
-    @property
-    def _passes(self) -> list[tuple[str, Augmentation]]:
-        """Augmentations that run additional passes, by name."""
-        return [
-            *(member for place in self._places for member in place.members),
-            *((watch.name, watch.augmentation) for watch in self._watches),
-        ]
+    def acts(self, name: str) -> bool:
+        """Whether the plan of the next call lets an augmentation act."""
+        augmentation, only = self.augmentations[name], self.plan.only
+        if not (self.plan.enabled and self.plan.ramp and augmentation.active):
+            return False
+        # The one view is chosen among those of additional passes; layers act beside it.
+        in_place = isinstance(augmentation, FeatureTransform) and not augmentation.as_view
+        return in_place or only is None or only.name == name
 
     def describe(self) -> list[str]:
-        """One line a tap: path, what uses it, shapes of the last active call, and how views run."""
+        """One line per tap: path, users, shapes of the last active call, and how views run."""
         return [
-            f'{", ".join(name for name, _ in place.members)} at {place.tap} '
-            f'{place.shapes} by {"replay" if place.memoize else "full re-run"}'
-            for place in self._places
+            f'{", ".join(name for name, _ in tap.members)} at {tap} '
+            f'{tap.shapes} by {"replay" if tap.memoize else "full re-run"}'
+            for tap in self.taps
         ] + [
-            *(f'{watch.name} at {watch} by passes over copies' for watch in self._watches),
-            *(f'{layer.name} at {tap} in place' for tap, layer in self._layers),
+            *(f'{taps.name} at {taps} by passes over copies' for taps in self.copy_taps),
+            *(f'{layer.name} at {tap} in place' for tap, layer in self.layers),
         ]
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Losses:
         """The loss dict of the model, augmented if anything is active."""
-        iteration, self.iteration = self.iteration, self.iteration + 1
-        places, watches, layers = self._active()
+        plan = self.plan
+        self.plan = Plan(plan.iteration + 1, plan.enabled, plan.ramp, plan.only)
+        taps, copy_taps, layers = self._active(plan)
         if self._settings.teacher is None:
-            for watch in watches:
-                if watch.augmentation.needs_teacher:
+            for each in copy_taps:
+                if each.augmentation.needs_teacher:
                     raise RuntimeError(
-                        f'{watch.name} needs a teacher: add an EMAHook to custom_hooks, or call '
+                        f'{each.name} needs a teacher: add an EMAHook to custom_hooks, or call '
                         'follow() with an averaged copy of the model'
                     )
-        self.active = bool(places or watches or layers)
-        turn, self.turns = self.turns, self.turns + self.active
+        self.was_active = bool(taps or copy_taps or layers)
+        step_count, self.step_count = self.step_count, self.step_count + self.was_active
         with ExitStack() as stack:
-            for tap, transform in layers:
+            for tap, layer in layers:
                 if tap.module is None:
-                    inputs = transform.apply(inputs)
+                    inputs = layer.apply(inputs)
                 else:
-                    stack.enter_context(patched([(tap.module, 'forward', transform.around)]))
-            if places or watches:
+                    stack.enter_context(patched([(tap.module, 'forward', layer.around)]))
+            if taps or copy_taps:
                 batch = Batch(self.stock_loss, inputs, args, kwargs)
-                settings = self._settings
-                terms = Terms(self.model, settings, self.ramp, iteration, self.only)
-                losses = Step(self.model, places, watches, batch, settings, terms, turn).run()
-                self.weights, self.parts = terms.weights, terms.parts
+                losses, self.weights = run_step(
+                    self.model, taps, copy_taps, batch, self._settings, plan, step_count
+                )
             else:
                 losses = self.stock_loss(inputs, *args, **kwargs)
-        for tap, transform in layers:
-            if not transform.acted:
-                raise tap.silent()
+        for tap, layer in layers:
+            if not layer.acted:
+                raise tap.not_reached_error()
         return losses
 
     def _active(
-        self,
-    ) -> tuple[list[Place], list[Watch], list[tuple[Tap, FeatureTransform]]]:
+        self, plan: Plan
+    ) -> tuple[list[Tap], list[CopyTaps], list[tuple[Tap, FeatureTransform]]]:
         """What acts in this call: on features, on copies of the batch, and as layers."""
-        if not (self.enabled and self.ramp and self.model.training and torch.is_grad_enabled()):
+        if not (plan.enabled and plan.ramp and self.model.training and torch.is_grad_enabled()):
             return [], [], []
 
         def acts(name: str, augmentation: Augmentation) -> bool:
-            return augmentation.active and (self.only is None or self.only.name == name)
+            return augmentation.active and (plan.only is None or plan.only.name == name)
 
-        places = [p for p in self._places if any(acts(n, a) for n, a in p.members)]
-        watches = [w for w in self._watches if acts(w.name, w.augmentation)]
-        return places, watches, [(tap, t) for tap, t in self._layers if t.active]
+        taps = [tap for tap in self.taps if any(acts(n, a) for n, a in tap.members)]
+        copy_taps = [c for c in self.copy_taps if acts(c.name, c.augmentation)]
+        return taps, copy_taps, [(tap, layer) for tap, layer in self.layers if layer.active]
 
-    def _find_places(self, augmentations: Sequence[Augmentation]) -> list[Place]:
-        places: dict[tuple[str, str], Place] = {}
-        names: dict[str, int] = {}
-        for augmentation in augmentations:
-            if not isinstance(augmentation, Augmentation):
-                raise TypeError(
-                    f'augmentations must hold Augmentation objects, got '
-                    f'{type(augmentation).__name__}'
-                )
-            if 'loss' in augmentation.name:
-                raise ValueError(
-                    f'{type(augmentation).__name__} is logged as {augmentation.name!r}: mmengine '
-                    "adds up all that is logged with 'loss' in its name; override its property name"
-                )
-            count = names[augmentation.name] = names.get(augmentation.name, 0) + 1
-            name = augmentation.name if count == 1 else f'{augmentation.name}{count}'
-            self.augmentations[name] = augmentation
-            if augmentation.bn == 'separate':
-                check_separate(self.model, name, augmentation.begins)
-            if isinstance(augmentation, BatchAugmentation):
-                self._watches.append(Watch(self.model, augmentation, name))
-                continue
-            assert isinstance(augmentation, FeatureAugmentation)
-            if isinstance(augmentation, FeatureTransform) and not augmentation.as_view:
-                tap = Tap(self.model, augmentation.at, augmentation.side)
-                self._layers.append((tap, augmentation))
-                continue
-            if augmentation.live_prefix and not self._settings.graph:
-                raise ValueError(
-                    f"live_prefix=True at {augmentation.at!r} needs engine='graph', got "
-                    "engine='precomputed'"
-                )
-            key = augmentation.at, augmentation.side
-            if key not in places:
-                places[key] = Place(Tap(self.model, *key))
-            places[key].members.append((name, augmentation))
-            if len({member.live_prefix for _, member in places[key].members}) > 1:
-                raise ValueError(
-                    f'live_prefix differs between augmentations at {augmentation.at!r}: give all '
-                    'of one place the same'
-                )
-        return list(places.values())
+    @property
+    def _passes(self) -> list[tuple[str, Augmentation]]:
+        """Augmentations that run additional passes, by name."""
+        return [
+            *(member for tap in self.taps for member in tap.members),
+            *((taps.name, taps.augmentation) for taps in self.copy_taps),
+        ]
+
+    def _place(self, augmentation: Augmentation) -> None:
+        if not isinstance(augmentation, Augmentation):
+            raise TypeError(
+                f'augmentations must hold Augmentation objects, got {type(augmentation).__name__}'
+            )
+        name, count = augmentation.name, 1
+        while name in self.augmentations:
+            count += 1
+            name = f'{augmentation.name}{count}'
+        self.augmentations[name] = augmentation
+        if isinstance(augmentation, BatchAugmentation):
+            self.copy_taps.append(CopyTaps(self.model, augmentation, name))
+            return
+        assert isinstance(augmentation, FeatureAugmentation)
+        if isinstance(augmentation, FeatureTransform) and not augmentation.as_view:
+            tap = Tap(self.model, augmentation.at, augmentation.side)
+            self.layers.append((tap, augmentation))
+            return
+        for tap in self.taps:
+            if (tap.at, tap.side) == (augmentation.at, augmentation.side):
+                break
+        else:
+            tap = Tap(self.model, augmentation.at, augmentation.side)
+            self.taps.append(tap)
+        tap.members.append((name, augmentation))

@@ -87,32 +87,30 @@ def norm_pairs(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     return [pair for s in sets for pair in s.pairs()]
 
 
-def check_separate(model: nn.Module, name: str, begins: tuple[str, str]) -> None:
-    """Refuse ``bn='separate'`` where there is nothing to separate, or nothing to separate with.
+def separate_fault(model: nn.Module, name: str, starts_at: tuple[str, str]) -> str:
+    """Why ``bn='separate'`` cannot be: nothing to separate, or nothing to separate with; empty if
+    it can.
 
     Args:
         model: With the second norms, if any.
         name: Of the augmentation.
-        begins: Place and side behind which norms must have a second one.
-
-    Raises:
-        ValueError: Saying which.
+        starts_at: Place and side behind which norms must have a second one.
     """
-    at, behind = begins[0], norms_behind(model, *begins)
+    at, behind = starts_at[0], norms_behind(model, *starts_at)
     if not behind:
-        raise ValueError(
+        return (
             f"{name} at {at!r}: bn='separate', but the model has no batch norm behind this place; "
             "use bn='shared'"
         )
     paired = {id(first) for first, _ in norm_pairs(model)}
     missing = [path for path in behind if id(model.get_submodule(path)) not in paired]
-    if missing:
-        raise ValueError(
-            f"{name} at {at!r}: bn='separate', but {missing[0]} (and {len(missing) - 1} more) has "
-            'no second batch norm. They must exist before the optimizer does: declare the '
-            "augmentation in model=dict(type='mmfeataug.AugmentedModel', of=..., "
-            'augmentations=[...])'
-        )
+    if not missing:
+        return ''
+    return (
+        f"{name} at {at!r}: bn='separate', but {missing[0]} (and {len(missing) - 1} more) has no "
+        'second batch norm. They must exist before the optimizer does: declare the augmentation '
+        "in model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...])"
+    )
 
 
 def has_auxiliary(state_dict: dict[str, Any]) -> bool:

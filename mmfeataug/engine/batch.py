@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""One batch, and the stock loss of it or of some of its samples, any number of times."""
+"""One batch, the stock loss of it any number of times, and loss dicts as frameworks pass them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .losses import Losses
+Losses = dict[str, Any]
+"""Name to tensor or list of tensors; terms of the objective have ``loss`` in their name."""
 
 
 class Batch:
@@ -28,7 +29,7 @@ class Batch:
         self, stock: Callable[..., Losses], inputs: Any, args: tuple, kwargs: dict[str, Any]
     ) -> None:
         self._stock, self.inputs = stock, inputs
-        self._given = tree_map(own, (args, kwargs))
+        self._given = tree_map(detach_container, (args, kwargs))
         self.size: int | None = None
         self.samples: list = []
         rest = [*args, *kwargs.values()]
@@ -39,36 +40,43 @@ class Batch:
         if listed and len(inputs) == len(rest[0]):
             self.size, self.samples = len(inputs), list(rest[0])
 
-    def loss(
-        self, inputs: Any, part: list[int] | None = None, samples: Sequence[Any] | None = None
-    ) -> Losses:
+    def loss(self, inputs: Any, samples: Sequence[Any] | None = None) -> Losses:
         """The stock loss.
 
         Args:
             inputs: Those of the batch, or what stands in for them.
-            part: Positions of the samples that ``inputs`` holds; None is all.
             samples: Other data samples, where they can be told apart.
         """
         if samples is not None:
-            return self._stock(inputs, [own(sample) for sample in samples])
+            return self._stock(inputs, [detach_container(sample) for sample in samples])
         # Some heads write into the data samples: every pass gets containers of its own.
-        args, kwargs = tree_map(own, self._given)
-        if part is not None:
-            args = [pick(value, part) for value in args]
-            kwargs = {key: pick(value, part) for key, value in kwargs.items()}
+        args, kwargs = tree_map(detach_container, self._given)
         return self._stock(inputs, *args, **kwargs)
 
-    def pick(self, part: list[int] | None) -> Any:
-        """The inputs of the samples at these positions."""
-        return self.inputs if part is None else pick(self.inputs, part)
 
-
-def own(value: Any) -> Any:
+def detach_container(value: Any) -> Any:
     """The value in a container of its own, out of the graph."""
     # mmengine's data elements copy their containers on detach() and share the tensors.
     return value.detach() if hasattr(value, 'detach') else value
 
 
-def pick(values: Any, part: list[int]) -> Any:
-    """Some samples of a tensor or a list."""
-    return values[part] if isinstance(values, Tensor) else [values[i] for i in part]
+def detached(losses: Losses) -> Losses:
+    """The values, out of the graph."""
+    return {
+        key: value.detach() if isinstance(value, Tensor) else [v.detach() for v in value]
+        for key, value in losses.items()
+    }
+
+
+def weighted(losses: Losses, weight: float) -> Losses:
+    """The terms of the objective times ``weight``, the rest as it is."""
+    if weight == 1:
+        return dict(losses)
+    return {
+        key: value
+        if 'loss' not in key
+        else value * weight
+        if isinstance(value, Tensor)
+        else [v * weight for v in value]
+        for key, value in losses.items()
+    }

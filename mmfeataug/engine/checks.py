@@ -1,44 +1,85 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Which models cannot be augmented, said before training."""
+"""What cannot be augmented, said all at once and before training."""
+
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from .augmentation import Augmentation
+from .auxiliary import separate_fault
 
-def check_model(model: nn.Module, engine: str) -> None:
-    """Refuse what does not go together with gradients taken inside the forward pass.
 
-    Args:
-        model: To be augmented.
-        engine: ``'precomputed'`` or ``'graph'``.
-
-    Raises:
-        TypeError: If it is no model of OpenMMLab.
-        ValueError: For gradient hooks, activation checkpointing and sharding.
+def model_faults(model: nn.Module) -> Iterator[Exception]:
+    """What does not go together with gradients taken inside the forward pass: gradient hooks,
+    activation checkpointing and sharding; and what is no model.
     """
     for method in ('loss', 'parse_losses'):
         if not callable(getattr(model, method, None)):
-            raise TypeError(
+            yield TypeError(
                 f'{type(model).__name__} has no {method}(): attach to a detector, segmentor or '
-                'classifier of '
-                'OpenMMLab (mmengine BaseModel), not to a part or a wrapper of it'
+                'classifier of OpenMMLab (mmengine BaseModel), not to a part or a wrapper of it'
             )
     for name, parameter in model.named_parameters():
-        if engine == 'precomputed' and parameter._backward_hooks:
-            raise ValueError(
+        if parameter._backward_hooks:
+            yield ValueError(
                 f'the parameter {name} has a gradient hook, which would change the gradient of '
-                "each pass and then their sum once more: use engine='graph', or "
+                'each pass and then their sum once more: use '
                 'register_post_accumulate_grad_hook'
             )
-    for name, module in model.named_modules():
-        if getattr(module, 'with_cp', False):
-            raise ValueError(
-                f'with_cp=True in {name or "the model"}: reentrant checkpointing refuses '
-                'gradients toward features; '
-                'set with_cp=False'
+    checkpointed = [n or 'the model' for n, m in model.named_modules() if _checkpoints(m)]
+    if checkpointed:
+        yield ValueError(
+            f'with_cp=True in {checkpointed[0]}: reentrant checkpointing refuses gradients toward '
+            'features; set with_cp=False'
+        )
+    sharded = [n or 'the model' for n, m in model.named_modules() if is_sharded(m)]
+    if sharded:
+        yield ValueError(
+            f'{sharded[0]} is sharded by FSDP, which allows no backward pass inside the forward '
+            'pass; use MMDistributedDataParallel'
+        )
+
+
+def augmentation_faults(
+    model: nn.Module, augmentations: dict[str, Augmentation]
+) -> Iterator[Exception]:
+    """Names that loggers or the framework misread, and second batch norms that are not there."""
+    for name, augmentation in augmentations.items():
+        kind = type(augmentation).__name__
+        if 'loss' in name:
+            yield ValueError(
+                f"{kind} is logged as {name!r}: mmengine adds up all that is logged with 'loss' in "
+                'its name; override its property name'
             )
-        if 'FullyShardedDataParallel' in type(module).__name__:
-            raise ValueError(
-                f'{name or "the model"} is sharded by FSDP, which allows no backward pass inside '
-                'the forward pass; '
-                'use MMDistributedDataParallel'
+        elif not all(c.isascii() and (c.isalnum() or c in '_-.') for c in name):
+            yield ValueError(
+                f'{kind} is logged as {name!r}, which some visualization backends refuse: use '
+                'letters, digits and _ - . in its property name'
             )
+        if augmentation.bn == 'separate':
+            fault = separate_fault(model, name, augmentation.begins)
+            if fault:
+                yield ValueError(fault)
+
+
+def raise_together(faults: Sequence[Exception]) -> None:
+    """Raise what was found, if anything: one fault as it is, several in one message.
+
+    Raises:
+        ValueError: With the messages of several.
+    """
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        numbered = '\n'.join(f'{i}. {fault}' for i, fault in enumerate(faults, 1))
+        raise ValueError(f'{len(faults)} things cannot be:\n{numbered}')
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP has wrapped a module, or (``fully_shard``) changed its class."""
+    names = {cls.__name__ for cls in type(module).__mro__}
+    return bool(names & {'FullyShardedDataParallel', 'MMFullyShardedDataParallel', 'FSDPModule'})
+
+
+def _checkpoints(module: nn.Module) -> bool:
+    return bool(getattr(module, 'with_cp', False))

@@ -1,56 +1,223 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Passes over other images than the batch's, and the terms that methods make of them."""
+"""Passes over copies of the batch, and the features that they leave."""
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from .batch import Batch
-from .gradients import all_finite
-from .guards import BatchNormGuard, RunningStatistics, everywhere, no_autocast, other_weights
-from .loss_state import LossState
-from .losses import Losses
-from .recording import TapError
-from .terms import Terms
-from .watch import Seen, Watch
+from .augmentation import BatchAugmentation
+from .batch import Losses, detach_container
+from .guards import BatchNormGuard, RandomState, other_weights
+from .recorded_loss import RecordedLoss
+from .tap import FiringError, entries, find_module, not_called, patched
+from .tape import Cut, Tape
+
+
+class _EnoughSignal(BaseException):
+    """Every feature that a pass was asked for is there. No ``Exception``: models catch these."""
 
 
 @dataclass
-class Network:
-    """What a :class:`BatchAugmentation` calls ``network``; one for each step.
+class Captured:
+    """What a pass leaves.
 
     Attributes:
-        model: In training mode.
-        turn: Number of augmented iterations before this one.
-        teacher: Averaged weights, by the names of ``model.state_dict()``; None without a teacher.
-        passes: Number of those over copies so far, with the model's own weights.
-        loss_state: Restores what losses keep between calls; ``state`` is how it was before the
-            clean pass.
+        features: By module; in the graph of the pass, but for the clean one.
+        cuts: Of the clean pass, where the graph was cut at them.
+        results: Of held modules, each with the random streams behind it.
     """
 
-    model: nn.Module
-    watch: Watch
-    clean: Seen
-    batch: Batch
-    loss_state: LossState
-    state: Any
-    turn: int
+    features: dict[nn.Module, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    cuts: dict[nn.Module, list[tuple[Cut, int] | None]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    results: dict[nn.Module, list[tuple[Any, RandomState]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    random_at_start: RandomState = field(default_factory=RandomState)
+
+    @property
+    def count(self) -> int:
+        """Number of features."""
+        return sum(map(len, self.features.values()))
+
+
+class CopyTaps:
+    """The places that one augmentation compares. Lives as long as the handle.
+
+    Args:
+        model: Whose passes they are.
+        augmentation: Names the places.
+        name: It is logged under.
+    """
+
+    def __init__(self, model: nn.Module, augmentation: BatchAugmentation, name: str) -> None:
+        self.name, self.augmentation = name, augmentation
+        self._modules = [find_module(model, path) for path in augmentation.places]
+        self._held = [find_module(model, path) for path in augmentation.hold]
+        self.was_reached = False
+
+    def __str__(self) -> str:
+        return ', '.join(self.augmentation.places)
+
+    @contextmanager
+    def clean_pass(self, tape: Tape) -> Iterator[Captured]:
+        """Within this context the clean pass is watched."""
+        found = Captured()
+        with patched(self._replacements(found, None, False, tape)):
+            yield found
+
+    def is_reached(self, clean: Captured) -> bool:
+        """Whether the clean pass has left features at every place.
+
+        Raises:
+            TapError: If the first one has not.
+        """
+        for path, module in zip(self.augmentation.places, self._modules, strict=True):
+            if not clean.features[module]:
+                if not self.was_reached:
+                    raise not_called(path, module)
+                return False
+        self.was_reached = True
+        return True
+
+    @contextmanager
+    def copy_pass(self, clean: Captured, stop: bool) -> Iterator[Captured]:
+        """Within this context a pass over a copy is watched, with the draws of the clean one.
+
+        Args:
+            clean: What that left; what is held yields the same again.
+            stop: End the pass at the last feature.
+        """
+        found = Captured()
+        clean.random_at_start.restore()
+        try:
+            with patched(self._replacements(found, clean, stop)):
+                yield found
+        except _EnoughSignal:
+            pass
+        if found.count != clean.count:
+            raise FiringError(
+                f'{self.name}: a pass over a copy reached {self} {found.count} times, the clean '
+                f'one {clean.count} times'
+            )
+
+    def features(self, captured: Captured) -> list[Tensor]:
+        """The features in the order of the places."""
+        return [f for module in self._modules for f in captured.features[module]]
+
+    def cuts(self, captured: Captured) -> list[tuple[Cut, int] | None]:
+        """For each of :meth:`features` of the clean pass, where the graph was cut; None where
+        nothing before needs a gradient.
+        """
+        return [cut for module in self._modules for cut in captured.cuts[module]]
+
+    def counts(self, captured: Captured) -> list[int]:
+        """How many of :meth:`features` are of each place."""
+        return [len(captured.features[module]) for module in self._modules]
+
+    def _replacements(
+        self, found: Captured, clean: Captured | None, stop: bool, tape: Tape | None = None
+    ) -> Iterator[tuple[nn.Module, str, Callable]]:
+        def at_tap(module: nn.Module, name: str, original: Callable) -> Callable:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                if self.augmentation.side == 'output':
+                    return capture(module, original(*args, **kwargs))
+                args, kwargs = capture(module, (args, kwargs))
+                return original(*args, **kwargs)
+
+            return forward
+
+        def capture(module: nn.Module, value: Any) -> Any:
+            leaves, spec = tree_flatten(value)
+            for i, leaf in enumerate(leaves):
+                if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                    # Clones go on: an in-place operation behind the tap would overwrite what is
+                    # compared.
+                    if tape is None:
+                        found.features[module].append(leaf)
+                        leaves[i] = leaf.clone()
+                    else:
+                        leaves[i] = clean_capture(module, leaf, tape)
+            if stop and clean is not None and found.count == clean.count:
+                raise _EnoughSignal
+            return tree_unflatten(leaves, spec)
+
+        def clean_capture(module: nn.Module, leaf: Tensor, tape: Tape) -> Tensor:
+            found.features[module].append(leaf.detach())
+            (passed,), cut, (slot,) = (
+                tape.cut([leaf]) if self.augmentation.online else ([leaf], None, [None])
+            )
+            known = None if cut is None or slot is None else (cut, slot)
+            found.cuts[module].append(known)
+            return passed.clone()
+
+        inside: list[nn.Module] = []
+
+        def held(module: nn.Module, name: str, original: Callable) -> Callable:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if module in inside:
+                    return original(*args, **kwargs)
+                if clean is not None:
+                    index = len(found.results[module])
+                    result, random_after = clean.results[module][index]
+                    found.results[module].append((None, random_after))
+                    random_after.restore()
+                    return tree_map(detach_container, result)
+                inside.append(module)
+                try:
+                    result = original(*args, **kwargs)
+                finally:
+                    inside.pop()
+                kept = tree_map(detach_container, result)
+                found.results[module].append((kept, RandomState()))
+                return result
+
+            return call
+
+        for module in self._modules:
+            yield module, 'forward', at_tap
+        for module in self._held:
+            for name in entries(module):
+                yield module, name, held
+
+
+@dataclass
+class Copies:
+    """Runs copies of one recorded batch; see :class:`CopyPass`.
+
+    Attributes:
+        passes: Number of those over copies so far, with the model's own weights.
+    """
+
+    recorded: RecordedLoss
+    taps: CopyTaps
+    clean: Captured
+    step_count: int
     teacher: dict[str, Tensor] | None
+    shared: torch.Generator
     passes: int = 0
+
+    @property
+    def model(self) -> nn.Module:
+        """In training mode."""
+        return self.recorded.model
 
     @property
     def samples(self) -> list[Any]:
         """Data samples of the batch; empty where they cannot be told apart."""
-        return self.batch.samples
+        return self.recorded.batch.samples
 
     @property
     def counts(self) -> list[int]:
         """Number of features at each place, in the order of the places."""
-        return self.watch.counts(self.clean)
+        return self.taps.counts(self.clean)
 
     def __call__(
         self,
@@ -61,121 +228,19 @@ class Network:
         weights: dict[str, Tensor] | None = None,
         bn: str | None = None,
     ) -> Any:
-        """A pass with the random draws of the clean one.
-
-        Args:
-            images: In place of the batch's.
-            loss: Run to the end; else no further than to the last place.
-            samples: Data samples in place of the batch's.
-            weights: To compute with, by the names of ``model.state_dict()``.
-            bn: How batch norms treat the pass; None: as the augmentation says, but ``'eval'`` with
-                other weights.
-
-        Returns:
-            The features at the places, fp32, in the autograd graph, and with ``loss`` the tuple
-            ``(features, total training loss)``.
-        """
-        self.loss_state.restore(self.state)
+        """A pass with the random draws of the clean one; see :class:`CopyPass`."""
+        recorded, augmentation = self.recorded, self.taps.augmentation
+        recorded.rewind()
         torch.clear_autocast_cache()
-        policy = bn or (self.watch.augmentation.bn if weights is None else 'eval')
+        policy = bn or (augmentation.bn if weights is None else 'eval')
         losses: Losses = {}
         with BatchNormGuard(self.model) as norms, other_weights(self.model, weights or {}):
             norms.apply(policy)
-            with self.watch.copy_pass(self.clean, stop=not loss) as seen:
-                losses = self.batch.loss(images, samples=samples)
-        features = [f.float() for f in self.watch.features(seen)]
-        observer = self.watch.augmentation.observer
+            with self.taps.copy_pass(self.clean, stop=not loss) as found:
+                losses = recorded.batch.loss(images, samples=samples)
+        features = [f.float() for f in self.taps.features(found)]
         if weights is None:
-            if observer is not None:
-                observer(self.watch.features(self.clean), features, images, self.passes)
+            if augmentation.observer is not None:
+                augmentation.observer(self.taps.features(self.clean), features, images, self.passes)
             self.passes += 1
-        if not loss:
-            return features
-        return features, self.model.parse_losses(losses)[0]  # type: ignore[operator]
-
-
-def add_terms(network: Network, terms: Terms) -> None:
-    """All terms of one augmentation that looks at copies of the batch.
-
-    Args:
-        network: Runs the copies.
-        terms: Gathers what comes out.
-
-    Raises:
-        RuntimeError: Around what a method raises, with its name and places.
-    """
-    watch, model = network.watch, network.model
-    name, augmentation, size = watch.name, watch.augmentation, network.batch.size
-    # All terms together are one view: they share their passes.
-    weight = terms.offer(name, 1.0)
-    enough = size is None or size >= augmentation.least_samples
-    if not weight or not everywhere(enough, next(model.parameters())):
-        return
-    handles = watch.features(network.clean)
-    clean = [f.float() if augmentation.online else f.detach().float() for f in handles]
-    if augmentation.online and not terms.graph:
-        clean = [f.detach().requires_grad_() for f in clean]
-    through = list(zip(clean, handles, strict=True)) if augmentation.online else []
-    terms.begin(name, clean[0])
-    generator = terms.generator(name, clean[0])
-    values = iter(augmentation.terms(network.batch.inputs, clean, network, generator))
-    try:
-        for i in itertools.count():
-            taught = RunningStatistics(model)
-            value = next(values, None)
-            if value is None:
-                break
-            key, gradients = f'{name}.loss_{i}', []
-            finite = bool(value.isfinite()) and all_finite(taught.current)
-            if not terms.graph:
-                gradients = _gradient(value, weight * terms.scale, terms.parameters, through)
-                finite &= terms.fit(gradients)
-            if everywhere(finite, value):
-                terms.add(key, value, weight, gradients)
-            else:
-                taught.restore()
-                terms.drop(name, key, value)
-    except TapError:
-        raise
-    except Exception as error:
-        raise RuntimeError(f'{name} failed at {watch}: {error}') from error
-
-
-def _gradient(
-    value: Tensor,
-    scale: float,
-    parameters: Sequence[nn.Parameter],
-    through: Sequence[tuple[Tensor, Tensor]],
-) -> list[Tensor | None]:
-    """Gradient of ``scale * value`` toward the parameters.
-
-    Args:
-        value: Scalar.
-        scale: Its factor.
-        parameters: Of the model.
-        through: Leaves that ``value`` depends on, with the tensors in the graph of the clean pass
-            that they stand for; what goes on from there to the parameters is added. That graph is
-            kept.
-    """
-    if not value.requires_grad:
-        return [None] * len(parameters)
-    count = len(parameters)
-    toward = [*parameters, *(leaf for leaf, _ in through)]
-    with no_autocast(value):
-        found = torch.autograd.grad(value, toward, torch.full_like(value, scale), allow_unused=True)
-        slopes: list[Tensor | None] = list(found[:count])
-        onward = [
-            (handle, slope.to(handle.dtype))
-            for (_, handle), slope in zip(through, found[count:], strict=True)
-            if slope is not None and handle.requires_grad
-        ]
-        if onward:
-            points, outer = zip(*onward, strict=True)
-            more = torch.autograd.grad(
-                points, parameters, outer, retain_graph=True, allow_unused=True
-            )
-            slopes = [
-                a if b is None else b if a is None else a + b
-                for a, b in zip(slopes, more, strict=True)
-            ]
-    return slopes
+        return (features, recorded.total_of(losses)) if loss else features

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Whether a replay of recorded results is exact."""
 
+import itertools
 import math
 import warnings
 from typing import Any
@@ -8,28 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .guards import everywhere
-from .losses import Losses
-from .recording import TapError
-from .tail import TailRunner
+from .batch import Losses
+from .recorded_loss import RecordedTail
+from .tap import TapError
+from .votes import on_all_ranks
+
+FLOOR = 1e-5
+"""Relative deviation of a loss that rounding of a model which is not bit-stable explains."""
 
 
-def verify(tail: TailRunner, clean: Losses, strict: bool) -> None:
+def verify(tail: RecordedTail, strict: bool) -> None:
     """Replay once with the unchanged features, and settle whether this tap may use what was
     recorded.
 
     Args:
-        tail: Of a place; nothing is done if that has been verified.
-        clean: Losses of the clean pass.
+        tail: Nothing is done if its tap has been verified.
         strict: Raise where it may not, instead of running the whole network for each view.
 
     Raises:
         TapError: With ``strict``; and if the stock loss cannot be run a second time.
     """
-    place, recording = tail.place, tail.recording
-    if place.verified:
+    tap, recording, clean = tail.tap, tail.recording, tail.recorded.losses
+    if tap.verified:
         return
-    place.verified = True
+    tap.verified = True
     like = recording.features[0]
     reason = f'it is called from inside {recording.foreign}' if recording.foreign else None
     if reason is None:
@@ -40,31 +43,20 @@ def verify(tail: TailRunner, clean: Losses, strict: bool) -> None:
             raise
         except Exception as error:
             deviation, reason = math.inf, f'{type(error).__name__}: {error}'
-        written = recording.version() != version and not place.tap.copy_records
-        if not everywhere(not written, like):
+        unwritten = tap.copy_records or recording.version() == version
+        unwritten, exact = on_all_ranks([unwritten, deviation == 0], like)
+        if not unwritten:
             # Something writes into recorded results. Run this batch in full, and record copies
             # from the next one on.
-            place.tap.copy_records, place.memoize, place.verified = True, False, False
+            tap.copy_records, tap.memoize, tap.verified = True, False, False
             return
-        exact = deviation == 0
-        if not everywhere(exact, like):
-            # A model that does not repeat itself to the last bit is not the tap's fault. One that
-            # repeats itself, but not the clean pass, is.
-            try:
-                noise = _deviation(*(_replayed(tail, memoize=False) for _ in range(2)))
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                raise TapError(
-                    f'tap at {place.tap}: the stock loss cannot be run a second time on the same '
-                    f'batch ({type(error).__name__}: {error}), which views need'
-                ) from error
-            exact = 0 < noise < math.inf and deviation <= 4 * noise
-        if everywhere(exact, like):
-            place.memoize = True
+        if not exact:
+            (exact,) = on_all_ranks([_is_noise(tail, deviation)], like)
+        if exact:
+            tap.memoize = True
             return
     message = (
-        f'tap at {place.tap}: a replay of recorded results is not exact '
+        f'tap at {tap}: a replay of recorded results is not exact '
         f'({reason or "the loss differs from the clean one"})'
     )
     if strict:
@@ -74,11 +66,30 @@ def verify(tail: TailRunner, clean: Losses, strict: bool) -> None:
         'pass',
         stacklevel=2,
     )
-    place.memoize = False
+    tap.memoize = False
 
 
-def _replayed(tail: TailRunner, memoize: bool) -> Losses:
-    return tail.losses(tail.clean, 'frozen', grad=False, memoize=memoize)
+def _is_noise(tail: RecordedTail, deviation: float) -> bool:
+    """Whether the model repeats itself no better: that is not the tap's fault. One that repeats
+    itself to the last bit, but not the clean pass, is.
+    """
+    try:
+        repeats = [_replayed(tail, memoize=False) for _ in range(3)]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise TapError(
+            f'tap at {tail.tap}: the stock loss cannot be run a second time on the same batch '
+            f'({type(error).__name__}: {error}), which views need'
+        ) from error
+    noise = max(_deviation(a, b) for a, b in itertools.combinations(repeats, 2))
+    # Three repeats tell the size of noise badly.
+    return 0 < noise < math.inf and deviation <= max(4 * noise, FLOOR)
+
+
+def _replayed(tail: RecordedTail, memoize: bool) -> Losses:
+    losses, _ = tail.losses(tail.features, 'frozen', grad=False, memoize=memoize)
+    return losses
 
 
 def _deviation(losses: Losses, clean: Losses) -> float:

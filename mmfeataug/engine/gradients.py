@@ -51,10 +51,8 @@ class GradientSum:
             torch._foreach_mul_(reached, factor)
 
     def attach_to(self, value: Tensor) -> Tensor:
-        """``value``, with this sum as its gradient toward the parameters. The sum is given away.
-
-        Args:
-            value: A loss term of any shape whose elements the framework averages.
+        """``value``, a scalar, with this sum as its gradient toward the parameters. The sum is
+        given away.
         """
         pairs = [p for p in zip(self.parameters, self.gradients, strict=True) if p[1] is not None]
         self.gradients = []
@@ -80,31 +78,37 @@ class _Precomputed(torch.autograd.Function):
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError(
-                'the loss of an augmented step was differentiated twice; its gradients are '
-                'computed in the '
-                "forward pass and can be used once: use engine='graph' or call backward() once"
+                'the loss of an augmented step was differentiated twice; its gradients are taken '
+                'in the forward pass and can be used once: call backward() once'
             )
         gradients, ctx.gradients = ctx.gradients, None
         # In place: no second copy. Without asking a GPU for the value: no synchronisation. Exact
         # where it is 1, and then not needed.
-        factor = grad_output.sum()
+        factor = grad_output
         if factor.is_cuda or factor != 1:
             torch._foreach_mul_(gradients, factor.to(gradients[0].device))
         return None, None, *gradients
 
 
-def all_finite(gradients: Sequence[Tensor | None]) -> bool:
-    """Whether every element of every gradient is finite; one synchronisation.
+def all_finite(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether every element of every tensor is finite; one synchronisation with the host."""
+    reached = [t for t in tensors if t is not None]
+    return not reached or bool(finite_flag(reached, reached[0]))
+
+
+def finite_flag(tensors: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """Whether every element of every tensor is finite, as a tensor on the device of ``like``.
 
     By l2 norms, the fastest reduction on CPU and GPU: what is so large that its square overflows
     counts as overflow too.
     """
-    reached = [g for g in gradients if g is not None and g.numel()]
+    reached = [t for t in tensors if t is not None and t.numel()]
     if not reached:
-        return True
+        return torch.ones((), dtype=torch.bool, device=like.device)
     # The squares of half precision overflow soon.
-    reached = [g.float() if g.dtype == torch.float16 else g for g in reached]
-    return bool(torch.stack([n.float() for n in torch._foreach_norm(reached, 2)]).isfinite().all())
+    reached = [t.float() if t.dtype == torch.float16 else t for t in reached]
+    norms = [n.float().to(like.device) for n in torch._foreach_norm(reached, 2)]
+    return torch.stack(norms).isfinite().all()
 
 
 class LossScale:

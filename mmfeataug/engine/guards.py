@@ -1,7 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What an extra pass must not disturb: random streams, batch norms, weights; and votes of
-processes.
-"""
+"""What an extra pass must not disturb: random streams, batch norms, dropout, weights."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .auxiliary import norm_pairs
@@ -66,31 +64,6 @@ class RandomState:
             torch.cuda.set_rng_state_all(self._cuda)
         np.random.set_state(self._numpy)
         random.setstate(self._python)
-
-
-def everywhere(flag: bool, like: torch.Tensor) -> bool:
-    """Whether ``flag`` holds on every process: a pass that one of them skips leaves the others
-    waiting.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return flag
-    vote = torch.tensor(int(flag), device=like.device)
-    distributed.all_reduce(vote, distributed.ReduceOp.MIN)
-    return bool(vote)
-
-
-def anywhere(flag: bool, like: torch.Tensor) -> bool:
-    """Whether ``flag`` holds on any process."""
-    return not everywhere(not flag, like)
-
-
-def average_over_processes(value: torch.Tensor) -> torch.Tensor:
-    """Mean of a tensor of the same shape on every process."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return value
-    value = value.clone()
-    distributed.all_reduce(value)
-    return value / distributed.get_world_size()
 
 
 class RunningStatistics:
@@ -159,12 +132,15 @@ class BatchNormGuard:
 
 
 def is_dropout(module: nn.Module) -> bool:
-    """Whether a module drops at random what passes it, in training mode."""
-    if isinstance(module, nn.modules.dropout._DropoutNd):
-        return True
-    # Attention layers, DropPath and others that drop by themselves; heads only note the rate.
-    drops = any('drop' in k and isinstance(v, float) and v for k, v in vars(module).items())
-    return (drops and not hasattr(module, 'loss')) or 'Drop' in type(module).__name__
+    """Whether a module drops at random what passes it, in training mode: PyTorch's dropout, every
+    ``DropPath`` and ``DropBlock``, and attention, some of which drops by a function.
+    """
+    name = type(module).__name__
+    return (
+        isinstance(module, nn.modules.dropout._DropoutNd)
+        or 'Drop' in name
+        or name.endswith(('Attention', 'MSA'))
+    )
 
 
 @contextmanager

@@ -1,30 +1,36 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What losses keep between calls, put back after an extra pass."""
 
+import sys
 from collections import deque
 from collections.abc import Iterator
-from types import FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class LossState:
-    """Buffers and plain attributes that a call of ``loss()`` changes, apart from batch norms.
+    """Buffers, frozen parameters and plain attributes that a call of ``loss()`` changes, apart
+    from batch norms.
 
-    Dynamic R-CNN keeps an IoU history, others moving averages or queues. Which modules do is learnt
-    in the first clean passes (:meth:`learn`); from then on only those are saved and restored.
+    Dynamic R-CNN keeps an IoU history, others moving averages, queues or prototypes. Plain are
+    numbers, strings, tensors, arrays, and lists, tuples, dicts, sets and deques of these, in
+    modules and in helpers that they hold, at any depth. Which places change is learnt in the first
+    clean passes (:meth:`learn`); from then on only those are saved and restored.
 
     Args:
-        model: All of its modules are watched at first, with the helpers they hold.
+        model: All of its modules are watched at first.
         passes: Number of clean passes to learn from.
     """
 
     def __init__(self, model: nn.Module, passes: int = 10) -> None:
+        seen: set[int] = set()
         modules = [m for m in model.modules() if not isinstance(m, _BatchNorm)]
-        self._places: list[list[dict[str, Any]]] = [_namespaces(m) for m in modules]
+        self._places: list[list[dict[str, Any]]] = [list(_namespaces(m, seen)) for m in modules]
         self._changed: set[int] = set()
         self._passes = passes
 
@@ -75,9 +81,11 @@ class LossState:
                     space[key] = _write_back(space.get(key), value, copies)
 
 
-_SCALARS = (bool, int, float, str, type(None))
+_SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
 _CONTAINERS = (list, dict, set, deque)
-_NO_STATE = (nn.Module, torch.Tensor, type, FunctionType, MethodType, ModuleType, *_CONTAINERS)
+_FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+# What nn.Module keeps for itself is structure, not state, and who sets its mode wants it kept.
+_STRUCTURE = {*vars(nn.Module()), 'training'}
 
 
 class _Saved(NamedTuple):
@@ -102,26 +110,54 @@ class _Saved(NamedTuple):
         return mine.copy_(self.value)
 
 
-def _namespaces(module: nn.Module) -> list[dict[str, Any]]:
-    """The module's own attributes, its buffers, and the attributes of helpers it holds (assigners,
-    samplers).
+class _SavedArray(NamedTuple):
+    """An array, and what it held."""
+
+    array: np.ndarray
+    value: np.ndarray
+
+    def restored(self) -> np.ndarray:
+        if self.array.shape != self.value.shape:
+            return self.value.copy()
+        self.array[...] = self.value
+        return self.array
+
+
+def _namespaces(module: nn.Module, seen: set[int]) -> Iterator[dict[str, Any]]:
+    """The module's own attributes, buffers and parameters, and the attributes of helpers it holds
+    (assigners, samplers), and of theirs.
     """
-    spaces = [module.__dict__, module._buffers]
-    for value in list(module.__dict__.values()):
-        for helper in value if isinstance(value, (list, tuple)) else [value]:
-            if hasattr(helper, '__dict__') and not isinstance(helper, _NO_STATE):
-                spaces.append(helper.__dict__)
-    return spaces
+    yield module._buffers  # type: ignore[misc]
+    yield module._parameters  # type: ignore[misc]
+    waiting: list[Any] = [module]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple, set, deque)):
+            waiting += value
+        elif value is module or _is_helper(value):
+            yield value.__dict__
+            waiting += value.__dict__.values()
+
+
+def _is_helper(value: Any) -> bool:
+    """Whether an object of a class of the model's, whose attributes may be state."""
+    if isinstance(value, (nn.Module, torch.Tensor, *_FUNCTIONS)) or not hasattr(value, '__dict__'):
+        return False
+    # Loggers, locks and the like lead everywhere.
+    return type(value).__module__.partition('.')[0] not in sys.stdlib_module_names
 
 
 def _is_state(key: str, value: Any) -> bool:
-    # What nn.Module keeps for itself (_parameters, hooks, ...) is structure, not state, and who
-    # sets its mode wants it kept.
-    if key == 'training' or (key.startswith('_') and isinstance(value, (dict, set))):
+    if key in _STRUCTURE:
         return False
-    if isinstance(value, torch.Tensor):
-        return not isinstance(value, nn.Parameter)
-    return isinstance(value, _SCALARS + _CONTAINERS)
+    if isinstance(value, nn.Parameter):
+        return not value.requires_grad
+    return isinstance(value, (torch.Tensor, np.ndarray, tuple, *_SCALARS, *_CONTAINERS))
 
 
 def _copy_plain(space: dict[str, Any]) -> dict[str, Any]:
@@ -129,11 +165,15 @@ def _copy_plain(space: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copy(value: Any) -> Any:
-    """Containers are copied, tensors kept with a copy, other objects stay the same."""
-    if isinstance(value, nn.Parameter):
+    """Containers are copied, tensors and arrays kept with a copy, other objects stay the same."""
+    if isinstance(value, nn.Parameter) and value.requires_grad:
         return value
     if isinstance(value, torch.Tensor):
         return _Saved(value, value.detach().clone())
+    if isinstance(value, np.ndarray):
+        return _SavedArray(value, value.copy())
+    if isinstance(value, tuple):
+        return _tuple_like(value, map(_copy, value))
     if not isinstance(value, _CONTAINERS):
         return value
     copied: Any = value.copy()
@@ -143,10 +183,16 @@ def _copy(value: Any) -> Any:
     return copied
 
 
+def _tuple_like(value: tuple, items: Any) -> tuple:
+    """A tuple of the same type, which may have named fields."""
+    make = getattr(type(value), '_make', type(value))
+    return make(items)
+
+
 def _leaves(value: Any) -> Iterator[_Saved]:
     if isinstance(value, _Saved):
         yield value
-    elif isinstance(value, (list, deque, dict)):
+    elif isinstance(value, (list, tuple, deque, dict)) and not isinstance(value, _SavedArray):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _leaves(inner)
 
@@ -154,6 +200,8 @@ def _leaves(value: Any) -> Iterator[_Saved]:
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, _Saved) and isinstance(b, _Saved):
         return a.value.shape == b.value.shape and bool(torch.equal(a.value, b.value))
+    if isinstance(a, _SavedArray) and isinstance(b, _SavedArray):
+        return a.value.dtype == b.value.dtype and a.value.tobytes() == b.value.tobytes()
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple, deque)) and isinstance(b, (list, tuple, deque)):
@@ -165,7 +213,16 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _write_back(current: Any, saved: Any, copies: dict[int, torch.UntypedStorage]) -> Any:
     if isinstance(saved, _Saved):
+        if isinstance(saved.tensor, nn.Parameter):
+            # Optimizers and averages know this very tensor.
+            if not saved.unchanged():
+                saved.tensor.data.copy_(saved.value)
+            return saved.tensor
         return saved.copy(copies[saved.memory]) if saved.memory in copies else saved.tensor
+    if isinstance(saved, _SavedArray):
+        return saved.restored()
+    if isinstance(saved, tuple):
+        return _tuple_like(saved, [_write_back(None, value, copies) for value in saved])
     if not isinstance(saved, _CONTAINERS):
         return saved
     target: Any = current if type(current) is type(saved) else saved.copy()

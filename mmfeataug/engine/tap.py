@@ -1,32 +1,50 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""A named point of a network: record a pass there, replay the rest of the pass from there.
-
-A replay calls the same function as the recorded pass. Whatever was computed before the tap returns
-what was recorded, the tap yields the features it is given, and what follows runs as usual. No
-network is split by hand.
-"""
+"""A named point of a network, and what is known about it."""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from torch import Tensor, nn
+from torch import nn
 
-from .recording import Recording, Replay, TapError
+from .augmentation import FeatureAugmentation
 
 ENTRY_POINTS = ('forward', 'loss', 'loss_and_predict', 'predict')
 """Methods through which OpenMMLab models enter a module. Heads are entered by ``loss`` and call
 ``self.forward``."""
 
 
+class TapError(ValueError):
+    """A tap cannot work where it was put; the message names the path and the remedy."""
+
+
+class FiringError(TapError):
+    """A tap was reached more or less often than in the clean pass."""
+
+
 class Tap:
-    """A point of ``model``, given as users write it in a config.
+    """A point of ``model``, given as users write it in a config. Lives as long as the handle.
 
     Args:
         model: The network whose ``loss`` is recorded and replayed.
         at: A dotted path as printed by ``model.named_modules()``, or ``'inputs'`` for the images
             themselves.
         side: ``'output'`` taps what the module returns, ``'input'`` what it is called with.
+
+    Attributes:
+        module: At the path; None for ``'inputs'``.
+        members: Augmentations that use the tap, with the names they are logged under.
+        prefix: Modules that can run before the tap and do not contain it; after the first pass,
+            only those that were entered from outside any other.
+        drawing: Modules of ``prefix`` whose forward draws random numbers; None until the first
+            pass has shown it.
+        was_reached: Whether a pass has reached the tap, and its loss depended on what passed.
+        verified: Whether ``memoize`` has been checked.
+        memoize: Whether replays use recorded results; False runs the whole network for each view.
+        copy_records: Whether something changes recorded results in place, so that copies are kept.
+        full_precision: Whether views run outside autocast, because its precision would swallow
+            them.
+        shapes: Of the features of the last active call, for people to read.
 
     Raises:
         TapError: If the path is unknown (with the nearest names) or ``side`` is neither of the two.
@@ -37,17 +55,16 @@ class Tap:
             raise TapError(f"side={side!r} of the tap at {at!r}: write 'output' or 'input'")
         self.at, self.side = at, side
         self.module = None if at == 'inputs' else find_module(model, at)
-        # What can run before the tap and does not contain it. After the first pass only the
-        # outermost callers remain.
-        self._prefix: list[nn.Module] = []
-        self._settled = False
-        # Modules whose forward draws random numbers; None until the first pass has shown it.
+        self.members: list[tuple[str, FeatureAugmentation]] = []
+        self.prefix: list[nn.Module] = []
         self.drawing: set[nn.Module] | None = None
-        # Set once it is known that something changes recorded results in place.
-        self.copy_records = False
+        self.was_reached = self.verified = False
+        self.memoize = True
+        self.copy_records = self.full_precision = False
+        self.shapes: list[tuple[int, ...]] = []
         if self.module is not None:
             inside = set(self.module.modules())
-            self._prefix = [
+            self.prefix = [
                 m
                 for m in model.modules()
                 if m not in inside and self.module not in set(m.modules())
@@ -56,70 +73,33 @@ class Tap:
     def __str__(self) -> str:
         return self.at if self.side == 'output' else f'{self.at} ({self.side})'
 
-    @contextmanager
-    def record(self, live_prefix: bool = False) -> Iterator[Recording]:
-        """Within this context one pass is recorded; the features it produces become points to
-        differentiate to.
-
-        Args:
-            live_prefix: Keep the recorded prefix in the autograd graph, so that skips around the
-                tap train it.
-        """
-        recording = Recording(self, live_prefix)
-        with patched(self._replacements(recording.around_call, recording.at_tap)):
-            yield recording
-        self._settle(recording)
-
-    @contextmanager
-    def replay(
-        self,
-        recording: Recording,
-        features: list[Tensor],
-        on_fire: Callable[[], None],
-        memoize: bool = True,
-        widen: bool = False,
-    ) -> Iterator[Replay]:
-        """Within this context a pass starts from ``features`` at the tap.
-
-        Args:
-            recording: What :meth:`record` saw for the same batch.
-            features: One tensor for each of ``recording.features``, same shapes.
-            on_fire: Called when the tap is reached for the first time.
-            memoize: False runs the modules before the tap again instead of returning what was
-                recorded.
-            widen: Return recorded results of a narrow type as float32, for a pass outside autocast.
-        """
-        replay = Replay(recording, features, on_fire, widen)
-        around = replay.recall if memoize else replay.rerun
-        with patched(self._replacements(around, replay.at_tap)):
-            yield replay
-
-    def silent(self) -> TapError:
-        """The error to raise if a pass went by without reaching this tap."""
+    def not_reached_error(self) -> TapError:
+        """The error to raise if the first pass went by without reaching this tap."""
         return not_called(self.at, self.module)
 
-    def _replacements(
+    def replacements(
         self, around: Callable, at_tap: Callable
     ) -> Iterator[tuple[nn.Module, str, Callable]]:
-        for module in self._prefix:
-            for name in ENTRY_POINTS:
-                method = getattr(type(module), name, None)
-                if callable(method) and method is not nn.Module.forward:
-                    yield module, name, around
+        """What to hand to :func:`patched`: ``around`` for every way into a module of the prefix,
+        ``at_tap`` for the tapped module.
+        """
+        for module in self.prefix:
+            for name in entries(module):
+                yield module, name, around
         if self.module is not None:
             yield self.module, 'forward', at_tap
 
-    def _settle(self, recording: Recording) -> None:
-        if self._settled or not recording.features:
-            return
-        self.drawing = recording.drawing
-        nested = {child for m in recording.called for child in m.modules() if child is not m}
-        self._prefix = [m for m in self._prefix if m not in nested]
-        self._settled = True
+
+def entries(module: nn.Module) -> Iterator[str]:
+    """Names of the methods by which a module can be entered."""
+    for name in ENTRY_POINTS:
+        method = getattr(type(module), name, None)
+        if callable(method) and method is not nn.Module.forward:
+            yield name
 
 
 def not_called(at: str, module: nn.Module | None) -> TapError:
-    """The error to raise if no feature came by a place."""
+    """The error to raise if no feature passed a tap or a layer."""
     children = [] if module is None else [f'{at}.{n}' for n, _ in module.named_children()]
     return TapError(
         f'at={at!r}: this module was not called in the training pass; choose one that is, such as '

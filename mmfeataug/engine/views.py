@@ -1,115 +1,284 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Views at one tap: asked for, run, and added to the terms of the iteration."""
+"""Views of features and terms over copies: asked for, run, and added to the objective or dropped.
 
+Every process takes the same turns, or collectives inside the network (normalisers of mmdet's
+losses, SyncBN) would leave some waiting. Per view there is one vote before it, where there are
+several processes, and one behind it, which is also the only time that the host waits for a GPU.
+"""
+
+import itertools
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
-from .augmentation import FeatureAugmentation, Tail, View
-from .gradients import all_finite
-from .guards import RunningStatistics, anywhere, everywhere
-from .losses import Losses, perturbation_norms
-from .recording import TapError
-from .tail import TailRunner
-from .terms import Terms
+from .augmentation import FeatureAugmentation, Tail
+from .copies import Copies
+from .gradients import finite_flag
+from .guards import RunningStatistics, no_autocast
+from .objective import Objective
+from .recorded_loss import RecordedTail, ViewGradients
+from .tap import FiringError, TapError
+from .tape import Cut, Gradients
+from .votes import on_all_ranks, on_all_ranks_packed, on_any_rank
 
 
-def add_views(tail: TailRunner, slopes: list[Tensor], losses: Losses, terms: Terms) -> None:
+def add_views(tail: RecordedTail, objective: Objective) -> None:
     """All views of all augmentations at one tap.
 
     Args:
         tail: Behind the tap.
-        slopes: Gradients of the clean loss toward the features.
-        losses: Of the clean pass.
-        terms: Gathers what comes out.
+        objective: Gathers what comes out.
 
     Raises:
         RuntimeError: Around what a method raises, with its name and the tap.
     """
-    clean = [f.float() for f in tail.clean]
-    tail.place.shapes = [tuple(f.shape) for f in clean]
-    clean_is_finite = bool(tail.total(losses).isfinite())
-    for name, augmentation in tail.place.members:
-        if not augmentation.active or not terms.wants(name):
+    clean = [f.float() for f in tail.features]
+    tail.tap.shapes = [tuple(f.shape) for f in clean]
+    for name, augmentation in tail.tap.members:
+        if not augmentation.active or not objective.is_wanted(name):
             continue
-        views = _Views(tail, name, augmentation, clean, clean_is_finite, terms)
-        terms.begin(name, clean[0])
+        objective.begin(name, clean[0])
         try:
-            for index, view in enumerate(views.make(slopes)):
-                weight = terms.offer(name, view.weight)
-                if anywhere(bool(weight), clean[0]):
-                    views.add(index, view, weight)
-        except TapError:
+            (usable,) = on_all_ranks([augmentation.accepts(clean)], clean[0])
+            if usable:
+                _add_each(tail, name, augmentation, clean, objective)
+            else:
+                objective.skip(name, clean[0])
+        except (TapError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise RuntimeError(f'{name} failed at the tap {tail.place.tap}: {error}') from error
-        terms.overflow |= tail.overflow
-        if parts := tail.parts:
-            terms.parts[name] = parts
+            raise RuntimeError(f'{name} failed at the tap {tail.tap}: {error}') from error
+        objective.overflow |= tail.overflow
 
 
-@dataclass
-class _Views:
-    """Those of one augmentation."""
-
-    tail: TailRunner
-    name: str
-    augmentation: FeatureAugmentation
-    clean: list[Tensor]
-    clean_is_finite: bool
-    terms: Terms
-
-    def make(self, slopes: list[Tensor]) -> Iterator[View]:
-        """As many on every process. One without a view of its own runs along, or collectives inside
-        the tail (normalisers of mmdet's losses, SyncBN) would leave the others waiting.
-        """
-        if not everywhere(self.augmentation.accepts(self.clean), self.clean[0]):
-            self.terms.log(f'{self.name}.skipped', self.clean[0].new_ones(()))
+def _add_each(
+    tail: RecordedTail,
+    name: str,
+    augmentation: FeatureAugmentation,
+    clean: list[Tensor],
+    objective: Objective,
+) -> None:
+    ask = Tail(
+        partial(tail.evaluate, augmentation=augmentation),
+        objective.generator(name, clean[0]),
+        objective.shared_generator(name),
+    )
+    views = iter(augmentation.views(clean, tail.gradients, ask))
+    index = 0
+    while True:
+        view = next(views, None)
+        # A process without a view runs along on its clean features with weight 0.
+        weight = 0.0 if view is None else objective.register_view(name, view.weight)
+        is_left, counts = on_any_rank([view is not None, bool(weight)], clean[0])
+        if not is_left:
             return
-        generator = self.terms.generator(self.name, self.clean[0])
-        ask = Tail(partial(self.tail.evaluate, augmentation=self.augmentation), generator)
-        views = iter(self.augmentation.views(self.clean, slopes, ask))
-        while True:
-            view = next(views, None)
-            if not anywhere(view is not None, self.clean[0]):
-                return
-            yield view or View(self.clean, 0.0)
+        if counts:
+            moved = clean if view is None else view.features
+            _add_view(tail, name, index, augmentation, clean, moved, weight, objective)
+        index += 1
 
-    def add(self, index: int, view: View, weight: float) -> None:
-        """Train on a view. Every process takes the same turns, or collectives inside the tail would
-        not meet.
-        """
-        tail, terms, bn = self.tail, self.terms, self.augmentation.bn
-        key = f'{self.name}.loss_{index}'
-        taught = RunningStatistics(tail.model) if bn in ('shared', 'separate') else None
-        gradients: Sequence[Tensor | None] = ()
-        finite = everywhere(all_finite(view.features), self.clean[0])
-        if finite:
-            features, lost = tail.cast(view.features, self.name)
-            if lost is not None:
-                terms.log(f'{self.name}.lost_by_cast', lost)
-            part = None if terms.samples is None else tail.part(terms.samples, terms.seed)
-            total = tail.total(tail.losses(features, bn, part=part))
-            # Real data has batches whose loss is infinite and whose gradient is not (boxes without
-            # an area).
-            finite = not self.clean_is_finite or bool(total.isfinite())
-            finite &= taught is None or all_finite(taught.current)
-            if not terms.graph:
-                gradients = tail.gradient(total, terms.parameters, weight)
-                finite &= terms.fit(gradients)
-            finite = everywhere(finite, total)
-        if taught is not None and not (finite and weight):
-            taught.restore()
-        if not finite:
-            terms.drop(self.name, key, self.clean[0])
-        elif weight or terms.graph:
-            terms.add(key, total, weight, gradients)
-            self._look(index, [f.detach() for f in view.features])
 
-    def _look(self, index: int, moved: list[Tensor]) -> None:
-        if self.augmentation.observer is not None:
-            self.augmentation.observer(self.clean, moved, index=index)
-        for measure, value in perturbation_norms(self.clean, moved).items():
-            self.terms.log(f'{self.name}.{measure}', value)
+def _add_view(
+    tail: RecordedTail,
+    name: str,
+    index: int,
+    augmentation: FeatureAugmentation,
+    clean: list[Tensor],
+    features: list[Tensor],
+    weight: float,
+    objective: Objective,
+) -> None:
+    """Train on a view, unless that is not finite on some process."""
+    recorded, tap, bn = tail.recorded, tail.tap, augmentation.bn
+    stats_before = RunningStatistics(recorded.model) if bn in ('shared', 'separate') else None
+    is_finite = finite_flag(features, clean[0])
+    # No process may be told before the vote: those with a bad view run on the clean feature.
+    features = [torch.where(is_finite, f, c) for f, c in zip(features, clean, strict=True)]
+    while True:
+        cast, lost = _cast(tail, clean, features)
+        try:
+            total, found = tail.train(cast, bn, augmentation.learn, weight)
+        except FiringError:
+            # With this view, the pass went another way.
+            total, found = recorded.total, ViewGradients([None] * len(recorded.parameters))
+            is_finite = torch.zeros_like(is_finite)
+        # Real data has batches whose loss is infinite and whose gradient is not (boxes without an
+        # area).
+        good = is_finite & (total.isfinite() | ~recorded.total.isfinite())
+        if stats_before is not None:
+            good &= finite_flag(stats_before.current, good)
+        gradients_good = finite_flag(found.all(), good)
+        kept = torch.ones_like(good) if lost is None else lost <= 0.5
+        votes = torch.stack([good & gradients_good, gradients_good, kept])
+        finite, no_overflow, in_precision = on_all_ranks_packed(votes)
+        if in_precision:
+            break
+        tap.full_precision = True
+        warnings.warn(
+            f'{name} at {tap}: {tail.features[0].dtype} keeps less than half of the perturbed '
+            'elements; its views run in float32',
+            stacklevel=2,
+        )
+        if stats_before is not None:
+            stats_before.restore()
+    objective.overflow |= not no_overflow
+    if stats_before is not None and not (finite and weight):
+        stats_before.restore()
+    if lost is not None:
+        objective.log(f'{name}.lost_by_cast', lost)
+    key = f'{name}.loss_{index}'
+    if not finite:
+        objective.drop(name, key, clean[0])
+    elif weight:
+        objective.add(key, weight * total, found.parameters)
+        for cut, number, gradient in found.received:
+            cut.receive(number, gradient)
+        moved = [f.detach() for f in features]
+        if augmentation.observer is not None:
+            augmentation.observer(clean, moved, index=index)
+        for measure, value in perturbation_norms(clean, moved).items():
+            objective.log(f'{name}.{measure}', value)
+
+
+def _cast(
+    tail: RecordedTail, clean: list[Tensor], view: list[Tensor]
+) -> tuple[list[Tensor], Tensor | None]:
+    """The view in the precision of the clean pass, and the share of moved elements that this puts
+    back; None in full precision.
+    """
+    if tail.tap.full_precision or all(f.dtype == torch.float32 for f in tail.features):
+        return view, None
+    cast = [v.to(f.dtype) for v, f in zip(view, tail.features, strict=True)]
+    moved = torch.stack([(v != c).sum() for v, c in zip(view, clean, strict=True)]).sum()
+    kept = torch.stack([(v != f).sum() for v, f in zip(cast, tail.features, strict=True)]).sum()
+    return cast, ((moved - kept) / moved.clamp(min=1)).float()
+
+
+def perturbation_norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Tensor]:
+    """Of the perturbation: l-inf norm, l2 norm (mean over samples), mean absolute shift of the
+    channels' means.
+    """
+    deltas = [v - c for v, c in zip(view, clean, strict=True)]
+    rows = [d.flatten(1) if d.dim() > 1 else d[None] for d in deltas]
+    means = [
+        d.flatten(2).mean((0, 2)) if d.dim() > 3 else d.flatten(0, -2).mean(0)
+        for d in deltas
+        if d.dim() > 1 and d.numel()
+    ]
+    norms = {
+        'linf': torch.stack(
+            [d.abs().max() if d.numel() else d.new_zeros(()) for d in deltas]
+        ).max(),
+        'l2': torch.stack([r.norm(dim=1).sum() / max(len(r), 1) for r in rows]).norm(),
+    }
+    if means:
+        norms['shift'] = torch.stack([m.abs().mean() for m in means]).mean()
+    return norms
+
+
+def add_copies(copies: Copies, objective: Objective) -> None:
+    """All terms of one augmentation that looks at copies of the batch.
+
+    Args:
+        copies: Runs them.
+        objective: Gathers what comes out.
+
+    Raises:
+        RuntimeError: Around what a method raises, with its name and places.
+    """
+    taps, recorded, clean = copies.taps, copies.recorded, copies.clean
+    name, augmentation, size = taps.name, taps.augmentation, recorded.batch.size
+    # All terms together are one view: they share their passes.
+    weight = objective.register_view(name, 1.0)
+    if not weight:
+        return
+    reached = taps.is_reached(clean)
+    enough = size is None or size >= augmentation.least_samples
+    features = [f.detach().float() for f in taps.features(clean)]
+    like = next(recorded.model.parameters())
+    if not on_all_ranks([reached and enough], like)[0]:
+        objective.skip(name, like)
+        return
+    if augmentation.online:
+        features = [f.requires_grad_() for f in features]
+    objective.begin(name, features[0])
+    generator = objective.generator(name, features[0])
+    terms = iter(augmentation.terms(recorded.batch.inputs, features, copies, generator))
+    through = list(zip(features, taps.cuts(clean), strict=True)) if augmentation.online else []
+    try:
+        _add_terms(copies, terms, through, weight, objective)
+    except (TapError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise RuntimeError(f'{name} failed at {taps}: {error}') from error
+
+
+def _add_terms(
+    copies: Copies,
+    terms: Iterator[Tensor],
+    through: Sequence[tuple[Tensor, tuple[Cut, int] | None]],
+    weight: float,
+    objective: Objective,
+) -> None:
+    name = copies.taps.name
+    for index in itertools.count():
+        stats_before = RunningStatistics(copies.model)
+        good = torch.ones_like(copies.recorded.total, dtype=torch.bool)
+        gradients_good, value = good, None
+        try:
+            value = next(terms, None)
+        except FiringError:
+            # With other images, the pass went another way; nobody can use this term.
+            good = ~good
+        if value is not None:
+            found, received = _gradients(value, weight * objective.scale, objective, through)
+            gradients_good = finite_flag([*found, *(g for _, _, g in received)], value)
+            good = value.isfinite() & finite_flag(stats_before.current, value) & gradients_good
+        votes = torch.stack([torch.full_like(good, value is None), good, gradients_good])
+        nothing_left, usable, no_overflow = on_all_ranks_packed(votes)
+        objective.overflow |= not no_overflow
+        if not usable:
+            stats_before.restore()
+            objective.drop(name, f'{name}.loss_{index}', copies.recorded.total)
+        elif value is not None:
+            objective.add(f'{name}.loss_{index}', weight * value, found)
+            for cut, number, gradient in received:
+                cut.receive(number, gradient)
+        if nothing_left:
+            return
+
+
+def _gradients(
+    value: Tensor,
+    scale: float,
+    objective: Objective,
+    through: Sequence[tuple[Tensor, tuple[Cut, int] | None]],
+) -> tuple[Gradients, list[tuple[Cut, int, Tensor]]]:
+    """Gradient of ``scale * value`` toward the parameters, and what arrives at clean features.
+
+    Args:
+        value: Scalar.
+        scale: Its factor.
+        objective: Knows the parameters.
+        through: Leaves that ``value`` depends on, and where the clean graph was cut at them.
+    """
+    parameters = objective.parameters
+    if not value.requires_grad:
+        return [None] * len(parameters), []
+    count = len(parameters)
+    with no_autocast(value):
+        found = torch.autograd.grad(
+            value,
+            [*parameters, *(leaf for leaf, _ in through)],
+            torch.full_like(value, scale),
+            allow_unused=True,
+        )
+    received = [
+        (*cut, gradient)
+        for (_, cut), gradient in zip(through, found[count:], strict=True)
+        if cut is not None and gradient is not None
+    ]
+    return found[:count], received

@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What corruptions (mPC, rPC, mCE) and attacks cost a model, and the files that say so."""
 
-from mmfeataug._corruptions import BENCHMARK, FAMILIES
+from mmfeataug.utils.corruptions import BENCHMARK, FAMILIES
 
 from .adversarial import AdversarialTestLoop
 from .compare import compare_tables

@@ -12,10 +12,10 @@ from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
 
-from mmfeataug._progress import progress_bar
-from mmfeataug._tasks import task_of
-from mmfeataug.models.wrappers import collect
+from mmfeataug.models import collect
 from mmfeataug.registry import LOOPS
+from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.tasks import task_of
 
 from .attacked_batch import Target
 from .attacks import make_attack

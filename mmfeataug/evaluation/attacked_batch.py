@@ -14,14 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmfeataug.engine import Tail, Tap, TapError
-from mmfeataug.engine.batch import Batch
-from mmfeataug.engine.exactness import verify
-from mmfeataug.engine.guards import RandomState, is_dropout
-from mmfeataug.engine.loss_state import LossState
-from mmfeataug.engine.losses import detached
-from mmfeataug.engine.tail import Place, TailRunner
-from mmfeataug.models.wrappers import layers
+from mmfeataug.engine import (
+    Batch,
+    LossState,
+    RandomState,
+    RecordedLoss,
+    Tail,
+    Tap,
+    Tape,
+    TapError,
+    is_dropout,
+    record,
+    replay,
+    verify,
+)
+from mmfeataug.models import layers
 
 from .base import Attack, Images
 from .ground_truth import for_loss
@@ -48,8 +55,8 @@ class Target:
         resized: bool = False,
     ) -> None:
         self.model, self.seed, self.resized = model, seed, resized
-        self.place = Place(Tap(model, at, side))
-        # Another one for predictions: other modules run before the tap.
+        self.tap = Tap(model, at, side)
+        # Another one for predictions: other modules run before it.
         self.outlet = Tap(model, at, side)
         self.loss_state = LossState(model)
 
@@ -62,18 +69,20 @@ class Target:
             inputs: Images as the data preprocessor leaves them in a test.
             samples: Likewise.
         """
-        streams, before = RandomState(), self.loss_state.save()
+        streams = RandomState()
         images = Images.of(samples, self.seed)
         truth = for_loss(samples, inputs, self.model, self.resized)
+        recorded = None
         try:
             with as_in_training(self.model):
                 _set_streams(images.key(images.names))
-                batch = AttackedBatch(self, inputs, samples, truth, images, before)
-                before, _ = self.loss_state.learn(before, self.loss_state.save())
-                batch.prepare(before)
-                yield batch
+                batch = Batch(self.model.loss, inputs, (list(truth),), {})
+                with torch.enable_grad():
+                    recorded = RecordedLoss(self.model, [self.tap], batch, state=self.loss_state)
+                yield AttackedBatch(self, recorded, inputs, samples, images)
         finally:
-            self.loss_state.restore(before)
+            if recorded is not None:
+                recorded.rewind()
             streams.restore()
 
 
@@ -89,49 +98,32 @@ class AttackedBatch:
     def __init__(
         self,
         target: Target,
+        recorded: RecordedLoss,
         inputs: Tensor,
         samples: Sequence[Any],
-        truth: Sequence[Any],
         images: Images,
-        state: Any,
     ) -> None:
-        self._target, self._inputs, self._samples = target, inputs, samples
-        self.images = images
-        model, tap = target.model, target.place.tap
-        self._batch = Batch(model.loss, inputs, (list(truth),), {})
-        with torch.enable_grad(), tap.record() as recording:
-            given = inputs if tap.module is not None else recording.capture(inputs)
-            losses = self._batch.loss(given)
-        if not recording.fired:
-            raise tap.silent()
-        total = model.parse_losses(losses)[0]
-        found = torch.autograd.grad(total, recording.handles, allow_unused=True)
-        recording.release()
-        movable = [i for i, g in enumerate(found) if g is not None]
-        if not movable:
+        self._target, self._recorded = target, recorded
+        self._inputs, self._samples, self.images = inputs, samples, images
+        if not recorded.fired:
+            raise target.tap.not_reached_error()
+        if not recorded.tails:
             raise TapError(
-                f'at={tap.at!r}: the training loss does not depend on what passes this tap; '
+                f'at={target.tap.at!r}: the training loss does not depend on what passes this tap; '
                 'choose a module on the way to the loss'
             )
-        self._clean = detached(losses)
-        self._tail = TailRunner(
-            model, target.place, recording, movable, self._batch, target.loss_state, state, 1.0
-        )
-        self.features = [f.float() for f in self._tail.clean]
-        self.gradients = [g.float() for g in found if g is not None]
-        self.loss = float(total.detach())
-
-    def prepare(self, state: Any) -> None:
-        """Settle how the loss is run again; ``state`` is how the losses' own was before."""
-        self._tail.state = state
-        verify(self._tail, self._clean, strict=False)
+        (self._tail,) = recorded.tails
+        verify(self._tail, strict=False)
+        self.features = [f.float() for f in self._tail.features]
+        self.gradients = self._tail.gradients
+        self.loss = float(recorded.total)
 
     def attack(self, attack: Attack) -> list[Tensor]:
         """The attacked features."""
         attack.images = self.images
         attack.bind(self._target.model)
         evaluate = partial(self._tail.evaluate, augmentation=attack)
-        tail = Tail(evaluate, torch.Generator())
+        tail = Tail(evaluate, torch.Generator(), torch.Generator())
         (view,) = attack.views(self.features, self.gradients, tail)
         return [f.detach() for f in view.features]
 
@@ -143,8 +135,8 @@ class AttackedBatch:
     @torch.no_grad()
     def total_at(self, features: Sequence[Tensor]) -> float:
         """The whole loss, without a gradient."""
-        losses = self._tail.losses(features, 'eval', grad=False)
-        return float(self._tail.total(losses))
+        losses, _ = self._tail.losses(features, 'eval', grad=False)
+        return float(self._recorded.total_of(losses))
 
     @torch.no_grad()
     def predict(self, features: Sequence[Tensor]) -> list[Any]:
@@ -160,9 +152,9 @@ class AttackedBatch:
             if outlet.module is None:
                 (images,) = features
                 return stock.loss(images.to(self._inputs.dtype))  # type: ignore[return-value]
-            with outlet.record() as recording:
+            with record(outlet, Tape()) as recording:
                 stock.loss(self._inputs)
-            passed = recording.features
+            passed = list(recording.features)
             expected = self._tail.recording.features
             if not _alike(passed, expected):
                 raise TapError(
@@ -175,7 +167,7 @@ class AttackedBatch:
             for i, feature in zip(self._tail.movable, features, strict=True):
                 passed[i] = feature.to(passed[i].dtype)
             # The prefix is run again: exact, and one pass beside many of the attack.
-            with outlet.replay(recording, passed, _nothing, memoize=False):
+            with replay(recording, passed, _nothing, memoize=False):
                 return stock.loss(self._inputs)  # type: ignore[return-value]
 
 
@@ -190,12 +182,12 @@ def as_in_training(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             module.training = not (isinstance(module, _BatchNorm) or is_dropout(module))
         for transform in transforms:
-            transform.silent = True
+            transform.muted = True
         try:
             yield
         finally:
             for transform in transforms:
-                transform.silent = False
+                transform.muted = False
 
 
 @contextmanager

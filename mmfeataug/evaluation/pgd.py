@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from mmfeataug.engine import Tail, View
 from mmfeataug.functional import (
     ascend,
-    channel_dim,
+    deviation,
     l2_step,
     project_l2,
     project_linf,
     signed_step,
 )
-from mmfeataug.methods.pixels import PixelScale
-from mmfeataug.methods.settings import non_negative
+from mmfeataug.utils.pixels import PixelScale
+from mmfeataug.utils.settings import non_negative
 
 from .base import Attack
 
@@ -41,7 +41,7 @@ class PGD(Attack):
             yields several tensors has one ball for each.
         unit: ``'pixel'``: grey levels of the raw image, 0 to 255, where it is not padding.
             ``'absolute'``: as the feature is. ``'std'``: standard deviations of the clean feature,
-            for each image and channel over positions; over the row where there are none.
+            see :func:`mmfeataug.functional.deviation`.
         against: Words in the names of the terms of the loss; empty: the whole loss.
         random_start: False starts from the clean value.
 
@@ -138,7 +138,7 @@ class PGD(Attack):
 
     def _space(self, feature: Tensor) -> '_Space':
         if self.unit != 'pixel':
-            return _Space(feature, _deviation(feature) if self.unit == 'std' else 1.0)
+            return _Space(feature, deviation(feature) if self.unit == 'std' else 1.0)
         assert self._pixels is not None
         raw = self._pixels.raw(feature)
         # Images come in whole grey levels; rounding of the normalisation is taken off again.
@@ -183,9 +183,3 @@ class _Space:
             return offset
         bounded = torch.minimum(torch.maximum(offset, -self.raw), 255 - self.raw)
         return torch.where(torch.as_tensor(self.unit) > 0, bounded, torch.zeros_like(offset))
-
-
-def _deviation(feature: Tensor) -> Tensor:
-    channel = channel_dim(feature)
-    positions = tuple(d for d in range(1, feature.dim()) if d != channel) or (channel,)
-    return feature.std(positions, correction=0, keepdim=True)

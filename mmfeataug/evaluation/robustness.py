@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmfeataug._corruptions import ALL, BENCHMARK, FAMILIES
+from mmfeataug.utils.corruptions import ALL, BENCHMARK, FAMILIES
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmfeataug._tasks import TASKS
+from mmfeataug.utils.tasks import TASKS
 
 from .logs import Record, read_log
 from .report import ATTACKED, JSON, read_table

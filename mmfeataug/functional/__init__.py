@@ -16,6 +16,7 @@ from .semantic import labels_from_gradient, semantic_direction
 from .statistics import (
     AXES,
     channel_dim,
+    deviation,
     mean_std,
     perturb_statistics,
     reinject_statistics,
@@ -29,6 +30,7 @@ __all__ = [
     'AXES',
     'ascend',
     'channel_dim',
+    'deviation',
     'feature_distance',
     'interpolate',
     'l2_step',

@@ -74,6 +74,18 @@ def mean_std(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> tuple[Tenso
     return mean, (var + eps).sqrt()
 
 
+def deviation(x: Tensor) -> Tensor:
+    """The unit ``'std'`` of perturbations: standard deviation of each sample and channel over its
+    positions, or of the row ``(R, C)`` where there are none; broadcasts to ``x``.
+
+    It does not depend on what else is in the batch, so a strength means the same in training and
+    in an evaluation of single images.
+    """
+    channel = channel_dim(x)
+    positions = tuple(d for d in range(1, x.dim()) if d != channel) or (channel,)
+    return x.std(positions, correction=0, keepdim=True)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The driver of feature augmentation in a training run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -9,16 +9,17 @@ from mmengine.dist import broadcast_object_list
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from mmfeataug.api import attach
-from mmfeataug.engine import AugmentedLoss, Choice
-from mmfeataug.models.wrappers import collect, declares, layers
+from mmfeataug.engine import AugmentedLoss, Choice, Plan, is_sharded, raise_together
+from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
 
-from .budget import Budget, Plan
+from .budget import Allowance, Budget
 
-_PLAN, _STATE = 'feature_aug.plan', 'feature_aug.state'
-_REFUSED_WRAPPERS = ('FullyShardedDataParallel', 'DeepSpeedEngine', 'ColossalAI')
+_ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
+_SHARDING = ('FSDP', 'DeepSpeed', 'ColossalAI')
 
 
 @HOOKS.register_module()
@@ -37,7 +38,6 @@ class FeatureAugHook(Hook):
             are always driven too. A method that needs a teacher has the average of the run's first
             ``EMAHook``.
         clean_weight: Factor of the clean losses while views are active.
-        engine: ``'precomputed'`` or ``'graph'``; see :func:`mmfeataug.attach`.
         begin: First iteration (or epoch) with views, counted from 0.
         end: First iteration (or epoch) without; None is the end of training.
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
@@ -46,10 +46,9 @@ class FeatureAugHook(Hook):
         prob: Probability that an iteration within this schedule has views, drawn from seed and
             iteration, alike on all processes.
         budget: Average cost of a step in stock steps, such as 1.15, in place of ``interval`` and
-            ``prob``: the first iterations measure what views cost, then as many are trained on as
-            hold the average. If not all fit, one is drawn each time; if that is too much, it has a
-            part of the batch, where the tap allows that; what still is too much comes in some of
-            the iterations only. None: whatever the views cost.
+            ``prob``: the first iterations measure what views cost, then so many are drawn as hold
+            the average. If not all fit into a step, one is drawn, by weight. None: whatever the
+            views cost.
         by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts
             iterations always.
 
@@ -64,7 +63,6 @@ class FeatureAugHook(Hook):
         self,
         augmentations: Sequence[dict] | None = None,
         clean_weight: float = 1.0,
-        engine: str = 'precomputed',
         begin: int = 0,
         end: int | None = None,
         interval: int = 1,
@@ -96,8 +94,10 @@ class FeatureAugHook(Hook):
                 )
         self.prob, self.budget = prob, budget
         self._budget: Budget | None = None
+        if isinstance(augmentations, (dict, str)):
+            raise TypeError(f'augmentations={augmentations!r}: give a list, put brackets around it')
         self.augmentations = list(augmentations or ())
-        self.clean_weight, self.engine, self.strict = clean_weight, engine, strict
+        self.clean_weight, self.strict = clean_weight, strict
         self.begin, self.end, self.interval, self.warmup = begin, end, interval, warmup
         self.by_epoch = by_epoch
         self._handle: AugmentedLoss | None = None
@@ -110,78 +110,52 @@ class FeatureAugHook(Hook):
         handle.
 
         Raises:
-            ValueError: If there is nothing to drive, or the run is sharded or checkpoints
-                activations.
+            ValueError, TypeError: For all that cannot work, in one message.
         """
-        _refuse_run(runner)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         left_over = vars(model).get('loss')
         if isinstance(left_over, AugmentedLoss):
             # An earlier training run of this process was interrupted.
             left_over.detach()
         augmentations = [*self.augmentations, *collect(model)]
-        loader = runner.train_dataloader
-        size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
-        settings = [self.budget, self.engine, size, *map(repr, augmentations)]
-        if not augmentations and layers(model) and self._scheduled:
-            raise ValueError(
-                'begin, end, interval, warmup, prob and budget say when augmentations act, and the '
-                "model's are layers, which always do: give them to FeatureAugHook's augmentations "
-                'instead, with at counted from the model'
-            )
-        if not augmentations and not declares(model):
-            raise ValueError(
-                'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some '
-                'with '
-                'mmfeataug.AugmentedModel, mmfeataug.AugmentedBackbone or mmfeataug.AugmentedNeck'
-            )
         # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
         shared = [runner.seed or 0]
         broadcast_object_list(shared)
         (self._seed,) = shared
-        self._handle = attach(
-            model,
-            augmentations,
-            clean_weight=self.clean_weight,
-            engine=self.engine,
-            strict=self.strict,
-            seed=self._seed,
-        )
-        wrapped = getattr(runner.model, 'find_unused_parameters', True)
-        if self._handle.owns_parameters and wrapped is False:
-            raise ValueError(
-                "bn='separate' or a method with parameters of its own with "
-                'DistributedDataParallel: these parameters get no gradient in an iteration without '
-                'views; set find_unused_parameters=True in the config'
+        faults = [*_run_faults(runner), *self._faults(runner, model, augmentations)]
+        try:
+            self._handle = attach(
+                model,
+                augmentations,
+                clean_weight=self.clean_weight,
+                strict=self.strict,
+                seed=self._seed,
             )
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                average = hook.ema_model
-                if int(average.steps) == 0:
-                    # It was copied before the model was initialised.
-                    average.module.load_state_dict(model.state_dict())
-                self._handle.follow(average.module)
-                break
-        else:
-            if self._handle.needs_teacher:
-                raise ValueError(
-                    'an augmentation needs an average of the model as its teacher: add '
-                    "dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA') to custom_hooks"
-                )
+            faults += self._fault_of_ddp(runner)
+            self._follow_average(runner, model)
+        except (TypeError, ValueError) as error:
+            faults.append(error)
+        if faults:
+            self.after_train(runner)
+            raise_together(faults)
+        assert self._handle is not None
         # The message hub is part of checkpoints.
         resumed = runner.message_hub.runtime_info
         self._handle.load_state_dict(resumed.get(_STATE, {}))
         if self.budget is not None:
             # A resumed run with other settings measures anew.
-            self._made_for = settings
+            loader = runner.train_dataloader
+            size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+            self._made_for = [self.budget, size, *map(repr, augmentations)]
             self._budget = Budget(self.budget, self._handle.names, self._seed)
-            if resumed.get(_PLAN, {}).get('made_for') == settings:
-                self._budget.plan = Plan(**resumed[_PLAN]['plan'])
+            known = resumed.get(_ALLOWANCE, {})
+            if known.get('made_for') == self._made_for:
+                self._budget.allowance = Allowance(**known['allowance'])
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Set what the schedule says for this iteration."""
+        """Plan this iteration as the schedule says."""
         handle = self._handle
         assert handle is not None
         progress = (
@@ -190,20 +164,21 @@ class FeatureAugHook(Hook):
             else runner.iter
         )
         since = progress - self.begin
-        handle.iteration = runner.iter
-        handle.enabled = (
+        enabled = (
             since >= 0
             and (self.end is None or progress < self.end)
-            and self._turn(runner) % self.interval == 0
+            and self._offset(runner) % self.interval == 0
         )
-        handle.ramp = min(1.0, since / self.warmup) if self.warmup else 1.0
         if self.prob < 1:
-            handle.enabled &= self._draw(runner) < self.prob
-        if self._budget and handle.enabled:
-            turn = self._budget.begin(runner.iter)
-            handle.enabled = bool(turn)
-            handle.only = turn if isinstance(turn, Choice) else None
+            enabled &= np.random.default_rng([self._seed, runner.iter]).random() < self.prob
+        ramp = min(1.0, since / self.warmup) if self.warmup else 1.0
+        only = None
+        if self._budget and enabled:
+            decision = self._budget.begin(runner.iter)
+            enabled = bool(decision)
+            only = decision if isinstance(decision, Choice) else None
             self._measuring = True
+        handle.plan = Plan(runner.iter, enabled, ramp, only)
 
     def after_train_iter(
         self,
@@ -216,24 +191,24 @@ class FeatureAugHook(Hook):
         handle = self._handle
         assert handle is not None
         runner.message_hub.update_scalar(
-            'train/feature_aug.active', handle.turns / (runner.iter + 1)
+            'train/feature_aug.active', handle.step_count / (runner.iter + 1)
         )
         runner.message_hub.update_info(_STATE, handle.state_dict())
         if self._budget and self._measuring:
             self._measuring = False
-            plan = self._budget.end(handle.weights, runner.iter, handle.parts)
-            if plan is not None:
-                made = dict(plan=asdict(plan), made_for=self._made_for)
-                runner.message_hub.update_info(_PLAN, made)
-                runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, plan)
-                for name in self._budget.unseen if plan.weights is not None else ():
+            allowance = self._budget.end(handle.weights, runner.iter)
+            if allowance is not None:
+                known = dict(allowance=asdict(allowance), made_for=self._made_for)
+                runner.message_hub.update_info(_ALLOWANCE, known)
+                runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, allowance)
+                for name in self._budget.unseen if allowance.weights is not None else ():
                     runner.logger.warning(
                         'FeatureAugHook: %s made no view while budget=%s was measured and is '
                         'left out from here on: give it a larger prob, or use interval',
                         name,
                         self.budget,
                     )
-        if handle.active and not self._announced:
+        if handle.was_active and not self._announced:
             self._announced = True
             runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))
 
@@ -243,39 +218,93 @@ class FeatureAugHook(Hook):
             self._handle.detach()
             self._handle = None
 
+    def _follow_average(self, runner: Runner, model: nn.Module) -> None:
+        """Give methods that need a teacher the average of the run's first ``EMAHook``."""
+        assert self._handle is not None
+        if not self._handle.needs_teacher:
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                average = hook.ema_model
+                if int(average.steps) == 0:
+                    # It was copied before the model was initialised.
+                    average.module.load_state_dict(model.state_dict())
+                self._handle.follow(average.module)
+                return
+        raise ValueError(
+            'an augmentation needs an average of the model as its teacher: add '
+            "dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA') to custom_hooks"
+        )
+
+    def _faults(
+        self, runner: Runner, model: nn.Module, augmentations: Sequence[dict]
+    ) -> Iterator[Exception]:
+        """What cannot be of this hook in this run."""
+        if sum(isinstance(hook, FeatureAugHook) for hook in runner.hooks) > 1:
+            yield ValueError(
+                'FeatureAugHook is there more than once in custom_hooks: give all augmentations to '
+                'one of them; its schedule holds for all'
+            )
+        ends_at = runner.max_epochs if self.by_epoch else runner.max_iters
+        if self.begin >= ends_at:
+            yield ValueError(
+                f'begin={self.begin!r} with by_epoch={self.by_epoch}: training ends at '
+                f'{ends_at} {"epochs" if self.by_epoch else "iterations"}, before any view'
+            )
+        if not augmentations and layers(model) and self._scheduled:
+            yield ValueError(
+                'begin, end, interval, warmup, prob and budget say when augmentations act, and the '
+                "model's are layers, which always do: give them to FeatureAugHook's augmentations "
+                'instead, with at counted from the model'
+            )
+        if not augmentations and not declares(model):
+            yield ValueError(
+                'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some '
+                'with mmfeataug.AugmentedModel, mmfeataug.AugmentedBackbone or '
+                'mmfeataug.AugmentedNeck'
+            )
+
+    def _fault_of_ddp(self, runner: Runner) -> Iterator[Exception]:
+        assert self._handle is not None
+        wrapped = getattr(runner.model, 'find_unused_parameters', True)
+        if self._handle.owns_parameters and wrapped is False:
+            yield ValueError(
+                "bn='separate' or a method with parameters of its own with "
+                'DistributedDataParallel: these parameters get no gradient in an iteration without '
+                'views; set find_unused_parameters=True in the config'
+            )
+
     @property
     def _scheduled(self) -> bool:
         schedule = self.begin, self.end, self.interval, self.warmup, self.prob, self.budget
         return schedule != (0, None, 1, 0, 1, None)
 
-    def _draw(self, runner: Runner) -> float:
-        return np.random.default_rng([self._seed, runner.iter]).random()
-
-    def _turn(self, runner: Runner) -> int:
+    def _offset(self, runner: Runner) -> int:
+        """Iterations since ``begin``."""
         if not self.by_epoch:
             return runner.iter - self.begin
         return runner.iter - self.begin * len(runner.train_dataloader)
 
 
-def _refuse_run(runner: Runner) -> None:
+def _run_faults(runner: Runner) -> Iterator[Exception]:
+    """What does not go together with gradients taken inside the forward pass."""
     wrapper = type(runner.model).__name__
     strategy = type(getattr(runner, 'strategy', None)).__name__
-    for name in _REFUSED_WRAPPERS:
-        if name in wrapper or name.removesuffix('Engine') in strategy:
-            raise ValueError(
-                f'model_wrapper {wrapper}: sharded models allow no backward pass inside the '
-                'forward pass; '
-                "use MMDistributedDataParallel (launcher='pytorch')"
-            )
+    if is_sharded(runner.model) or any(n in wrapper or n in strategy for n in _SHARDING):
+        yield ValueError(
+            f'model_wrapper {wrapper}: sharded models allow no backward pass inside the forward '
+            "pass; use MMDistributedDataParallel (launcher='pytorch')"
+        )
     # FlexibleRunner keeps the setting to itself; an empty dict compiles, too.
     for option in (runner.cfg.get('compile'), getattr(runner, '_compile', None)):
         if option is True or (isinstance(option, dict) and not option.get('disable')):
-            raise ValueError(
+            yield ValueError(
                 'compile is set: torch.compile traces train_step, and replays patch modules while '
                 'it runs; remove it'
             )
+            break
     if runner.cfg.get('activation_checkpointing'):
-        raise ValueError(
+        yield ValueError(
             'activation_checkpointing is set: reentrant checkpointing refuses gradients toward '
             'features; remove it'
         )

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation
-from mmfeataug.models.wrappers import layers
+from mmfeataug.models import layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.visualization.features import draw
 from mmfeataug.visualization.panels import to_array
@@ -225,10 +225,7 @@ def _may_act(model: nn.Module, name: str, augmentation: Augmentation) -> bool:
     if not isinstance(handle, AugmentedLoss) or handle.augmentations.get(name) is not augmentation:
         # A layer declared in the model.
         return True
-    if not (handle.enabled and handle.ramp and augmentation.active):
-        return False
-    # The one view is chosen among those of additional passes; layers act beside it.
-    return handle.only is None or handle.only.name == name or name not in handle.names
+    return handle.acts(name)
 
 
 def _transforms(dataset: Any) -> list[str]:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfeataug.engine import BatchAugmentation, Network
+from mmfeataug.engine import BatchAugmentation, CopyPass
 from mmfeataug.functional import mix, weighted_cosine
 from mmfeataug.registry import AUGMENTATIONS, MODELS
+from mmfeataug.utils.settings import in_range, non_negative
 
-from .settings import in_range, non_negative
 from .targets import Mixture, mixed_targets
 
 PART = 'mixer'
@@ -137,14 +137,19 @@ class AdAutoMix(BatchAugmentation):
             )
         self._mixer = found[0]
 
-    def draw(self, batch: int, generator: torch.Generator) -> tuple[Mixture, Mixture]:
+    def draw(
+        self, batch: int, generator: torch.Generator, shared: torch.Generator
+    ) -> tuple[Mixture, Mixture]:
         """Which samples are mixed in which shares: for the generator's loss, and for the
-        network's. Masks are the shares; ``batch`` is at least 2.
+        network's. Masks are the shares; ``batch`` is at least 2. The number of images is drawn
+        from ``shared``, because it decides how many passes there are.
         """
         device = generator.device
         seed = int(torch.randint(2**31, (), generator=generator, device=device))
         random = np.random.default_rng(seed)
-        count = int(random.integers(2, self.samples + 1)) if self.random_samples else self.samples
+        count = self.samples
+        if self.random_samples:
+            count = int(torch.randint(2, self.samples + 1, (), generator=shared))
 
         def shares() -> np.ndarray:
             drawn = random.beta(self.alpha, self.alpha, count)
@@ -181,7 +186,7 @@ class AdAutoMix(BatchAugmentation):
         self,
         inputs: Tensor,
         clean: list[Tensor],
-        network: Network,
+        network: CopyPass,
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
         """The generator's loss and the network's; see :meth:`BatchAugmentation.terms`."""
@@ -194,7 +199,7 @@ class AdAutoMix(BatchAugmentation):
             )
         height, width = inputs.shape[-2:]
         size = height, width
-        plain, own = self.draw(len(inputs), generator)
+        plain, own = self.draw(len(inputs), generator, network.shared)
 
         def loss(mixture: Mixture, **how) -> tuple[list[Tensor], Tensor]:
             images = mix(inputs, mixture.index, mixture.masks.to(inputs.dtype))
@@ -206,7 +211,7 @@ class AdAutoMix(BatchAugmentation):
             features, *targets = network(inputs, **teacher)
         mixture = self.ask(plain, features, size)
         found, value = loss(mixture, **teacher)
-        if self.adversarial and network.turn % 2 == 0:
+        if self.adversarial and network.step_count % 2 == 0:
             similarity = _similarity(found[1:], targets, mixture)
             value = -self.beta * value + (1 - self.beta) * self.sign * similarity
         # None of this is to live through the network's own passes.

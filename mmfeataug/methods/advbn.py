@@ -6,11 +6,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mmfeataug.engine import FeatureAugmentation, Tail, View, average_over_processes
+from mmfeataug.engine import FeatureAugmentation, Tail, View, average_over_ranks
 from mmfeataug.functional import perturb_statistics, signed_step, statistic_dims, too_few
 from mmfeataug.registry import AUGMENTATIONS
-
-from .settings import non_negative
+from mmfeataug.utils.settings import non_negative
 
 
 @AUGMENTATIONS.register_module()
@@ -40,7 +39,7 @@ class AdvBN(FeatureAugmentation):
         relu: Clamp the view at 0. None: if no clean value is negative, as behind a ReLU.
         weight: Factor of the view's loss.
         sync: Take means and steps over all processes; False: each its own, as in the release.
-        side, bn, live_prefix: See :class:`FeatureAugmentation`.
+        side, bn, learn: See :class:`FeatureAugmentation`.
 
     Raises:
         ValueError: For settings that cannot be.
@@ -58,9 +57,9 @@ class AdvBN(FeatureAugmentation):
         sync: bool = False,
         side: str = 'output',
         bn: str = 'shared',
-        live_prefix: bool = False,
+        learn: str = 'tail',
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn, live_prefix=live_prefix)
+        super().__init__(at=at, side=side, bn=bn, learn=learn)
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
         self.step_size = non_negative('step_size', step_size, at)
@@ -82,7 +81,7 @@ class AdvBN(FeatureAugmentation):
         """One view; see :meth:`FeatureAugmentation.views`."""
         means = [f.mean(statistic_dims(f, 'batch'), keepdim=True) for f in features]
         if self.sync:
-            means = [average_over_processes(m) for m in means]
+            means = [average_over_ranks(m) for m in means]
         relus = [bool((f >= 0).all()) if self.relu is None else self.relu for f in features]
         scales = [torch.ones_like(m) for m in means for _ in range(2)]
 
@@ -97,7 +96,7 @@ class AdvBN(FeatureAugmentation):
             _, gradients = tail([m.detach() for m in moved])
             slopes = torch.autograd.grad(moved, leaves, gradients)
             if self.sync:
-                slopes = tuple(average_over_processes(s) for s in slopes)
+                slopes = tuple(average_over_ranks(s) for s in slopes)
             scales = [
                 signed_step(s.detach(), g, self.step_size).clamp(1 - self.eps, 1 + self.eps)
                 for s, g in zip(leaves, slopes, strict=True)

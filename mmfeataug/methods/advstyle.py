@@ -15,8 +15,7 @@ from mmfeataug.functional import (
     too_few,
 )
 from mmfeataug.registry import AUGMENTATIONS
-
-from .settings import non_negative
+from mmfeataug.utils.settings import non_negative
 
 
 @AUGMENTATIONS.register_module()
@@ -32,7 +31,7 @@ class AdvStyle(FeatureAugmentation):
         gamma: Size of the step, in units of the feature. Behind a data preprocessor that divides by
             the standard deviation, 1 is about the contrast of an average image.
         weight: Factor of the view's loss.
-        side, bn, live_prefix: See :class:`FeatureAugmentation`.
+        side, bn, learn: See :class:`FeatureAugmentation`.
     """
 
     def __init__(
@@ -43,9 +42,9 @@ class AdvStyle(FeatureAugmentation):
         weight: float = 0.5,
         side: str = 'output',
         bn: str = 'shared',
-        live_prefix: bool = False,
+        learn: str = 'tail',
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn, live_prefix=live_prefix)
+        super().__init__(at=at, side=side, bn=bn, learn=learn)
         self.gamma = non_negative('gamma', gamma, at)
         self.weight = non_negative('weight', weight, at)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import (
     ascend,
-    channel_dim,
+    deviation,
     interpolate,
     project_linf,
     reinject_statistics,
@@ -19,9 +19,8 @@ from mmfeataug.functional import (
 )
 from mmfeataug.functional.statistics import AXES
 from mmfeataug.registry import AUGMENTATIONS
-
-from .pixels import PixelScale
-from .settings import non_negative
+from mmfeataug.utils.pixels import PixelScale
+from mmfeataug.utils.settings import non_negative
 
 
 @AUGMENTATIONS.register_module()
@@ -42,8 +41,10 @@ class AFAN(FeatureAugmentation):
         at: Where; see :class:`FeatureAugmentation`.
         gamma: Size of a step, in units of the feature (the paper's settings are written ``1 /
             255``) or of its standard deviation, see ``unit``.
-        strengths: Points on the way to the adversarial feature, one view each.
-        reinject: Whether a view is the re-injection of its statistics: one flag, or one a strength.
+        strengths: Points on the way to the adversarial feature, one view each; one number or
+            several.
+        reinject: Whether a view is the re-injection of its statistics: one flag, or one per
+            strength.
         axes: What these statistics are taken over: ``'channel'`` (the authors' release),
             ``'spatial'``, ``'batch'``.
         steps: Number of steps.
@@ -55,15 +56,16 @@ class AFAN(FeatureAugmentation):
         noise: Amplitude of uniform noise that is added to each view, in ``unit``.
         weight: Factor of each view's loss: one number, or one a strength.
         unit: ``'absolute'``, or ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard
-            deviations of the clean feature, per channel over the batch, so that one value serves
-            any layer and model; or, at ``'inputs'``, ``'pixel'``: in grey levels of the raw image
-            (0 to 255), whatever the data preprocessor makes of them, and the image stays in range.
+            deviations of the clean feature (:func:`mmfeataug.functional.deviation`, as in
+            attacks on a test set), so that one value serves any layer and model; or, at
+            ``'inputs'``, ``'pixel'``: in grey levels of the raw image (0 to 255), whatever the
+            data preprocessor makes of them, and the image stays in range.
         against: Words in the names of the loss terms to attack, such as ``('loss_cls',)`` or
             ``('bbox',)``; empty: the whole loss. A list of several such lists makes one attack
             each and keeps the one with the larger whole loss, as Det-AdvProp does
             (https://arxiv.org/abs/2103.13886). Costs one evaluation of the tail an attack step,
             and one more an attack if there are several.
-        side, bn, live_prefix: See :class:`FeatureAugmentation`.
+        side, bn, learn: See :class:`FeatureAugmentation`.
 
     Raises:
         ValueError: For settings that contradict each other; ``axes='channel'`` on a feature of one
@@ -75,7 +77,7 @@ class AFAN(FeatureAugmentation):
         *,
         at: str,
         gamma: float = 1 / 255,
-        strengths: Sequence[float] = (1.0,),
+        strengths: float | Sequence[float] = (1.0,),
         reinject: bool | Sequence[bool] = False,
         axes: str = 'channel',
         steps: int = 1,
@@ -87,10 +89,11 @@ class AFAN(FeatureAugmentation):
         against: Sequence[str] | Sequence[Sequence[str]] = (),
         side: str = 'output',
         bn: str = 'shared',
-        live_prefix: bool = False,
+        learn: str = 'tail',
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn, live_prefix=live_prefix)
-        self.strengths = tuple(non_negative('strengths', s, at) for s in strengths)
+        super().__init__(at=at, side=side, bn=bn, learn=learn)
+        points = (strengths,) if isinstance(strengths, (int, float)) else tuple(strengths)
+        self.strengths = tuple(non_negative('strengths', s, at) for s in points)
         if not self.strengths:
             raise ValueError(f'strengths=() at {at!r}: give at least one strength')
         self.gamma = non_negative('gamma', gamma, at)
@@ -195,9 +198,7 @@ class AFAN(FeatureAugmentation):
         if self.unit == 'pixel':
             assert self._pixels is not None
             return self._pixels.level(feature)
-        channel = channel_dim(feature)
-        others = tuple(d for d in range(feature.dim()) if d != channel)
-        return feature.std(others, correction=0, keepdim=True)
+        return deviation(feature)
 
     @staticmethod
     def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmfeataug._checkpoints import load_weights
-from mmfeataug._distortions import DISTORTIONS, build_distortions, combined_distortion
-from mmfeataug.engine import BatchAugmentation, Network, seed_global, stock_state_dict
-
-from .pixels import PixelScale
-from .settings import non_negative
+from mmfeataug.engine import BatchAugmentation, CopyPass, seed_global, stock_state_dict
+from mmfeataug.utils.checkpoints import load_weights
+from mmfeataug.utils.distortions import DISTORTIONS, build_distortions, combined_distortion
+from mmfeataug.utils.pixels import PixelScale
+from mmfeataug.utils.settings import non_negative
 
 TARGETS = ('detached', 'online', 'frozen')
 
@@ -93,7 +92,7 @@ class Consistency(BatchAugmentation):
         self,
         inputs: Tensor,
         clean: list[Tensor],
-        network: Network,
+        network: CopyPass,
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
         """One term; see :meth:`BatchAugmentation.terms`."""

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from mmfeataug.functional import mean_std, replace_statistics, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.settings import non_negative
 
-from .settings import non_negative
 from .statistic import StatisticTransform
 
 
@@ -32,7 +32,7 @@ class DSU(StatisticTransform):
         super().__init__(at=at, prob=prob, **kwargs)
         self.factor = non_negative('factor', factor, at)
 
-    def change(self, feature: Tensor) -> Tensor:
+    def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
         own = mean_std(feature, statistic_dims(feature, 'spatial'), 1e-6)
         mean, std = (s + torch.randn_like(s) * self.factor * uncertainty(s) for s in own)

@@ -30,7 +30,7 @@ class MixStyle(StatisticTransform):
             raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive number')
         self.alpha = alpha
 
-    def change(self, feature: Tensor) -> Tensor:
+    def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
         share = torch.distributions.Beta(self.alpha, self.alpha).sample((len(feature),))
         return mix_statistics(

@@ -28,6 +28,6 @@ class MoEx(StatisticTransform):
             raise ValueError(f'axes={axes!r} at {at!r}: choose one of {", ".join(AXES[:2])}')
         self.axes = axes
 
-    def change(self, feature: Tensor) -> Tensor:
+    def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
         return swap_statistics(feature, other_samples(feature), self.axes)

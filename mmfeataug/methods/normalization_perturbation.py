@@ -6,8 +6,8 @@ from torch import Tensor
 
 from mmfeataug.functional import statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.settings import non_negative
 
-from .settings import non_negative
 from .statistic import StatisticTransform
 
 
@@ -37,15 +37,15 @@ class NormalizationPerturbation(StatisticTransform):
 
     @property
     def name(self) -> str:
-        """As the paper calls it."""
-        return 'np+' if self.plus else 'np'
+        """As the paper calls it, in letters that every logger takes."""
+        return 'np_plus' if self.plus else 'np'
 
     @property
     def active(self) -> bool:
         """False if nothing is ever changed."""
         return super().active and self.sigma > 0
 
-    def change(self, feature: Tensor) -> Tensor:
+    def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
         mean = feature.mean(statistic_dims(feature, 'spatial'), keepdim=True)
         a, b = (1 + self.sigma * torch.randn_like(mean) for _ in range(2))

@@ -24,6 +24,6 @@ class PAdaIN(StatisticTransform):
     def __init__(self, *, at: str, prob: float = 0.01, **kwargs) -> None:
         super().__init__(at=at, prob=prob, **kwargs)
 
-    def change(self, feature: Tensor) -> Tensor:
+    def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
         return swap_statistics(feature, other_samples(feature), 'spatial')

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from mmfeataug.engine import FeatureAugmentation, Tail, View, find_module
 from mmfeataug.functional import channel_dim, labels_from_gradient, semantic_direction
 from mmfeataug.registry import AUGMENTATIONS
-
-from .settings import non_negative
+from mmfeataug.utils.settings import non_negative
 
 
 @AUGMENTATIONS.register_module()
@@ -41,7 +40,7 @@ class SeA(FeatureAugmentation):
             heads). At least half of the drawn rows are then foreground, if there are any; a batch
             without makes no view. None: all rows are equal.
         weight: Factor of the view's loss.
-        side, bn, live_prefix: See :class:`FeatureAugmentation`.
+        side, bn, learn: See :class:`FeatureAugmentation`.
 
     Raises:
         ValueError: For settings that cannot be; ``background`` where the tap is not the input of a
@@ -59,9 +58,9 @@ class SeA(FeatureAugmentation):
         weight: float = 0.5,
         side: str = 'input',
         bn: str = 'shared',
-        live_prefix: bool = False,
+        learn: str = 'tail',
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn, live_prefix=live_prefix)
+        super().__init__(at=at, side=side, bn=bn, learn=learn)
         self.eta = non_negative('eta', eta, at)
         self.weight = non_negative('weight', weight, at)
         if not alpha > 0:

@@ -1,15 +1,12 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What the methods that exchange or draw statistics of features have in common."""
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor
 
 from mmfeataug.engine import FeatureTransform
 from mmfeataug.functional import too_few
-
-from .settings import in_range
+from mmfeataug.utils.settings import in_range
 
 
 class StatisticTransform(FeatureTransform):
@@ -45,13 +42,9 @@ class StatisticTransform(FeatureTransform):
             )
         return too_few(features, self.axes)
 
-    def transform(self, feature: Tensor) -> Tensor:
-        """:meth:`change`, or the feature itself."""
-        return self.change(feature) if torch.rand(()) < self.prob else feature
-
-    @abstractmethod
-    def change(self, feature: Tensor) -> Tensor:
-        """The changed feature; see :meth:`FeatureTransform.transform`."""
+    def is_drawn(self, generator: torch.Generator | None = None) -> bool:
+        """With the probability ``prob``; see :meth:`FeatureTransform.is_drawn`."""
+        return bool(torch.rand((), generator=generator) < self.prob)
 
     def per_sample(self, feature: Tensor) -> tuple[int, ...]:
         """Shape of one number a sample, to broadcast over the feature."""

@@ -5,7 +5,15 @@ from .averaged import CosineEMA
 from .losses import MarginSoftmaxLoss
 from .mask_generator import MaskGenerator
 from .necks import UnitPooling
-from .wrappers import AugmentedBackbone, AugmentedModel, AugmentedNeck
+from .wrappers import (
+    AugmentedBackbone,
+    AugmentedModel,
+    AugmentedNeck,
+    collect,
+    declare,
+    declares,
+    layers,
+)
 
 __all__ = [
     'AugmentedBackbone',
@@ -15,4 +23,8 @@ __all__ = [
     'MarginSoftmaxLoss',
     'MaskGenerator',
     'UnitPooling',
+    'collect',
+    'declare',
+    'declares',
+    'layers',
 ]

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-from mmfeataug._checkpoints import declare_log_buffers
+from mmfeataug.utils.checkpoints import declare_log_buffers
 
 from .record import shown
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfeataug.engine import Augmentation
-from mmfeataug.methods.pixels import PixelScale
+from mmfeataug.utils.pixels import PixelScale
 
 Show = Callable[[Tensor], np.ndarray]
 """Makes pictures, RGB in 0 to 255 ``(N, H, W, 3)``, of preprocessed images ``(N, 3, H, W)``."""

@@ -12,7 +12,7 @@ import torch
 
 import mmfeataug
 from mmfeataug.engine.auxiliary import norm_pairs, norms_behind, stock_state_dict
-from mmfeataug.models.wrappers import collect
+from mmfeataug.models import collect
 from tests.models import (
     build_detector,
     build_segmentor,

@@ -11,7 +11,7 @@ from mmcv.transforms import Compose
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
-from mmfeataug._corruptions import ALL, BENCHMARK, FAMILIES
+from mmfeataug.utils.corruptions import ALL, BENCHMARK, FAMILIES
 from mmfeataug.datasets import Corrupt
 from mmfeataug.datasets.corrupt import corrupt_image
 from mmfeataug.registry import TRANSFORMS

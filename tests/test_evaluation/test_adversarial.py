@@ -18,7 +18,7 @@ from mmfeataug.evaluation.base import Images
 from mmfeataug.evaluation.curve import score
 from mmfeataug.evaluation.ground_truth import for_loss, loaded_resized
 from mmfeataug.evaluation.pgd import PGD
-from mmfeataug.methods.pixels import PixelScale
+from mmfeataug.utils.pixels import PixelScale
 from tests.models import (
     build_classifier,
     build_detector,

@@ -278,7 +278,7 @@ class TestWrappers:
         ],
     )
     def test_bad_declaration(self, entry, message):
-        from mmfeataug.models.wrappers import declare
+        from mmfeataug.models import declare
 
         with pytest.raises(TypeError, match=message):
             declare(torch.nn.Identity(), [entry])

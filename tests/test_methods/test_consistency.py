@@ -7,7 +7,7 @@ from mmengine.runner import save_checkpoint
 
 import mmfeataug
 from mmfeataug.methods import FMA, StabilityTraining
-from mmfeataug.methods.pixels import PixelScale
+from mmfeataug.utils.pixels import PixelScale
 from tests.models import (
     build_detector,
     build_segmentor,

@@ -13,7 +13,7 @@ from mmfeataug.methods import DSU, MixStyle, MoEx, NormalizationPerturbation, PA
 from mmfeataug.methods.dsu import uncertainty
 from mmfeataug.methods.mixstyle import mix_statistics
 from mmfeataug.methods.normalization_perturbation import scale_statistics
-from mmfeataug.models.wrappers import declare
+from mmfeataug.models import declare
 from tests.models import build_segmentor, random_test_batch, step
 
 pytestmark = pytest.mark.methods

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.runner import Runner, load_checkpoint
 
-from mmfeataug._progress import progress_bar
+from mmfeataug.utils.progress import progress_bar
 from mmfeataug.evaluation.attacked_batch import Target
 from mmfeataug.evaluation.ground_truth import loaded_resized
 from mmfeataug.evaluation.pgd import PGD

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmfeataug._progress import progress_bar
+from mmfeataug.utils.progress import progress_bar
 from mmfeataug.evaluation.robustness import ALL, SEVERITIES
 from mmfeataug.evaluation.runs import Run, by_task, read_runs
 from mmfeataug.visualization.predictions import (

@@ -22,7 +22,7 @@ from mmengine.runner import Runner, load_checkpoint
 
 import mmfeataug
 from mmfeataug.engine import BatchAugmentation
-from mmfeataug.models.wrappers import collect
+from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.visualization import (
     Painter,

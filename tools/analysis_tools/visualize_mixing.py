@@ -16,7 +16,7 @@ from mmengine.runner import load_checkpoint
 import mmfeataug
 from mmfeataug.engine import PARTS
 from mmfeataug.methods import AdAutoMix
-from mmfeataug.models.wrappers import collect
+from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.visualization import draw_mixing, record_mixtures, shown
 

@@ -8,7 +8,7 @@ import os
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmfeataug._checkpoints import declare_log_buffers
+from mmfeataug.utils.checkpoints import declare_log_buffers
 from mmfeataug.engine import has_auxiliary, stock_state_dict
 
 

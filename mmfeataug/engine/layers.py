@@ -25,10 +25,10 @@ class FeatureTransform(FeatureAugmentation):
     Args:
         at, side: See :class:`Augmentation`.
         as_view: Leave the clean pass alone and train on a view besides.
-        weight, bn: Of that view.
+        weight, bn, learn: Of that view.
 
     Attributes:
-        silent: True makes the layer the identity in training, too.
+        muted: True makes the layer the identity in training, too.
         acted: Whether a feature has come by.
         module: What it is a layer of; None while it is no layer of a model's own.
     """
@@ -41,14 +41,15 @@ class FeatureTransform(FeatureAugmentation):
         as_view: bool = False,
         weight: float = 0.5,
         bn: str = 'shared',
+        learn: str = 'tail',
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn)
+        super().__init__(at=at, side=side, bn=bn, learn=learn)
         if not isinstance(as_view, bool):
             raise TypeError(f'as_view={as_view!r} at {at!r}: give True or False')
         if not 0 <= weight < float('inf'):
             raise ValueError(f'weight={weight!r} at {at!r}: give a number that is not negative')
         self.as_view, self.weight = as_view, weight
-        self.silent = self.acted = False
+        self.muted = self.acted = False
         self._owner: nn.Module | None = None
         self.module: nn.Module | None = None
 
@@ -56,6 +57,14 @@ class FeatureTransform(FeatureAugmentation):
     def active(self) -> bool:
         """A view without weight is none."""
         return not self.as_view or self.weight > 0
+
+    def is_drawn(self, generator: torch.Generator | None = None) -> bool:
+        """Whether a feature is changed at all in this pass.
+
+        Args:
+            generator: Alike on all ranks; None is PyTorch's random stream.
+        """
+        return True
 
     @abstractmethod
     def transform(self, feature: Tensor) -> Tensor:
@@ -71,7 +80,7 @@ class FeatureTransform(FeatureAugmentation):
             # Draws of views at several places would be the same otherwise; the engine puts the
             # stream back after the step.
             seed_global(tail.generator)
-            changed = [self.transform(f) for f in features]
+            changed = [self.transform(f) if self.is_drawn(tail.shared) else f for f in features]
             if any(c is not f for c, f in zip(changed, features, strict=True)):
                 yield View(changed, self.weight)
 
@@ -95,7 +104,8 @@ class FeatureTransform(FeatureAugmentation):
             clean = [
                 leaves[i].to(torch.promote_types(leaves[i].dtype, torch.float32)) for i in places
             ]
-            views = [self.transform(f) for f in clean] if self.accepts(clean) else clean
+            usable = self.accepts(clean)
+            views = [self.transform(f) if usable and self.is_drawn() else f for f in clean]
         for i, view in zip(places, views, strict=True):
             leaves[i] = view.to(leaves[i].dtype)
         if self.observer is not None:
@@ -146,4 +156,4 @@ class FeatureTransform(FeatureAugmentation):
 
     @property
     def _acts(self) -> bool:
-        return not self.silent and self._owner is not None and self._owner.training
+        return not self.muted and self._owner is not None and self._owner.training

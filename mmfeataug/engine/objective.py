@@ -1,0 +1,174 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The objective of one iteration: losses, their gradients, and what is logged beside them."""
+
+import logging
+import math
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .batch import Losses, weighted
+from .gradients import GradientSum, all_finite
+from .settings import Plan, Settings
+from .tape import Gradients
+from .votes import rank
+
+logger = logging.getLogger('mmfeataug')
+
+CARRIER = 'feature_aug.loss'
+"""Name of the term that carries the summed gradients; its value is 0."""
+
+
+class Objective:
+    """Losses and gradients of one iteration.
+
+    Args:
+        model: In training mode.
+        settings: Of the handle.
+        plan: Of the iteration.
+
+    Attributes:
+        weights: Of the views that the methods made, by name.
+        parameters: Those that learn.
+        scaled: Whether fp16 asks for a factor of losses while gradients are taken.
+        scale: This factor, against underflow.
+        overflow: Whether gradients were not finite: the scale may have been too large.
+    """
+
+    def __init__(self, model: nn.Module, settings: Settings, plan: Plan) -> None:
+        self._model, self._settings, self._plan = model, settings, plan
+        self.scaled = _autocast_is_fp16()
+        self.scale = settings.loss_scale.value if self.scaled else 1.0
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.weights: dict[str, list[float]] = {}
+        self._sum = GradientSum(self.parameters)
+        self.overflow = False
+        self._losses: Losses = {}
+        self._logged: dict[str, Tensor] = {}
+
+    def generator(self, name: str, like: Tensor) -> torch.Generator:
+        """For the perturbations of an augmentation, on the device of ``like``; each rank draws its
+        own.
+        """
+        seed = self._seed(name) + 7_919 * rank()
+        return torch.Generator(like.device).manual_seed(seed)
+
+    def shared_generator(self, name: str) -> torch.Generator:
+        """For what has to be drawn alike on all ranks, on the CPU."""
+        return torch.Generator().manual_seed(self._seed(name) ^ 1)
+
+    def _seed(self, name: str) -> int:
+        iteration = self._settings.seed * 1_000_003 + self._plan.iteration
+        return iteration ^ zlib.crc32(name.encode())
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether any view of an augmentation may be trained on."""
+        return self._plan.only is None or self._plan.only.name == name
+
+    def begin(self, name: str, like: Tensor) -> None:
+        """An augmentation is about to make its views."""
+        self.log(f'{name}.dropped', like.new_zeros((), dtype=torch.float32))
+
+    def register_view(self, name: str, weight: float) -> float:
+        """Take note of one more view and its weight; returns what it counts in this iteration."""
+        weights = self.weights.setdefault(name, [])
+        index = len(weights)
+        weights.append(weight)
+        only = self._plan.only
+        if only is None:
+            return self._plan.ramp * weight
+        chosen = (only.name, only.index) == (name, index)
+        return self._plan.ramp * weight * only.factor if chosen else 0.0
+
+    def add_gradients(self, gradients: Gradients) -> None:
+        """One for each parameter, or None."""
+        self._sum.add(gradients)
+
+    def add(self, key: str, value: Tensor, gradients: Gradients) -> None:
+        """One more term of the objective.
+
+        Args:
+            key: It is logged under.
+            value: Weighted.
+            gradients: Of ``scale`` times the value.
+        """
+        self.add_gradients(gradients)
+        self._losses[key] = value.detach()
+
+    def drop(self, name: str, key: str, like: Tensor) -> None:
+        """A view counts nothing."""
+        self._losses[key] = like.new_zeros((), dtype=torch.float32)
+        self._logged[f'{name}.dropped'] += 1
+        logger.warning(
+            'iteration %d: view %s is not finite, or reaches its place in another way than the '
+            'clean batch; it was dropped',
+            self._plan.iteration,
+            key,
+        )
+
+    def skip(self, name: str, like: Tensor) -> None:
+        """An augmentation makes no view of this batch."""
+        self.log(f'{name}.skipped', like.new_ones((), dtype=torch.float32))
+
+    def log(self, name: str, value: Tensor) -> None:
+        """The largest value is what is shown."""
+        self._logged[name] = torch.maximum(self._logged.get(name, value), value)
+
+    def hand_over(self, losses: Losses, total: Tensor) -> Losses:
+        """The stock losses with all terms beside them, and the gradients of all hung on one.
+
+        Args:
+            losses: Of the clean pass, out of the graph.
+            total: Their sum as the framework defines it.
+        """
+        if self.scaled:
+            finite = not self.overflow and all_finite(self._sum.gradients)
+            self._settings.loss_scale.update(finite)
+        self._sum.scale(1 / self.scale)
+        carrier = total.new_zeros((), dtype=torch.float32)
+        terms = {
+            **weighted(losses, self._settings.clean_weight),
+            CARRIER: carrier,
+            **self._losses,
+            **self._logged,
+        }
+        if self._settings.sums_losses is not True:
+            self._settings.sums_losses = self._undo_framework(terms)
+        return {**terms, CARRIER: self._sum.attach_to(carrier)}
+
+    def _undo_framework(self, terms: Losses) -> bool:
+        """Take out of the gradients what ``parse_losses`` is going to put in, a factor or the
+        gradient of parameters of its own; returns whether there is no such thing.
+
+        Raises:
+            ValueError: If it leaves the carrier out.
+        """
+        probe = torch.zeros_like(terms[CARRIER]).requires_grad_()
+        total = self._model.parse_losses({**terms, CARRIER: probe})[0]  # type: ignore[operator]
+        found: Sequence[Tensor | None] = (None,)
+        if total.requires_grad:
+            found = torch.autograd.grad(total, [probe, *self.parameters], allow_unused=True)
+        factor = 0.0 if found[0] is None else float(found[0])
+        if factor == 0 or not math.isfinite(factor):
+            raise ValueError(
+                f'{type(self._model).__name__}.parse_losses() multiplies the term {CARRIER!r}, on '
+                f'which the gradients of an augmented step hang, by {factor:g}, so that nothing '
+                'would be trained: let it add up every term whose name it does not know'
+            )
+        own = {i: g for i, g in enumerate(found[1:]) if g is not None}
+        if factor == 1 and not own:
+            return True
+        for i, gradient in own.items():
+            taken = self._sum.gradients[i]
+            self._sum.gradients[i] = -gradient if taken is None else taken - gradient
+        self._sum.scale(1 / factor)
+        return False
+
+
+def _autocast_is_fp16() -> bool:
+    return any(
+        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        for device in ('cuda', 'cpu')
+    )

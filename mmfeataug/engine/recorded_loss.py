@@ -1,0 +1,337 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The stock loss of one batch, recorded, and run again from a tap any number of times."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .augmentation import FeatureAugmentation
+from .batch import Batch, Losses, detached
+from .gradients import all_finite
+from .guards import BatchNormGuard, RandomState, no_autocast, without_dropout
+from .loss_state import LossState
+from .recording import Recording, record, replay
+from .tap import FiringError, Tap, TapError
+from .tape import Cut, Gradients, Tape
+
+
+@dataclass
+class ViewGradients:
+    """Gradients of one view's loss.
+
+    Attributes:
+        parameters: One for each parameter that learns.
+        received: At the feature and at recorded results, for the sweep of what runs before:
+            ``(cut, index, gradient)``.
+    """
+
+    parameters: Gradients
+    received: list[tuple[Cut, int, Tensor]] = field(default_factory=list)
+
+    def all(self) -> list[Tensor | None]:
+        """Every gradient there is."""
+        return [*self.parameters, *(gradient for _, _, gradient in self.received)]
+
+
+class RecordedLoss:
+    """One clean pass of the stock loss, recorded at taps.
+
+    Making one runs the stock loss, and takes the gradient of its total toward all taps and, in the
+    same sweep, toward the parameters. From each tap that the pass has reached, the loss can then be
+    evaluated for other features. Training steps and attacks on a test set are written on it.
+
+    Args:
+        model: With ``parse_losses``.
+        taps: Where to record.
+        batch: The stock loss, and what it is called with.
+        state: Of the losses; keeps what a call of the loss changes.
+        parameters: Those that learn.
+        add: Called with gradients of the clean loss toward them, any number of times.
+        weight: Factor of the clean loss in these gradients.
+        scale: Another one, against underflow; gradients of all kinds but those that methods see
+            have it.
+        keep_prefix: Views or copies will send gradients into what runs before the taps. The graph
+            there lives until :meth:`sweep`, which has to be called then.
+        contexts: To be open during the clean pass, each as a function of the tape.
+
+    Attributes:
+        losses: The stock loss dict, out of the graph.
+        total: The clean loss, a scalar.
+        fired: The taps that the pass has reached.
+        tails: One for each of them that the loss depends on, in the order of ``taps``.
+        opened: What ``contexts`` gave.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Sequence[Tap],
+        batch: Batch,
+        *,
+        state: LossState | None = None,
+        parameters: Sequence[nn.Parameter] = (),
+        add: Callable[[Gradients], object] = lambda gradients: None,
+        weight: float = 1.0,
+        scale: float = 1.0,
+        keep_prefix: bool = False,
+        contexts: Sequence[Callable[[Tape], AbstractContextManager]] = (),
+    ) -> None:
+        self.model, self.batch, self.scale = model, batch, scale
+        self.parameters, self._add = list(parameters), add
+        self.tape = Tape()
+        self.state = LossState(model) if state is None else state
+        self._before = self.state.save()
+        self._random_before = RandomState()
+        self.opened: list[Any] = []
+        with ExitStack() as stack:
+            recordings = [stack.enter_context(record(tap, self.tape)) for tap in taps]
+            self.opened = [stack.enter_context(context(self.tape)) for context in contexts]
+            inputs = batch.inputs
+            for recording in recordings:
+                if recording.tap.module is None:
+                    inputs = recording.capture(inputs)
+            losses = batch.loss(inputs)
+        self._before, self._after = self.state.learn(self._before, self.state.save())
+        self._random_after = RandomState()
+        try:
+            self.total = self._differentiate(losses, recordings, weight, keep_prefix)
+        except BaseException:
+            self.restore()
+            raise
+        self.losses = detached(losses)
+        self.fired = {r.tap for r in recordings if r.fired}
+        tails = [RecordedTail(self, r, weight) for r in recordings if r.fired]
+        self.tails = [tail for tail in tails if tail.movable]
+
+    def rewind(self) -> None:
+        """Random streams, and what losses keep, as the clean pass found them."""
+        self.state.restore(self._before)
+        self._random_before.restore()
+
+    def restore(self) -> None:
+        """Random streams, and what losses keep, as the clean pass left them."""
+        self.state.restore(self._after)
+        self._random_after.restore()
+
+    def sweep(self) -> None:
+        """Take all gradients that arrived at features and recorded results on to the parameters
+        before them.
+        """
+        if self.parameters:
+            self.tape.sweep(self.parameters, self._add, release=True)
+        self.tape.release()
+
+    def total_of(self, losses: Losses) -> Tensor:
+        """Total loss as the framework defines it."""
+        return self.model.parse_losses(losses)[0]  # type: ignore[operator]
+
+    def _differentiate(
+        self, losses: Losses, recordings: Sequence[Recording], weight: float, keep_prefix: bool
+    ) -> Tensor:
+        total = self.total_of(losses)
+        toward = [*self.parameters, self.tape.token]
+        with no_autocast(total):
+            # Kept where segments between cuts may share nodes with what runs behind them.
+            shared = keep_prefix or self.tape.has_opaque
+            shared |= sum(cut.at_tap for cut in self.tape.cuts) > 1
+            *found, _ = torch.autograd.grad(
+                total,
+                toward,
+                torch.full_like(total, self.scale * weight),
+                retain_graph=shared,
+                allow_unused=True,
+            )
+        self._add(found)
+        # Of several taps, the gradient at the first one comes through the others.
+        first = min((r.first_cut for r in recordings if r.fired), default=len(self.tape.cuts))
+        self.tape.sweep(self.parameters, self._add, until=first + 1)
+        for recording in recordings:
+            for cut, _ in recording.cut_of:
+                if cut.arrived is None:
+                    cut.arrived = list(cut.gradients)
+        if not keep_prefix:
+            self.sweep()
+        return total.detach()
+
+
+class RecordedTail:
+    """The network behind one tap, for one recorded batch.
+
+    Attributes:
+        features: What passed the tap and moves the loss, detached. Others (RoI coordinates, grids)
+            are no features to a method.
+        gradients: Of the clean loss toward them, fp32.
+        overflow: Whether an attack's gradients were not finite under the loss scale.
+    """
+
+    def __init__(self, recorded: RecordedLoss, recording: Recording, weight: float) -> None:
+        self.recorded, self.recording, self.tap = recorded, recording, recording.tap
+        found = recording.gradients
+        self.movable = [i for i, g in enumerate(found) if g is not None]
+        self.features = [recording.features[i] for i in self.movable]
+        factor = 1 / (recorded.scale * weight)
+        self.gradients = [g.float() * factor for g in found if g is not None]
+        self.overflow = False
+
+    def losses(
+        self,
+        features: Sequence[Tensor],
+        bn: str,
+        *,
+        grad: bool = True,
+        live: bool = False,
+        memoize: bool | None = None,
+        separate: bool = False,
+        drop: bool = True,
+    ) -> tuple[Losses, list[tuple[Cut, int, Tensor]]]:
+        """The stock losses from the tap on, with the random draws of the clean pass.
+
+        Args:
+            features: In place of :attr:`features`.
+            bn: How batch norms behind the tap treat the pass; see :class:`BatchNormGuard`.
+            grad: Build a graph.
+            live: Recorded results are part of it, too, so that a backward pass receives gradients
+                there.
+            memoize: Use recorded results; None: as the tap says.
+            separate: Compute with the second set of batch norms.
+            drop: False drops nothing.
+
+        Returns:
+            The losses, and a list that a backward pass fills with ``(cut, index, gradient)``.
+
+        Raises:
+            FiringError: If the tap is reached more or less often than in the clean pass.
+            TapError: If gradients are off behind it.
+        """
+        recorded, tap = self.recorded, self.tap
+        every = list(self.recording.features)
+        for i, feature in zip(self.movable, features, strict=True):
+            every[i] = feature
+        recorded.rewind()
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(grad and live))
+            if tap.full_precision:
+                stack.enter_context(no_autocast(every[0]))
+            else:
+                # Casts of weights cached by an earlier pass belong to its graph, which is gone.
+                torch.clear_autocast_cache()
+            if not drop:
+                stack.enter_context(without_dropout(recorded.model))
+            norms = stack.enter_context(BatchNormGuard(recorded.model))
+            norms.apply('frozen')
+
+            def on_fire() -> None:
+                torch.set_grad_enabled(grad)
+                norms.apply(bn, separate)
+
+            again = stack.enter_context(
+                replay(
+                    self.recording,
+                    every,
+                    on_fire,
+                    memoize=tap.memoize if memoize is None else memoize,
+                    tape=recorded.tape if live else None,
+                    widen=tap.full_precision,
+                )
+            )
+            given = recorded.batch.inputs if tap.module is not None else again.substitute()
+            losses = recorded.batch.loss(given)
+            if again.firing != len(self.recording.firings):
+                raise FiringError(f'tap at {tap} was reached less often than in the clean pass')
+            if grad and not torch.is_grad_enabled():
+                raise TapError(
+                    f'tap at {tap}: the model saves the gradient mode before this place and '
+                    "restores it behind, so that a view would train nothing; use learn='skips', "
+                    'or a tap outside of that block'
+                )
+            return losses, again.received
+
+    def train(
+        self, features: Sequence[Tensor], bn: str, learn: str, weight: float
+    ) -> tuple[Tensor, ViewGradients]:
+        """Loss of one view, and the gradients of ``weight * scale`` times it.
+
+        Args:
+            features: Of the view, in the precision of its pass.
+            bn: See :meth:`losses`.
+            learn: What is trained; see :class:`FeatureAugmentation`.
+            weight: Factor.
+        """
+        recorded = self.recorded
+        cuts = [self.recording.cut_of[i] for i in self.movable]
+        # Where nothing before the tap needs a gradient, there is no use in taking it there.
+        onward = [learn == 'network' and cut.sources[index] is not None for cut, index in cuts]
+        views = [
+            f.detach().requires_grad_() if on and not f.requires_grad else f
+            for f, on in zip(features, onward, strict=True)
+        ]
+        losses, received = self.losses(views, bn, live=learn != 'tail')
+        total = recorded.total_of(losses)
+        if not total.requires_grad:
+            return total, ViewGradients([None] * len(recorded.parameters))
+        wrt = [v for v, on in zip(views, onward, strict=True) if on]
+        with no_autocast(total):
+            found = torch.autograd.grad(
+                total,
+                [*recorded.parameters, *wrt, recorded.tape.token],
+                torch.full_like(total, weight * recorded.scale),
+                allow_unused=True,
+            )
+        count = len(recorded.parameters)
+        places = [place for place, on in zip(cuts, onward, strict=True) if on]
+        received += [
+            (*place, g) for place, g in zip(places, found[count:-1], strict=True) if g is not None
+        ]
+        return total.detach(), ViewGradients(found[:count], received)
+
+    def evaluate(
+        self,
+        features: Sequence[Tensor],
+        augmentation: FeatureAugmentation,
+        against: Sequence[str] = (),
+        with_grad: bool = True,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradient toward the features, for an attack of this augmentation; without
+        ``with_grad`` the loss and nothing. Parameters get no gradient, and running statistics of
+        batch norms stay.
+
+        Raises:
+            ValueError: If no term of the loss has a name that holds a word of ``against``.
+        """
+        recorded = self.recorded
+        leaves = [f.detach().requires_grad_() for f in features]
+        cast = leaves
+        if not self.tap.full_precision:
+            cast = [leaf.to(c.dtype) for leaf, c in zip(leaves, self.features, strict=True)]
+        policy = augmentation.attack_bn
+        losses, _ = self.losses(
+            cast,
+            policy,
+            grad=with_grad,
+            separate=augmentation.bn == 'separate',
+            drop=policy != 'eval',
+        )
+        if against:
+            chosen = {k: v for k, v in losses.items() if any(word in k for word in against)}
+            if not any('loss' in k for k in chosen):
+                terms = ', '.join(k for k in losses if 'loss' in k)
+                raise ValueError(f'against={tuple(against)!r} names no term of the loss: {terms}')
+            losses = chosen
+        total = recorded.total_of(losses)
+        if not with_grad:
+            return total, []
+        found: Gradients = [None] * len(leaves)
+        if total.requires_grad:
+            with no_autocast(total):
+                found = torch.autograd.grad(
+                    total, leaves, torch.full_like(total, recorded.scale), allow_unused=True
+                )
+        self.overflow |= recorded.scale != 1 and not all_finite(found)
+        return total.detach(), [
+            torch.zeros_like(leaf) if g is None else g / recorded.scale
+            for leaf, g in zip(leaves, found, strict=True)
+        ]

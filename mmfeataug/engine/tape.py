@@ -1,0 +1,160 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The clean graph, cut where recorded results begin, so that what runs before them is swept once.
+
+A view's loss and the clean loss meet at the same tensors: the feature at the tap, and whatever
+passes the tap by. Their gradients are summed there, and one sweep takes the sum on to the
+parameters before. ``docs/design.md`` says why this way.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .guards import no_autocast
+
+Gradients = Sequence[Tensor | None]
+
+
+class Cut:
+    """Tensors that one recorded call returned.
+
+    Attributes:
+        sources: The tensors, in the graph of what computed them; None where nothing before needs a
+            gradient.
+        gradients: What has arrived at each of them from behind the cut and was not swept on.
+        at_tap: Whether this is the feature at a tap.
+        arrived: For features at a tap: ``gradients`` as they were when they were swept on.
+    """
+
+    def __init__(self, at_tap: bool = False) -> None:
+        self.sources: list[Tensor | None] = []
+        self.gradients: list[Tensor | None] = []
+        self.at_tap = at_tap
+        self.arrived: list[Tensor | None] | None = None
+
+    def receive(self, index: int, gradient: Tensor) -> None:
+        """Add to the gradient of one tensor."""
+        before = self.gradients[index]
+        self.gradients[index] = gradient if before is None else before + gradient
+
+
+class Tape:
+    """All cuts of one clean pass, in the order of the calls.
+
+    Attributes:
+        has_opaque: Whether a result held containers, such as data samples, that are not cut open:
+            the graph goes on through tensors inside.
+    """
+
+    def __init__(self) -> None:
+        self.cuts: list[Cut] = []
+        self.has_opaque = False
+        # Every gate leads to it, so that a sweep toward it passes all of them.
+        self.token = torch.zeros((), requires_grad=True)
+
+    def gate(self, value: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
+        """``value`` for what comes behind a cut: same memory, and its gradient goes to
+        ``receive`` instead of into the graph before.
+        """
+        return _Gate.apply(value.data, self.token, receive)
+
+    def cut(self, leaves: Sequence[Any]) -> tuple[list[Any], Cut, list[int | None]]:
+        """Cut the graph at some tensors.
+
+        Args:
+            leaves: Of a result; what has no gradient stays as it is.
+
+        Returns:
+            The leaves to go on with, the cut, and the index in the cut of each leaf or None.
+        """
+        cut = Cut()
+        passed = list(leaves)
+        slots: list[int | None] = []
+        known: dict[int, tuple[int, Tensor]] = {}
+        for i, leaf in enumerate(leaves):
+            in_graph = isinstance(leaf, Tensor) and leaf.requires_grad and torch.is_grad_enabled()
+            if not (in_graph and leaf.is_floating_point()):
+                self.has_opaque |= hasattr(leaf, 'detach') and not isinstance(leaf, Tensor)
+                slots.append(None)
+                continue
+            if id(leaf) not in known:
+                index = len(cut.sources)
+                cut.sources.append(leaf)
+                cut.gradients.append(None)
+                known[id(leaf)] = index, self.gate(leaf, partial(cut.receive, index))
+            index, passed[i] = known[id(leaf)]
+            slots.append(index)
+        if cut.sources:
+            self.cuts.append(cut)
+        return passed, cut, slots
+
+    def sweep(
+        self,
+        parameters: Sequence[nn.Parameter],
+        add: Callable[[Gradients], object],
+        until: int = 0,
+        release: bool = False,
+    ) -> None:
+        """Take gradients on from the last cut to the one numbered ``until``, which is swept, too.
+
+        Args:
+            parameters: To take them to.
+            add: Called with their gradients, once for each cut that has some.
+            until: Cuts before it keep what arrives.
+            release: Let go of each cut's graph once it is swept.
+        """
+        for number in reversed(range(until, len(self.cuts))):
+            cut = self.cuts[number]
+            if cut.at_tap and cut.arrived is None:
+                cut.arrived = list(cut.gradients)
+            pairs = [
+                (source, gradient.to(source.dtype))
+                for source, gradient in zip(cut.sources, cut.gradients, strict=True)
+                if source is not None and gradient is not None
+            ]
+            cut.gradients = [None] * len(cut.gradients)
+            if pairs:
+                sources, gradients = map(list, zip(*pairs, strict=True))
+                # Kept, because segments may share nodes; memory goes with the last reference.
+                with no_autocast(sources[0]):
+                    *found, _ = torch.autograd.grad(
+                        sources,
+                        [*parameters, self.token],
+                        gradients,
+                        retain_graph=True,
+                        allow_unused=True,
+                    )
+                add(found)
+                del sources, gradients, found
+            del pairs
+            if release:
+                cut.sources = [None] * len(cut.sources)
+
+    def release(self) -> None:
+        """Let go of the graph."""
+        for cut in self.cuts:
+            cut.sources = [None] * len(cut.sources)
+        self.cuts.clear()
+
+
+class _Gate(torch.autograd.Function):
+    """Identity whose gradient goes elsewhere.
+
+    In place on an alias outside of the graph: what follows may write into it, as into the result of
+    any other operation, and no memory is copied.
+    """
+
+    @staticmethod
+    def forward(ctx, value: Tensor, token: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
+        ctx.receive = receive
+        ctx.mark_dirty(value)
+        return value
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor | None) -> tuple[None, None, None]:
+        if gradient is not None:
+            ctx.receive(gradient)
+        return None, None, None
