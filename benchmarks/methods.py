@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from cost import build, compare, measure_memory, step
+from measure import build, compare, measure_memory, step
 from rich.console import Console
 from rich.table import Table
 
 import mmfeataug
-from mmfeataug.engine import Augmentation, AugmentedLoss
-from mmfeataug.engine.timing import tail_shares
+from mmfeataug.engine import Augmentation, AugmentedLoss, tail_shares
 from mmfeataug.models import collect, declare
 from mmfeataug.registry import AUGMENTATIONS
 

@@ -24,9 +24,9 @@ from tests.models import (
     build_classifier,
     classifier_cfg,
     random_test_batch,
-    relative_difference,
     step,
 )
+from tests.oracle import held_against_reference
 
 pytestmark = pytest.mark.classification
 
@@ -78,18 +78,14 @@ def test_wrapped_parts_are_stock(name):
 def test_second_batch_norms(name):
     config = dict(type='AdvBN', at=early(name), steps=1, bn='separate')
     declared = {**config, 'type': 'mmfeataug.AdvBN'}
-    stock, found = build_classifier(name), []
-    for engine in ('precomputed', 'graph'):
-        model = build_classifier(augmented(CLASSIFIERS[name], declared))
-        assert type(model) is type(stock)
-        assert list(model.state_dict())[: len(stock.state_dict())] == list(stock.state_dict())
-        with mmfeataug.attach(model, [config], strict=True, engine=engine):
-            found.append((step(model, random_test_batch(model))[1], model.state_dict()))
-    (fast, state), (plain, plain_state) = found
-    assert relative_difference(fast, plain) < 2e-6
-    assert any(fast[n] is not None and fast[n].any() for n in fast if n.startswith('aux_bn.'))
-    for key in state:
-        torch.testing.assert_close(state[key], plain_state[key], msg=key)
+    stock = build_classifier(name)
+    model = build_classifier(augmented(CLASSIFIERS[name], declared))
+    assert type(model) is type(stock)
+    assert list(model.state_dict())[: len(stock.state_dict())] == list(stock.state_dict())
+    with mmfeataug.attach(model, [config], strict=True):
+        _, gradients = step(model, random_test_batch(model))
+    second = [g for n, g in gradients.items() if n.startswith('aux_bn.')]
+    assert any(g is not None and g.any() for g in second)
 
 
 def test_swin_has_no_batch_norms_to_separate():
@@ -102,13 +98,11 @@ def test_swin_has_no_batch_norms_to_separate():
 def test_stability_training(form):
     at = 'head.fc' if form == 'prediction' else 'neck'
     config = dict(type='StabilityTraining', at=at, form=form)
-    found = []
-    for engine in ('precomputed', 'graph'):
-        model = build_classifier()
-        with mmfeataug.attach(model, [config], strict=True, engine=engine):
-            found.append(step(model, random_test_batch(model)))
-    assert found[0][0]['stability.loss_0'] > 0
-    assert relative_difference(found[0][1], found[1][1]) < 2e-6
+    model = build_classifier()
+    with mmfeataug.attach(model, [config], strict=True):
+        losses, gradients = step(model, random_test_batch(model))
+    assert losses['stability.loss_0'] > 0
+    assert gradients['backbone.conv1.weight'].isfinite().all()
 
 
 def mixing_batch(model):
@@ -129,15 +123,10 @@ def test_mixed_labels(loss):
     if loss == 'CrossEntropyLoss':
         cfg['head']['loss'].update(use_soft=True)
     configs = [afan('backbone.layer2'), METHODS['sea']('resnet18')]
-    found = []
-    for engine in ('precomputed', 'graph'):
-        model = build_classifier(cfg)
-        batch = mixing_batch(model)
-        with mmfeataug.attach(model, configs, engine=engine, strict=True):
-            losses, gradients = step(model, batch)
-        assert all(losses[key].isfinite() for key in ('afan.loss_1', 'sea.loss_0'))
-        found.append(gradients)
-    assert relative_difference(*found) < 2e-6
+    model = build_classifier(cfg)
+    batch = mixing_batch(model)
+    losses, _ = held_against_reference(model, configs, batch, limit=1e-4)
+    assert all(losses[key].isfinite() for key in ('afan.loss_1', 'sea.loss_0'))
 
 
 def linear_probe():

@@ -31,8 +31,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmfeataug.utils.progress import progress_bar
-from mmfeataug.utils.tasks import task_of
 from mmfeataug.datasets.corrupt import Corrupt, corrupt_image
 from mmfeataug.evaluation import (
     SEVERITIES,
@@ -53,6 +51,8 @@ from mmfeataug.evaluation.unfinished import (
     read_earlier,
     read_reference,
 )
+from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.tasks import task_of
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -59,9 +59,7 @@ def write_config(arm: str, seed: int) -> Path:
     cfg = Config.fromfile(CONFIG)
     cfg.randomness = dict(seed=seed)
     if ARMS[arm] is not None:
-        hook = dict(
-            type='mmfeataug.FeatureAugHook', clean_weight=0.5, augmentations=[ARMS[arm]]
-        )
+        hook = dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5, augmentations=[ARMS[arm]])
         cfg.custom_hooks = [hook]
     path = WORK / f'{arm}-{seed}' / 'config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +68,7 @@ def write_config(arm: str, seed: int) -> Path:
 
 
 def run(arm: str, seed: int) -> None:
+    """Train and test one run, or what is missing of it; keep its figures."""
     config = write_config(arm, seed)
     folder = config.parent
     last = folder / 'epoch_8.pth'
@@ -87,6 +86,7 @@ def run(arm: str, seed: int) -> None:
 
 
 def main() -> None:
+    """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1])

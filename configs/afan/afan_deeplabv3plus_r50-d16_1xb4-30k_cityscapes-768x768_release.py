@@ -1,10 +1,9 @@
 # Row FINAL01 of the release.
-# live_prefix: the skip into the decoder stays in the graph of a view, as in the release.
+# learn='skips': views train what feeds the skip into the decoder, as in the release.
 _base_ = '../baseline/deeplabv3plus_r50-d16_1xb4-30k_cityscapes-768x768.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
-        engine='graph',
         clean_weight=0.7,
         augmentations=[
             dict(
@@ -14,7 +13,7 @@ custom_hooks = [
                 strengths=(0.5, 1.0),
                 reinject=(False, True),
                 weight=0.1,
-                live_prefix=True,
+                learn='skips',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -24,7 +23,7 @@ custom_hooks = [
                 strengths=(1.0,),
                 reinject=(True,),
                 weight=0.1,
-                live_prefix=True,
+                learn='skips',
             ),
         ],
     )

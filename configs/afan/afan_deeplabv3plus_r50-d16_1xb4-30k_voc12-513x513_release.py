@@ -1,10 +1,9 @@
 # First VOC2012 row of the release: layer 3, both views re-injected, decoder tap behind the ASPP.
-# live_prefix: the skip into the decoder stays in the graph of a view, as in the release.
+# learn='skips': views train what feeds the skip into the decoder, as in the release.
 _base_ = '../baseline/deeplabv3plus_r50-d16_1xb4-30k_voc12-513x513.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
-        engine='graph',
         clean_weight=0.7,
         augmentations=[
             dict(
@@ -14,7 +13,7 @@ custom_hooks = [
                 strengths=(0.5, 1.0),
                 reinject=(True, True),
                 weight=0.1,
-                live_prefix=True,
+                learn='skips',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -23,7 +22,7 @@ custom_hooks = [
                 strengths=(1.0,),
                 reinject=(False,),
                 weight=0.1,
-                live_prefix=True,
+                learn='skips',
             ),
         ],
     )

@@ -117,6 +117,15 @@ class AugmentedLoss:
         """Factor of the clean loss while views are active."""
         return self._settings.clean_weight
 
+    @property
+    def loss_state(self) -> LossState:
+        """What losses keep between calls; may be shared by handles of one model."""
+        return self._settings.loss_state
+
+    @loss_state.setter
+    def loss_state(self, state: LossState) -> None:
+        self._settings.loss_state = state
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know, in plain types."""
         return dict(

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .augmentation import BatchAugmentation
 from .batch import Losses, detach_container
-from .guards import BatchNormGuard, RandomState, other_weights
+from .guards import BatchNormGuard, RandomState, other_weights, wide
 from .recorded_loss import RecordedLoss
 from .tap import FiringError, entries, find_module, not_called, patched
 from .tape import Cut, Tape
@@ -238,7 +238,7 @@ class Copies:
             norms.apply(policy)
             with self.taps.copy_pass(self.clean, stop=not loss) as found:
                 losses = recorded.batch.loss(images, samples=samples)
-        features = [f.float() for f in self.taps.features(found)]
+        features = [wide(f) for f in self.taps.features(found)]
         if weights is None:
             if augmentation.observer is not None:
                 augmentation.observer(self.taps.features(self.clean), features, images, self.passes)

@@ -23,6 +23,11 @@ def no_autocast(like: torch.Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
+def wide(value: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32, or what is wider."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
 def seed_global(generator: torch.Generator) -> None:
     """Let PyTorch's own streams depend on a draw of ``generator``, for code that takes none."""
     torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))

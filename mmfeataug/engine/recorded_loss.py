@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .augmentation import FeatureAugmentation
 from .batch import Batch, Losses, detached
 from .gradients import all_finite
-from .guards import BatchNormGuard, RandomState, no_autocast, without_dropout
+from .guards import BatchNormGuard, RandomState, no_autocast, wide, without_dropout
 from .loss_state import LossState
 from .recording import Recording, record, replay
 from .tap import FiringError, Tap, TapError
@@ -164,7 +164,7 @@ class RecordedTail:
     Attributes:
         features: What passed the tap and moves the loss, detached. Others (RoI coordinates, grids)
             are no features to a method.
-        gradients: Of the clean loss toward them, fp32.
+        gradients: Of the clean loss toward them, fp32 or wider.
         overflow: Whether an attack's gradients were not finite under the loss scale.
     """
 
@@ -174,7 +174,7 @@ class RecordedTail:
         self.movable = [i for i, g in enumerate(found) if g is not None]
         self.features = [recording.features[i] for i in self.movable]
         factor = 1 / (recorded.scale * weight)
-        self.gradients = [g.float() * factor for g in found if g is not None]
+        self.gradients = [wide(g) * factor for g in found if g is not None]
         self.overflow = False
 
     def losses(

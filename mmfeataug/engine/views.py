@@ -17,7 +17,7 @@ from torch import Tensor
 from .augmentation import FeatureAugmentation, Tail
 from .copies import Copies
 from .gradients import finite_flag
-from .guards import RunningStatistics, no_autocast
+from .guards import RunningStatistics, no_autocast, wide
 from .objective import Objective
 from .recorded_loss import RecordedTail, ViewGradients
 from .tap import FiringError, TapError
@@ -35,7 +35,7 @@ def add_views(tail: RecordedTail, objective: Objective) -> None:
     Raises:
         RuntimeError: Around what a method raises, with its name and the tap.
     """
-    clean = [f.float() for f in tail.features]
+    clean = [wide(f) for f in tail.features]
     tail.tap.shapes = [tuple(f.shape) for f in clean]
     for name, augmentation in tail.tap.members:
         if not augmentation.active or not objective.is_wanted(name):
@@ -149,7 +149,7 @@ def _cast(
     """The view in the precision of the clean pass, and the share of moved elements that this puts
     back; None in full precision.
     """
-    if tail.tap.full_precision or all(f.dtype == torch.float32 for f in tail.features):
+    if tail.tap.full_precision or all(wide(f) is f for f in tail.features):
         return view, None
     cast = [v.to(f.dtype) for v, f in zip(view, tail.features, strict=True)]
     moved = torch.stack([(v != c).sum() for v, c in zip(view, clean, strict=True)]).sum()
@@ -197,7 +197,7 @@ def add_copies(copies: Copies, objective: Objective) -> None:
         return
     reached = taps.is_reached(clean)
     enough = size is None or size >= augmentation.least_samples
-    features = [f.detach().float() for f in taps.features(clean)]
+    features = [wide(f.detach()) for f in taps.features(clean)]
     like = next(recorded.model.parameters())
     if not on_all_ranks([reached and enough], like)[0]:
         objective.skip(name, like)

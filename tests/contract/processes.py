@@ -84,14 +84,14 @@ class SecondTermOnly(BadTermOnOne):
         yield features.abs().mean()
 
 
-def compare(model, augmentation, alone, engine):
+def compare(model, augmentation, alone):
     """DDP's gradients are the mean of what each rank's batch gives on its own."""
     rank, world = distributed.get_rank(), distributed.get_world_size()
     batches = [torch.randn(3, 4, generator=torch.Generator().manual_seed(r)) for r in range(world)]
     single = copy.deepcopy(model)
     single.collective = False
     wrapped = DistributedDataParallel(model)
-    with mmfeataug.attach(model, [augmentation], strict=True, engine=engine):
+    with mmfeataug.attach(model, [augmentation], strict=True):
         losses = wrapped(batches[rank])
         model.parse_losses(losses)[0].backward()
     gradients = []
@@ -108,53 +108,101 @@ def compare(model, augmentation, alone, engine):
     return losses
 
 
-def dropped(engine):
-    losses = compare(Toy().train(), BadOnOne(at='stem'), lambda _: SecondOnly(at='stem'), engine)
+def dropped(learn):
+    losses = compare(
+        Toy().train(),
+        BadOnOne(at='stem', learn=learn),
+        lambda _: SecondOnly(at='stem', learn=learn),
+    )
     assert float(losses['badonone.dropped']) == 1
 
 
-def dropped_term(engine):
+def dropped_term(learn):
     term, alone = BadTermOnOne(at='stem'), SecondTermOnly(at='stem')
-    losses = compare(Toy().train(), term, lambda _: alone, engine)
+    losses = compare(Toy().train(), term, lambda _: alone)
     assert float(losses['badtermonone.dropped']) == 1
 
 
-def uneven(engine):
+def uneven(learn):
     def alone(rank):
-        augmentation = Uneven(at='stem')
+        augmentation = Uneven(at='stem', learn=learn)
         augmentation.views_of = rank
         return augmentation
 
-    losses = compare(Toy().train(), Uneven(at='stem'), alone, engine)
+    losses = compare(Toy().train(), Uneven(at='stem', learn=learn), alone)
     own = [k for k in losses if k.startswith('uneven.loss') and float(losses[k]) > 0]
     assert len(own) == distributed.get_rank()
 
 
-def real_methods(engine):
+def real_methods(learn):
     """Attacks of several steps, with the collectives of their tails."""
     for kind, settings in (
         (AdvBN, dict(steps=2, relu=False)),
         (SeA, dict()),
-        (AFAN, dict(steps=2, gamma=0.1, random_start=True, reinject=True, axes='batch')),
+        (AFAN, dict(steps=2, gamma=0.1, reinject=True, axes='batch')),
     ):
         torch.manual_seed(0)
-        methods = [kind(at='stem', **settings) for _ in range(2)]
-        losses = compare(Toy().train(), methods[0], lambda _, m=methods[1]: m, engine)
+        methods = [kind(at='stem', learn=learn, **settings) for _ in range(2)]
+        losses = compare(Toy().train(), methods[0], lambda _, m=methods[1]: m)
         assert float(losses[f'{methods[0].name}.loss_0']) > 0
 
 
-def too_small_on_one(engine):
+def too_small_on_one(learn):
     """No process asks its tail for a view that another one cannot have."""
     model = Toy().train()
     wrapped = DistributedDataParallel(model)
-    method = AFAN(at='stem', steps=2, gamma=0.1, reinject=True, axes='batch')
+    method = AFAN(at='stem', steps=2, gamma=0.1, reinject=True, axes='batch', learn=learn)
     keys = []
-    with mmfeataug.attach(model, [method], engine=engine):
+    with mmfeataug.attach(model, [method]):
         for rows in (3, 1 if distributed.get_rank() else 3, 3):
             losses = wrapped(torch.randn(rows, 4))
             model.parse_losses(losses)[0].backward()
             keys.append([k for k in losses if k in ('afan.loss_0', 'afan.skipped')])
     assert keys == [['afan.loss_0'], ['afan.skipped'], ['afan.loss_0']]
+
+
+def unreached_on_one(learn):
+    """A batch of one rank that does not reach the tap has no view on any; the next one has."""
+
+    class Branch(Toy):
+        def __init__(self):
+            super().__init__()
+            self.branch = nn.Linear(4, 4)
+
+        def loss(self, inputs, data_samples=None):
+            x = self.stem(inputs)
+            return super().loss(self.branch(x) if inputs.sum() > 0 else x)
+
+    model = Branch().train()
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    keys, ones = [], torch.ones(3, 4)
+    with mmfeataug.attach(model, [AFAN(at='branch', gamma=0.1, learn=learn)]):
+        for sign in (1, -1 if distributed.get_rank() else 1, 1):
+            losses = wrapped(sign * ones)
+            model.parse_losses(losses)[0].backward()
+            keys.append([k for k in losses if k in ('afan.loss_0', 'afan.skipped')])
+    assert keys == [['afan.loss_0'], ['afan.skipped'], ['afan.loss_0']]
+
+
+def draws(learn):
+    """Perturbations differ between ranks; what decides how many there are does not."""
+
+    class Drawing(FeatureAugmentation):
+        active = True
+
+        def views(self, features, gradients, tail):
+            self.drawn = torch.cat(
+                [torch.rand(1, generator=g) for g in (tail.generator, tail.shared)]
+            )
+            yield View([f * 1.1 for f in features], 0.5)
+
+    model, method = Toy().train(), Drawing(at='stem', learn=learn)
+    with mmfeataug.attach(model, [method]):
+        model.loss(torch.ones(3, 4))
+    both = [torch.empty(2) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(both, method.drawn)
+    assert all(both[0][0] != other[0] for other in both[1:])
+    assert all(both[0][1] == other[1] for other in both[1:])
 
 
 def train(kind, *options):
@@ -240,12 +288,12 @@ def flat(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def synced(engine):
+def synced(learn):
     """AdvBN's steps and means are those of all processes, whatever each one's are."""
     rank = distributed.get_rank()
     feature = torch.randn(3, 4, generator=torch.Generator().manual_seed(rank)) + 5 + rank
     slope = torch.ones_like(feature) * (-1.0 if rank else 3.0 * distributed.get_world_size())
-    tail = Tail(lambda features, against=(): (0, [slope]), torch.Generator())
+    tail = Tail(lambda features, against=(): (0, [slope]), torch.Generator(), torch.Generator())
     (view,) = AdvBN(at='x', steps=1, sync=True, relu=False).views([feature], [], tail)
     scale = (view.features[0][0] - view.features[0][1]) / (feature[0] - feature[1])
     mine = torch.stack([scale, view.features[0][0] - scale * feature[0]])
@@ -261,10 +309,14 @@ def main():
     distributed.init_process_group('gloo')
     if scenario == 'train':
         train(*args)
-    for engine in ('precomputed', 'graph') if scenario == 'gradients' else ():
-        for check in (dropped, dropped_term, uneven, synced, real_methods, too_small_on_one):
+    checks = (
+        *(dropped, dropped_term, uneven, synced, real_methods, too_small_on_one),
+        *(unreached_on_one, draws),
+    )
+    for learn in ('tail', 'network') if scenario == 'gradients' else ():
+        for check in checks:
             torch.manual_seed(0)
-            check(engine)
+            check(learn)
     print('agreed', flush=True)
     distributed.barrier()
     distributed.destroy_process_group()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import mmfeataug
+from mmfeataug.engine import Plan
 from tests.contract.cases import EACH_TASK, afan
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import buffers, random_test_batch, step
@@ -43,11 +44,11 @@ def test_off_is_stock(build, at, off):
         ours, [afan(at, **off if isinstance(off, dict) else {})], clean_weight=0.5
     ) as handle:
         if off == 'enabled':
-            handle.enabled = False
+            handle.plan = Plan(enabled=False)
         elif off == 'ramp':
-            handle.ramp = 0.0
+            handle.plan = Plan(ramp=0.0)
         result = train(ours, batch)
-        assert not handle.active
+        assert not handle.was_active
     assert_same(result[0], expected[0])
     assert_same(result[1], expected[1])
     assert result[2] == expected[2]
@@ -74,7 +75,7 @@ def test_no_gradients_or_eval_mode_is_stock(build, at):
         with torch.no_grad():
             torch.manual_seed(0)
             losses = model.loss(*batch)
-        assert not handle.active
+        assert not handle.was_active
         assert not any('afan' in key for key in losses)
         model.eval()
         assert not any('afan' in key for key in model.loss(*batch))
@@ -115,5 +116,6 @@ def test_clean_losses_keep_their_names_and_values():
         'afan.loss_0',
         'afan.loss_1',
         'afan.shift',
+        'feature_aug.loss',
     ]
     assert_same(buffers(ours), buffers(stock))

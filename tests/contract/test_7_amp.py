@@ -13,65 +13,93 @@ import mmfeataug
 from mmfeataug.engine.gradients import LossScale
 from mmfeataug.methods import AFAN
 from tests.contract.cases import afan
-from tests.models import build_segmentor, gradients, random_test_batch, relative_difference
+from tests.models import build_segmentor, gradients, random_test_batch, step
+from tests.oracle import Unmoved
 
 
-def amp_step(
-    dtype=torch.bfloat16, scale=1.0, engine='precomputed', at='backbone.layer3', **settings
-):
+def amp_step(dtype=torch.bfloat16, scale=1.0, at='backbone.layer3', **settings):
     model = build_segmentor()
     batch = random_test_batch(model)
     torch.manual_seed(3)
-    with mmfeataug.attach(model, [afan(at, **settings)], clean_weight=0.5, engine=engine) as handle:
+    with mmfeataug.attach(model, [afan(at, **settings)], clean_weight=0.5) as handle:
         with torch.autocast('cpu', dtype=dtype):
             losses = model.loss(*batch)
         (model.parse_losses(losses)[0] * scale).backward()
-    return losses, gradients(model), handle._places[0]
+    return losses, gradients(model), handle.taps[0]
 
 
 def test_large_perturbation_runs_narrow():
     with warnings.catch_warnings():
         warnings.filterwarnings('error', message='.*run in float32')
-        losses, result, place = amp_step(gamma=0.1)
-    assert not place.full_precision
+        losses, result, tap = amp_step(gamma=0.1)
+    assert not tap.full_precision
     assert float(losses['afan.lost_by_cast']) < 0.5
     assert all(g.isfinite().all() for g in result.values() if g is not None)
 
 
 def test_small_perturbation_runs_wide_and_says_so():
-    with pytest.warns(UserWarning, match='keeps only .* its views run in float32'):
-        losses, _, place = amp_step(at='backbone.conv1', gamma=1e-5, strengths=(1.0,), weight=0.5)
-    assert place.full_precision
+    with pytest.warns(UserWarning, match='keeps less than half .* its views run in float32'):
+        losses, _, tap = amp_step(at='backbone.conv1', gamma=1e-5, strengths=(1.0,), weight=0.5)
+    assert tap.full_precision
     assert float(losses['afan.lost_by_cast']) > 0.5
     assert float(losses['afan.linf']) == pytest.approx(1e-5, rel=0.3)
 
 
-@pytest.mark.parametrize('engine', ['precomputed', 'graph'])
+@pytest.mark.parametrize('learn', ['tail', 'skips', 'network'])
 @pytest.mark.parametrize('at', ['decode_head.c1_bottleneck.conv', 'decode_head.bottleneck.conv'])
-def test_wide_views_meet_recorded_skips(at, engine):
+def test_wide_views_meet_recorded_skips(at, learn):
     """Recorded results of the narrow type reach a tail that runs in float32; attack steps too."""
     with pytest.warns(UserWarning, match='run in float32'):
-        losses, result, _ = amp_step(at=at, gamma=1e-7, steps=2, engine=engine)
+        losses, result, _ = amp_step(at=at, gamma=1e-7, steps=2, learn=learn)
     assert float(losses['afan.dropped']) == 0
     assert all(g.isfinite().all() for g in result.values() if g is not None)
 
 
-@pytest.mark.parametrize(('dtype', 'scale'), [(torch.bfloat16, 1.0), (torch.float16, 2.0**16)])
-def test_engines_agree(dtype, scale):
-    """In fp16 the plain engine needs the framework's scaler against underflow, the other brings its
-    own."""
-    _, fast, _ = amp_step(dtype, gamma=0.1)
-    _, plain, _ = amp_step(dtype, gamma=0.1, engine='graph', scale=scale)
-    plain = {n: None if g is None else g / scale for n, g in plain.items()}
-    assert relative_difference(fast, plain) < 5e-2
+@pytest.mark.parametrize('learn', ['tail', 'network'])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_gradients_are_near_those_of_full_precision(dtype, learn):
+    """In fp16 the engine brings a scale of its own against underflow."""
+    _, narrow, _ = amp_step(dtype, gamma=0.1, learn=learn)
+    model = build_segmentor()
+    batch = random_test_batch(model)
+    with mmfeataug.attach(
+        model, [afan('backbone.layer3', gamma=0.1, learn=learn)], clean_weight=0.5
+    ):
+        _, wide = step(model, batch)
+    ours, theirs = (
+        torch.cat([g.flatten() for g in found.values() if g is not None])
+        for found in (narrow, wide)
+    )
+    assert torch.dist(ours, theirs) < 0.1 * theirs.norm()
 
 
-@pytest.mark.parametrize('engine', ['precomputed', 'graph'])
-def test_an_overflow_halves_the_scale(engine):
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('learn', ['skips', 'network'])
+def test_unmoved_view_under_autocast(dtype, learn):
+    """The gradients at recorded results of the narrow type are swept on in it."""
+    model, stock = build_segmentor(), build_segmentor()
+    batch = random_test_batch(model)
+    view = Unmoved(at='backbone.layer2', weight=0.75, learn=learn, bn='frozen')
+    found = []
+    for each, entries in ((model, [view]), (stock, [])):
+        torch.manual_seed(3)
+        with mmfeataug.attach(each, entries, clean_weight=0.25 if entries else 1.0):
+            with torch.autocast('cpu', dtype=dtype):
+                losses = each.loss(*batch)
+            scale = 1.0 if entries else 2.0**10
+            (each.parse_losses(losses)[0] * scale).backward()
+        kept = [p.grad / scale for n, p in each.named_parameters() if p.grad is not None]
+        found.append(torch.cat([g.flatten() for g in kept]))
+    if learn == 'network':
+        assert torch.dist(*found) < 0.05 * found[1].norm()
+    assert found[0].isfinite().all()
+
+
+def test_an_overflow_halves_the_scale():
     """Otherwise the attack would stand still, its signs being those of NaN."""
     model = build_segmentor()
     batch = random_test_batch(model)
-    with mmfeataug.attach(model, [afan('backbone.layer3')], engine=engine) as handle:
+    with mmfeataug.attach(model, [afan('backbone.layer3')]) as handle:
         handle.load_state_dict(dict(loss_scale=2.0**40))
         with torch.autocast('cpu', dtype=torch.float16):
             model.loss(*batch)
@@ -85,7 +113,7 @@ def test_an_overflow_of_an_attack_halves_the_scale():
 
     class Overflow(AFAN):
         def views(self, features, gradients, tail):
-            tail.evaluate.func.__self__.scale = 2.0**60
+            tail.evaluate.func.__self__.recorded.scale = 2.0**60
             yield from super().views(features, gradients, tail)
 
     method = Overflow(at='backbone.layer3', steps=2)

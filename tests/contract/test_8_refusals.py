@@ -4,6 +4,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 import mmfeataug
 from mmfeataug.engine import TapError
@@ -70,7 +71,6 @@ class TestSettings:
         [
             (dict(clean_weight=0.0), 'clean_weight=0.0 must be positive'),
             (dict(clean_weight=-1.0), 'clean_weight=-1.0'),
-            (dict(engine='fast'), "engine='fast': choose one of precomputed, graph"),
         ],
     )
     def test_values(self, detector, settings, message):
@@ -104,23 +104,33 @@ class TestModels:
         with pytest.raises(ValueError, match=r'with_cp=True in backbone.*set with_cp=False'):
             mmfeataug.attach(build_detector(cfg), [afan('backbone.layer2')])
 
-    def test_fsdp(self, segmentor):
-        class FullyShardedDataParallel(nn.Module):
-            """By this name it is known; the real one needs a process group."""
-
-        segmentor.shard = FullyShardedDataParallel()
+    @pytest.mark.parametrize('shard', ['wrapper', 'fully_shard'])
+    def test_fsdp(self, shard):
+        """The real ones, on a process group of one."""
+        model = self.toy()
+        store = torch.distributed.HashStore()
+        torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
         try:
-            with pytest.raises(ValueError, match=r'sharded by FSDP.*MMDistributedDataParallel'):
-                mmfeataug.attach(segmentor, [afan('backbone.layer2')])
+            if shard == 'wrapper':
+                model.mid = FullyShardedDataParallel(model.mid, device_id=torch.device('cpu'))
+            else:
+                fsdp = pytest.importorskip('torch.distributed.fsdp')
+                mesh = torch.distributed.init_device_mesh('cpu', (1,))
+                fsdp.fully_shard(model.mid, mesh=mesh)
+            with pytest.raises(ValueError, match=r'mid is sharded by FSDP.*MMDistributedData'):
+                mmfeataug.attach(model, [afan('stem')])
         finally:
-            del segmentor.shard
+            torch.distributed.destroy_process_group()
+
+    @staticmethod
+    def toy():
+        return TestFallback().model('outer')
 
     def test_gradient_hook_of_a_parameter(self):
         model = build_segmentor()
         model.backbone.conv1.weight.register_hook(lambda g: g * 0.5)
-        with pytest.raises(ValueError, match=r"backbone.conv1.weight has a gradient hook.*'graph'"):
+        with pytest.raises(ValueError, match=r'conv1.weight has a gradient hook.*accumulate'):
             mmfeataug.attach(model, [afan('backbone.layer3')])
-        mmfeataug.attach(model, [afan('backbone.layer3')], engine='graph').detach()
 
     def test_out_of_memory_is_not_taken_for_an_inexact_replay(self, segmentor, monkeypatch):
         def fail(*_, **__):
@@ -180,7 +190,7 @@ class TestFallback:
             model = self.model(kind)
             with mmfeataug.attach(model, [afan('mid', gamma=0.1)]) as handle:
                 if not memoize:
-                    handle._places[0].memoize, handle._places[0].verified = False, True
+                    handle.taps[0].memoize, handle.taps[0].verified = False, True
                     gradients[memoize] = [step(model, (x,))[1] for _ in range(3)]
                 elif kind == 'outer':
                     with pytest.warns(
@@ -190,7 +200,7 @@ class TestFallback:
                 else:
                     gradients[memoize] = [step(model, (x,))[1] for _ in range(3)]
                     # Copies of the records mend it from the second batch on.
-                    assert handle._places[0].memoize
+                    assert handle.taps[0].memoize
         for fast, full in zip(gradients[True], gradients[False], strict=True):
             assert all(torch.allclose(fast[n], full[n], rtol=1e-6, atol=1e-8) for n in fast)
 

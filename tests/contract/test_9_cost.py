@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import mmfeataug
-from mmfeataug.engine.timing import tail_shares
+from mmfeataug.engine import tail_shares
 from tests.contract.cases import EACH_TASK, afan
 from tests.models import build_detector, random_test_batch, step
 
@@ -33,9 +33,9 @@ def convolutions(monkeypatch):
 
 
 @EACH_TASK
-@pytest.mark.parametrize('engine', ['precomputed', 'graph'])
+@pytest.mark.parametrize('learn', ['tail', 'skips', 'network'])
 @pytest.mark.parametrize(('steps', 'evaluations'), [(1, 0), (3, 2)])
-def test_passes_are_counted(build, at, engine, steps, evaluations, convolutions):
+def test_passes_are_counted(build, at, learn, steps, evaluations, convolutions):
     model = build()
     batch = random_test_batch(model)
     reached = []
@@ -45,7 +45,7 @@ def test_passes_are_counted(build, at, engine, steps, evaluations, convolutions)
     step(model, batch)
     hook.remove()
     total, tail = len(convolutions), len(convolutions) - reached[0]
-    with mmfeataug.attach(model, [afan(at, steps=steps)], engine=engine):
+    with mmfeataug.attach(model, [afan(at, steps=steps, learn=learn)]):
         step(model, batch)  # checks the replay once
         convolutions.clear()
         step(model, batch)
@@ -82,7 +82,7 @@ def test_clean_graph_is_gone_before_the_views(build, at, monkeypatch):
             alive.add(self)
 
     handle = mmfeataug.attach(model, [afan(at, strengths=(0.2, 0.4, 0.6, 0.8), weight=0.1)])
-    method = handle._places[0].members[0][1]
+    method = handle.taps[0].members[0][1]
     original = method.views
 
     def views(*args):

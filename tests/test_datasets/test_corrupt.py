@@ -11,10 +11,10 @@ from mmcv.transforms import Compose
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
-from mmfeataug.utils.corruptions import ALL, BENCHMARK, FAMILIES
 from mmfeataug.datasets import Corrupt
 from mmfeataug.datasets.corrupt import corrupt_image
 from mmfeataug.registry import TRANSFORMS
+from mmfeataug.utils.corruptions import ALL, BENCHMARK, FAMILIES
 
 # glass_blur compiles for seconds at its first call, so it has one test of its own.
 QUICK = tuple(name for name in ALL if name != 'glass_blur')

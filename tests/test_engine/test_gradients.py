@@ -37,14 +37,6 @@ class TestGradientSum:
         (collected.attach_to(torch.tensor(5.0)) * 0.25).backward()
         assert parameters[0].grad.tolist() == [0.25, 0.25]
 
-    def test_term_with_several_elements_is_averaged_by_the_framework(self, parameters):
-        collected = GradientSum(parameters)
-        collected.add([torch.ones(2), None, None])
-        value = collected.attach_to(torch.tensor([1.0, 2.0, 3.0, 4.0]))
-        assert value.tolist() == [1.0, 2.0, 3.0, 4.0]
-        value.mean().backward()
-        assert parameters[0].grad.tolist() == [1.0, 1.0]
-
     def test_accumulates_into_what_is_there(self, parameters):
         for _ in range(2):
             collected = GradientSum(parameters)
@@ -57,7 +49,7 @@ class TestGradientSum:
         collected.add([torch.ones(2), None, None])
         value = collected.attach_to(torch.tensor(0.0))
         value.backward(retain_graph=True)
-        with pytest.raises(RuntimeError, match=r"differentiated twice.*engine='graph'"):
+        with pytest.raises(RuntimeError, match=r'differentiated twice.*call backward\(\) once'):
             value.backward()
 
     def test_nothing_collected_is_a_constant(self, parameters):

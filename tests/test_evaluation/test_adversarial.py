@@ -10,8 +10,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-from mmfeataug.engine import Tail, TapError
-from mmfeataug.engine.guards import RandomState
+from mmfeataug.engine import RandomState, Tail, TapError
 from mmfeataug.evaluation.attacked_batch import Target, as_in_training
 from mmfeataug.evaluation.attacks import make_attack
 from mmfeataug.evaluation.base import Images

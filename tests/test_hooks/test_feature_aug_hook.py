@@ -43,8 +43,8 @@ class Spy(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         handle = getattr(runner.model, 'module', runner.model).loss
-        self.active.append(handle.active)
-        self.ramp.append(handle.ramp)
+        self.active.append(handle.was_active)
+        self.ramp.append(handle.plan.ramp)
         self.logs.append({k: float(v) for k, v in outputs.items()})
         if self.stop_after is not None and runner.iter + 1 == self.stop_after:
             runner.save_checkpoint(
@@ -153,7 +153,7 @@ class TestTraining:
 
     def test_off_trains_like_stock(self, tmp_path):
         stock, _ = train(tmp_path / 'stock')
-        ours, _ = train(tmp_path / 'ours', FeatureAugHook([AUGMENTATION], begin=1000))
+        ours, _ = train(tmp_path / 'ours', FeatureAugHook([AUGMENTATION], prob=0.0))
         assert_same(ours.model.state_dict(), stock.model.state_dict())
 
     def test_checkpoint_is_stock(self, tmp_path):
@@ -196,7 +196,7 @@ class TestTraining:
         train(tmp_path, FeatureAugHook([AUGMENTATION]), epochs=1)
         checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
         state = checkpoint['message_hub']['runtime_info']['feature_aug.state']
-        assert state['turns'] > 1
+        assert state['step_count'] > 1
         changed = dict(loss_scale=256.0, good_steps=7, full_precision=[AUGMENTATION['at']])
         state.update(changed)
         torch.save(checkpoint, tmp_path / 'other.pth')
@@ -205,7 +205,7 @@ class TestTraining:
             def after_train_iter(self, runner, *args, **kwargs):
                 found = runner.model.loss.state_dict()
                 assert {key: found[key] for key in changed} == changed
-                assert found['turns'] > state['turns']
+                assert found['step_count'] > state['step_count']
 
         hook = FeatureAugHook([AUGMENTATION])
         path = str(tmp_path / 'other.pth')

@@ -4,6 +4,7 @@
 import copy
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -136,10 +137,11 @@ class TestTrainingIsTheSame:
         )
         assert len(found) == 4
 
-    @pytest.mark.parametrize('engine', ['precomputed', 'graph'])
-    def test_accumulation(self, tmp_path, engine, quick):
+    @pytest.mark.parametrize('learn', ['tail', 'network'])
+    def test_accumulation(self, tmp_path, learn, quick):
         wrapper = dict(accumulative_counts=2)
-        hook = dict(type='mmfeataug.FeatureAugHook', augmentations=[AFAN2], engine=engine)
+        entry = dict(AFAN2, learn=learn)
+        hook = dict(type='mmfeataug.FeatureAugHook', augmentations=[entry])
         runs = [
             logged(tmp_path / name, [hook, *more], epochs=1, optim_wrapper=wrapper)
             for name, more in (('without', []), ('with', [dict(PICTURES, interval=1)]))
@@ -308,7 +310,8 @@ class TestWhen:
 
             def before_train_iter(self, runner, batch_idx, data_batch=None):
                 name = 'afan2' if runner.iter == 2 else 'afan'
-                runner.model.loss.only = Choice(name, 0)
+                handle = runner.model.loss
+                handle.plan = replace(handle.plan, only=Choice(name, 0))
 
         layer = dict(type='mmfeataug.NormalizationPerturbation', at='backbone.layer1', prob=1.0)
         entries = [AUGMENTATION, dict(AUGMENTATION, at='backbone.layer2'), layer]

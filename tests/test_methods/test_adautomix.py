@@ -8,12 +8,11 @@ import torch
 from mmengine.structures import InstanceData
 
 import mmfeataug
-from mmfeataug.engine import Choice, stock_state_dict
+from mmfeataug.engine import Choice, Plan, stock_state_dict
 from mmfeataug.methods import AdAutoMix
 from mmfeataug.methods.targets import Mixture, mixed_targets
 from mmfeataug.models import AugmentedModel, CosineEMA, MaskGenerator
 from tests.models import (
-    buffers,
     build_classifier,
     build_detector,
     build_segmentor,
@@ -22,7 +21,6 @@ from tests.models import (
     faster_rcnn_cfg,
     gradients,
     random_test_batch,
-    relative_difference,
     retinanet_cfg,
     step,
     upernet_swin_cfg,
@@ -69,12 +67,12 @@ def build(kind, **settings):
     return model, entry, teacher
 
 
-def run(kind, engine='precomputed', iteration=0, images=3, **settings):
+def run(kind, iteration=0, images=3, **settings):
     model, entry, teacher = build(kind, **settings)
     batch = random_test_batch(model, images=images)
-    with mmfeataug.attach(model, [entry], clean_weight=0.5, engine=engine) as handle:
+    with mmfeataug.attach(model, [entry], clean_weight=0.5) as handle:
         handle.follow(teacher)
-        handle.iteration = iteration
+        handle.plan = Plan(iteration)
         losses, found = step(model, batch)
     return model, losses, found
 
@@ -146,9 +144,14 @@ def method(**settings):
     return AdAutoMix(at='a', channels=4, compare='b', **settings)
 
 
+def draw(made, batch, seed):
+    generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
+    return made.draw(batch, *generators)
+
+
 def test_draws_are_those_of_the_seed_and_shares_sum_to_one():
     for samples in (2, 3, 5):
-        drawn = [method(samples=samples).draw(6, torch.Generator().manual_seed(4)) for _ in '12']
+        drawn = [draw(method(samples=samples), 6, 4) for _ in '12']
         for first, second in zip(*drawn, strict=True):
             assert torch.equal(first.index, second.index)
             assert torch.equal(first.shares, second.shares)
@@ -162,15 +165,12 @@ def test_draws_are_those_of_the_seed_and_shares_sum_to_one():
 
 
 def test_small_batches_mix_no_sample_with_itself():
-    index = method(samples=4).draw(2, torch.Generator().manual_seed(0))[0].index
+    index = draw(method(samples=4), 2, 0)[0].index
     assert index.tolist() == [[0, 1], [1, 0], [1, 0], [1, 0]]
 
 
 def test_number_of_samples_can_be_drawn():
-    counts = {
-        len(method(random_samples=True).draw(4, torch.Generator().manual_seed(s))[0].index)
-        for s in range(20)
-    }
+    counts = {len(draw(method(random_samples=True), 4, s)[0].index) for s in range(20)}
     assert counts == {2, 3}
 
 
@@ -228,7 +228,7 @@ def losses(recorder, turn=0, **settings):
 
 def test_loss_of_the_generator(recorder):
     """-beta L_k + (1 - beta) s with the release's sign; for L_k = 2, s = 0.6, beta = 0.3: -0.18."""
-    plain, _ = method(samples=2).draw(2, torch.Generator().manual_seed(0))
+    plain, _ = draw(method(samples=2), 2, 0)
     s = float(plain.shares[0])  # each logit is orthogonal to the other's
     for similarity, sign in (('lower', 1), ('raise', -1)):
         (value, _), _ = losses(recorder, samples=2, beta=0.3, similarity=similarity)
@@ -271,13 +271,13 @@ def test_each_loss_reaches_its_own_parameters_only(kind):
     batch = random_test_batch(alone, images=3)
     with mmfeataug.attach(alone, [entry], clean_weight=0.5) as handle:
         handle.follow(teacher)
-        watch = handle._watches[0].augmentation
-        terms = watch.terms
+        (method,) = handle.augmentations.values()
+        terms = method.terms
 
         def network_only(*args):
             return (v for i, v in enumerate(terms(*args)) if i)
 
-        watch.terms = network_only
+        method.terms = network_only
         _, without = step(alone, batch)
     for name, gradient in without.items():
         if own(name):
@@ -287,15 +287,11 @@ def test_each_loss_reaches_its_own_parameters_only(kind):
 
 
 @MODELS
-def test_engines_agree_and_nothing_is_left(kind):
-    fast_model, fast_losses, fast = run(kind, samples=3)
-    plain_model, plain_losses, plain = run(kind, 'graph', samples=3)
-    assert fast_losses.keys() == plain_losses.keys()
-    assert relative_difference(fast, plain, floor=0.1) < 2e-5
-    for name, value in buffers(fast_model).items():
-        assert torch.allclose(value.float(), buffers(plain_model)[name].float(), atol=1e-6), name
-    assert all(p.grad is None or not p.grad.requires_grad for p in fast_model.parameters())
-    copy.deepcopy(fast_model)
+def test_nothing_is_left(kind):
+    model, _, found = run(kind, samples=3)
+    assert all(g is None or g.isfinite().all() for g in found.values())
+    assert all(p.grad is None or not p.grad.requires_grad for p in model.parameters())
+    copy.deepcopy(model)
 
 
 @MODELS
@@ -482,11 +478,11 @@ def test_all_terms_are_one_view():
     model, entry, teacher = build('deeplabv3plus', samples=3)
     with mmfeataug.attach(model, [entry]) as handle:
         handle.follow(teacher)
-        handle.only = Choice('adautomix', 0)
+        handle.plan = Plan(only=Choice('adautomix', 0))
         logged, _ = step(model, random_test_batch(model, images=3))
         assert handle.weights == {'adautomix': [1.0]}
         assert {f'adautomix.loss_{i}' for i in range(3)} <= logged.keys()
-        handle.only = Choice('other', 0)
+        handle.plan = Plan(only=Choice('other', 0))
         logged, _ = step(model, random_test_batch(model, images=3))
     assert not [k for k in logged if k.startswith('adautomix')]
 

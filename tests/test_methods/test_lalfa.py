@@ -1,19 +1,22 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """L-ALFA: strengths of several layers are learnt and sum to 1."""
 
+import copy
+
 import pytest
 import torch
 
 import mmfeataug
 from mmfeataug.engine import stock_state_dict
 from mmfeataug.methods import AFAN, LALFA
+from tests import reference
 from tests.models import (
     build_segmentor,
     deeplab_cfg,
     random_test_batch,
-    relative_difference,
     step,
 )
+from tests.oracle import difference, double, double_precision, seen_views
 
 LAYERS = ('backbone.layer2', 'backbone.layer3', 'backbone.layer4')
 ENTRIES = [
@@ -32,10 +35,10 @@ def build():
     return model
 
 
-def run(model, engine='precomputed'):
-    with mmfeataug.attach(model, ENTRIES, clean_weight=0.5, engine=engine) as handle:
+def run(model):
+    with mmfeataug.attach(model, ENTRIES, clean_weight=0.5) as handle:
         losses, found = step(model, random_test_batch(model))
-        strengths = [float(m.strength) for place in handle._places for _, m in place.members]
+        strengths = [float(m.strength) for tap in handle.taps for _, m in tap.members]
     return losses, found, strengths
 
 
@@ -78,13 +81,25 @@ def test_gradients_are_the_chain_rule_by_hand(monkeypatch):
     assert max(map(abs, slopes.values())) > 1e-5
 
 
-def test_engines_agree():
-    fast_losses, fast, _ = run(build())
-    plain_losses, plain, _ = run(build(), 'graph')
-    assert fast_losses.keys() == plain_losses.keys()
-    assert all(fast[raw(at)] is not None for at in LAYERS)
-    assert relative_difference(fast, plain, floor=0.1) < 1e-5
-    assert not any(v.requires_grad for k, v in fast_losses.items() if k.endswith('linf'))
+@pytest.mark.parametrize('learn', ['tail', 'network'])
+def test_gradients_are_those_of_the_reference(learn):
+    """Of all but the strengths, which the views are made of."""
+    with double_precision():
+        model, batch = double(build)
+        before = copy.deepcopy(model)
+        entries = [{**entry, 'learn': learn} for entry in ENTRIES]
+        with mmfeataug.attach(model, entries, clean_weight=0.5) as handle:
+            seen = {n: seen_views(a, a.weight) for n, a in handle.augmentations.items()}
+            losses, gradients = step(model, batch)
+        views = [view for found in seen.values() for view in found]
+        values, expected = reference.expected(before, batch, 0.5, views)
+    assert all(gradients[raw(at)] is not None for at in LAYERS)
+    torch.testing.assert_close(
+        torch.stack([losses[f'{n}.loss_0'] for n in seen]), torch.stack(values)
+    )
+    network = {n: None if n.startswith('feature_aug.') else g for n, g in gradients.items()}
+    assert difference(network, expected) < 1e-7
+    assert not any(v.requires_grad for k, v in losses.items() if k.endswith('linf'))
 
 
 def test_keys_are_stock_without_the_strengths():

@@ -117,7 +117,7 @@ class TestOracles:
         other = torch.randperm(3)
         assert other.tolist() != [0, 1, 2]
         torch.manual_seed(1)
-        out = method.change(x)
+        out = method.transform(x)
         for found, expected in zip(mean_std(out, dims), mean_std(x, dims), strict=True):
             torch.testing.assert_close(found, expected[other], atol=1e-4, rtol=1e-3)
 
@@ -212,7 +212,7 @@ def test_views_at_two_places_draw_their_own():
     moved = []
     two = [MixStyle(at=f'backbone.layer{i}', as_view=True, alpha=1.0) for i in (1, 2)]
     for method in two:
-        method.change = lambda f: moved.append(torch.rand(()).item()) or f * 1.01
+        method.transform = lambda f: moved.append(torch.rand(()).item()) or f * 1.01
         method.prob = 1.0
     with mmfeataug.attach(model, two):
         for _ in range(3):

@@ -13,8 +13,7 @@ from mmengine.registry import init_default_scope
 
 import mmfeataug
 from mmfeataug.datasets.random_batch import random_batch
-from mmfeataug.engine import FeatureAugmentation, View
-from mmfeataug.engine.timing import tail_shares
+from mmfeataug.engine import FeatureAugmentation, View, tail_shares
 from tests.contract.test_1_stock_outside import assert_same
 from tests.zoo import page
 from tests.zoo.reference import Clean, clean_pass, detached, perturbed, seed, trained, view_pass
@@ -118,7 +117,7 @@ def test_view_is_a_full_pass(zoo, place):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         handle = mmfeataug.attach(model, [wave])
-        (state,) = handle._places
+        (state,) = handle.taps
         # A tap that has to copy what it records settles in the second step.
         for _ in range(2):
             model.load_state_dict(zoo.stock.state_dict())

@@ -8,8 +8,8 @@ import os
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmfeataug.utils.checkpoints import declare_log_buffers
 from mmfeataug.engine import has_auxiliary, stock_state_dict
+from mmfeataug.utils.checkpoints import declare_log_buffers
 
 
 def parse_args() -> argparse.Namespace:
