@@ -24,6 +24,7 @@ from .exactness import verify
 from .guards import RandomState, is_dropout, seed_global
 from .layers import FeatureTransform
 from .loss_state import LossState
+from .objective import CARRIER
 from .recorded_loss import RecordedLoss, RecordedTail
 from .recording import record, replay
 from .settings import Choice, Plan
@@ -33,6 +34,7 @@ from .timing import tail_shares
 from .votes import average_over_ranks
 
 __all__ = [
+    'CARRIER',
     'PARTS',
     'Augmentation',
     'AugmentedLoss',

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mmfeataug.engine import CARRIER
+
 Record = dict[str, Any]
 """Scalar by name, at one logged iteration."""
 
@@ -117,7 +119,7 @@ def _stock_total(record: Record) -> float | None:
     terms = [
         value
         for key, value in record.items()
-        if 'loss' in key and key != 'loss' and not _VIEW.match(key)
+        if 'loss' in key and key not in ('loss', CARRIER) and not _VIEW.match(key)
     ]
     # Classifiers call their only term loss; it then stands in the place of the total.
     return math.fsum(terms) if terms else record.get('loss')
@@ -138,7 +140,9 @@ def method_scalars(records: Sequence[Record], window: int = 10) -> dict[str, Cur
     methods = methods_in(records)
     kept = [r for r, share in zip(records, shares(records, window), strict=True) if share]
     names = [
-        key for key in _keys(records) if key.rpartition('.')[0] in methods and not _VIEW.match(key)
+        key
+        for key in _keys(records)
+        if key.rpartition('.')[0] in methods and key != CARRIER and not _VIEW.match(key)
     ]
     whole = [key for key in names if key.startswith('feature_aug.')]
     return {**_curves(kept, [n for n in names if n not in whole]), **_curves(records, whole)}
