@@ -17,7 +17,7 @@ from .augmentation import (
     View,
 )
 from .augmented_loss import AugmentedLoss
-from .auxiliary import PARTS, AuxiliaryNorms, has_auxiliary, norms_behind, stock_state_dict
+from .auxiliary import OWN_MODULES, AuxiliaryNorms, has_auxiliary, norms_behind, stock_state_dict
 from .batch import Batch
 from .checks import is_sharded, raise_together
 from .exactness import verify
@@ -35,7 +35,7 @@ from .votes import average_over_ranks
 
 __all__ = [
     'CARRIER',
-    'PARTS',
+    'OWN_MODULES',
     'Augmentation',
     'AugmentedLoss',
     'AuxiliaryNorms',

@@ -61,7 +61,7 @@ class Augmentation(ABC):
     def bind(self, model: nn.Module) -> None:  # noqa: B027
         """Look at the model, once, when the augmentation is attached to it."""
 
-    def parts(self) -> dict[str, nn.Module]:
+    def modules(self) -> dict[str, nn.Module]:
         """New modules with parameters of its own, by name; ``mmfeataug.AugmentedModel`` asks for
         them when it builds the model.
         """

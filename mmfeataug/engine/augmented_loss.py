@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .augmentation import Augmentation, BatchAugmentation, FeatureAugmentation
-from .auxiliary import PARTS
+from .auxiliary import OWN_MODULES
 from .batch import Batch, Losses
 from .checks import augmentation_faults, model_faults, raise_together
 from .copies import CopyTaps
@@ -158,7 +158,7 @@ class AugmentedLoss:
         """Whether some parameters get gradients in augmented steps only: second batch norms, and
         modules of augmentations.
         """
-        parts = any(PARTS in path.split('.') for path, _ in self.model.named_modules())
+        parts = any(OWN_MODULES in path.split('.') for path, _ in self.model.named_modules())
         return parts or any(a.bn == 'separate' for _, a in self._passes)
 
     @property

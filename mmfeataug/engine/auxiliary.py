@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 PREFIX = 'aux_bn'
 """Name of the second set in its owner: in a checkpoint's keys the owner is before it, and the first
 norm's own key behind it."""
-PARTS = 'feature_aug'
+OWN_MODULES = 'feature_aug'
 """Name of what holds modules of augmentations in their owner."""
 
 
@@ -127,7 +127,7 @@ def stock_state_dict(state_dict: dict[str, Any], aux_bn: bool = False) -> dict[s
     """
     stock, mark = dict(state_dict), f'{PREFIX}.'
     for key in state_dict:
-        if PARTS in key.split('.'):
+        if OWN_MODULES in key.split('.'):
             del stock[key]
         elif PREFIX in key.split('.'):
             value = stock.pop(key)

@@ -117,7 +117,7 @@ class AdAutoMix(BatchAugmentation):
         """False if the network learns from no mixture."""
         return bool(self.weight or (self.mixup_weight and self.samples > 2))
 
-    def parts(self) -> dict[str, nn.Module]:
+    def modules(self) -> dict[str, nn.Module]:
         """The generator."""
         return {PART: MODELS.build(self._mixer_cfg)}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from mmfeataug.engine import PARTS, Tail, View
+from mmfeataug.engine import OWN_MODULES, Tail, View
 from mmfeataug.registry import AUGMENTATIONS
 
 from .afan import AFAN
@@ -48,7 +48,7 @@ class LALFA(AFAN):
         self._raw: list[nn.Parameter] = []
         self._mine = 0
 
-    def parts(self) -> dict[str, nn.Module]:
+    def modules(self) -> dict[str, nn.Module]:
         """Its strength."""
         return {self._name: _Strength()}
 
@@ -59,7 +59,9 @@ class LALFA(AFAN):
             ValueError: If the model was built without this one's.
         """
         super().bind(model)
-        found = {n.rsplit('.', 1)[-1]: m for n, m in model.named_modules() if f'{PARTS}.' in n}
+        found = {
+            n.rsplit('.', 1)[-1]: m for n, m in model.named_modules() if f'{OWN_MODULES}.' in n
+        }
         strengths = {n: m.raw for n, m in found.items() if isinstance(m, _Strength)}
         if self._name not in strengths:
             raise ValueError(

@@ -10,7 +10,13 @@ from typing import Any
 from mmengine.model import ModuleDict
 from torch import nn
 
-from mmfeataug.engine import PARTS, AuxiliaryNorms, FeatureTransform, find_module, norms_behind
+from mmfeataug.engine import (
+    OWN_MODULES,
+    AuxiliaryNorms,
+    FeatureTransform,
+    find_module,
+    norms_behind,
+)
 from mmfeataug.registry import AUGMENTATIONS, MODELS
 
 _DECLARED = 'feature_augmentations'
@@ -50,7 +56,7 @@ def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
                 built.install(find_module(module, at) if at else module, module)
             continue
         driven.append({**entry, 'at': at})
-        for name, part in built.parts().items():
+        for name, part in built.modules().items():
             _add_part(module, name, part)
         if built.bn == 'separate':
             place, side = built.begins
@@ -194,9 +200,9 @@ def _refuse(wrapper: type, inherited: dict) -> None:
 
 
 def _add_part(module: nn.Module, name: str, part: nn.Module) -> None:
-    if PARTS not in module._modules:
-        module.add_module(PARTS, ModuleDict())
-    home = module.get_submodule(PARTS)
+    if OWN_MODULES not in module._modules:
+        module.add_module(OWN_MODULES, ModuleDict())
+    home = module.get_submodule(OWN_MODULES)
     if name in home._modules:
         raise ValueError(f'augmentations: two of them have a {name!r}; one is allowed')
     home.add_module(name, part)

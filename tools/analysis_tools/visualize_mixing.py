@@ -14,7 +14,7 @@ import torch
 from mmengine.runner import load_checkpoint
 
 import mmfeataug
-from mmfeataug.engine import PARTS
+from mmfeataug.engine import OWN_MODULES
 from mmfeataug.methods import AdAutoMix
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
@@ -46,7 +46,7 @@ def load_weights(model: torch.nn.Module, path: str) -> None:
     trained = {
         key.removeprefix('module.'): value
         for key, value in checkpoint.get('ema_state_dict', {}).items()
-        if key.startswith(f'module.{PARTS}.')
+        if key.startswith(f'module.{OWN_MODULES}.')
     }
     model.load_state_dict({**model.state_dict(), **trained})
 
