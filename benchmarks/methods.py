@@ -196,7 +196,7 @@ def attach_to(model, method: Method) -> AugmentedLoss:
 def needs_parts(config: dict) -> bool:
     """Whether a method brings modules of its own, or second batch norms."""
     augmentation = build_augmentation(config)
-    return augmentation.bn == 'separate' or bool(augmentation.parts())
+    return augmentation.bn == 'separate' or bool(augmentation.modules())
 
 
 def build_augmentation(config: dict) -> Augmentation:
