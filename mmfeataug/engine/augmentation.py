@@ -261,7 +261,7 @@ class BatchAugmentation(Augmentation):
                 f"at='inputs': {type(self).__name__} compares features; name a module, such as "
                 "'backbone'"
             )
-        self.places, self.hold, self.online = paths, tuple(hold), online
+        self.paths, self.hold, self.online = paths, tuple(hold), online
 
     @property
     def begins(self) -> tuple[str, str]:

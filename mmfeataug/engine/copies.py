@@ -59,12 +59,12 @@ class CopyTaps:
 
     def __init__(self, model: nn.Module, augmentation: BatchAugmentation, name: str) -> None:
         self.name, self.augmentation = name, augmentation
-        self._modules = [find_module(model, path) for path in augmentation.places]
+        self._modules = [find_module(model, path) for path in augmentation.paths]
         self._held = [find_module(model, path) for path in augmentation.hold]
         self.was_reached = False
 
     def __str__(self) -> str:
-        return ', '.join(self.augmentation.places)
+        return ', '.join(self.augmentation.paths)
 
     @contextmanager
     def clean_pass(self, tape: Tape) -> Iterator[Captured]:
@@ -79,7 +79,7 @@ class CopyTaps:
         Raises:
             TapError: If the first one has not.
         """
-        for path, module in zip(self.augmentation.places, self._modules, strict=True):
+        for path, module in zip(self.augmentation.paths, self._modules, strict=True):
             if not clean.features[module]:
                 if not self.was_reached:
                     raise not_called(path, module)

@@ -77,7 +77,7 @@ class FeatureTransform(FeatureAugmentation):
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view, if ``as_view`` and :meth:`transform` changes anything."""
         if self.as_view:
-            # Draws of views at several places would be the same otherwise; the engine puts the
+            # Draws of views at several indices would be the same otherwise; the engine puts the
             # stream back after the step.
             seed_global(tail.generator)
             changed = [self.transform(f) if self.is_drawn(tail.shared) else f for f in features]
@@ -90,23 +90,23 @@ class FeatureTransform(FeatureAugmentation):
         coordinates, ratios of valid pixels) are no features.
         """
         leaves, spec = tree_flatten(value)
-        places = [
+        indices = [
             i
             for i, leaf in enumerate(leaves)
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim() > 1
         ]
-        if self.side == 'input' and any(leaves[i].requires_grad for i in places):
-            places = [i for i in places if leaves[i].requires_grad]
-        if not places:
+        if self.side == 'input' and any(leaves[i].requires_grad for i in indices):
+            indices = [i for i in indices if leaves[i].requires_grad]
+        if not indices:
             return value
         self.acted = True
-        with torch.autocast(leaves[places[0]].device.type, enabled=False):
+        with torch.autocast(leaves[indices[0]].device.type, enabled=False):
             clean = [
-                leaves[i].to(torch.promote_types(leaves[i].dtype, torch.float32)) for i in places
+                leaves[i].to(torch.promote_types(leaves[i].dtype, torch.float32)) for i in indices
             ]
             usable = self.accepts(clean)
             views = [self.transform(f) if usable and self.is_drawn() else f for f in clean]
-        for i, view in zip(places, views, strict=True):
+        for i, view in zip(indices, views, strict=True):
             leaves[i] = view.to(leaves[i].dtype)
         if self.observer is not None:
             self.observer(clean, views)

@@ -30,13 +30,13 @@ class LossState:
     def __init__(self, model: nn.Module, passes: int = 10) -> None:
         seen: set[int] = set()
         modules = [m for m in model.modules() if not isinstance(m, _BatchNorm)]
-        self._places: list[list[dict[str, Any]]] = [list(_namespaces(m, seen)) for m in modules]
+        self._namespaces: list[list[dict[str, Any]]] = [list(_namespaces(m, seen)) for m in modules]
         self._changed: set[int] = set()
         self._passes = passes
 
     def save(self) -> list[list[dict[str, Any]]]:
-        """Copies of every plain value in every watched place."""
-        return [[_copy_plain(space) for space in group] for group in self._places]
+        """Copies of every plain value in every watched namespace."""
+        return [[_copy_plain(space) for space in group] for group in self._namespaces]
 
     def learn(
         self, before: list[list[dict[str, Any]]], after: list[list[dict[str, Any]]]
@@ -58,7 +58,7 @@ class LossState:
         if self._passes:
             return before, after
         kept = sorted(self._changed)
-        self._places = [self._places[i] for i in kept]
+        self._namespaces = [self._namespaces[i] for i in kept]
         return [before[i] for i in kept], [after[i] for i in kept]
 
     def restore(self, saved: list[list[dict[str, Any]]]) -> None:
@@ -73,7 +73,7 @@ class LossState:
             for leaf in _leaves(saved)
             if not leaf.unchanged()
         }
-        for group, spaces in zip(self._places, saved, strict=True):
+        for group, spaces in zip(self._namespaces, saved, strict=True):
             for space, values in zip(group, spaces, strict=True):
                 for key in [k for k, v in space.items() if _is_state(k, v) and k not in values]:
                     del space[key]

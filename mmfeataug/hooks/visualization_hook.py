@@ -202,7 +202,7 @@ def _augmentations(model: nn.Module) -> Iterator[tuple[str, str, Augmentation]]:
     handle = vars(model).get('loss')
     if isinstance(handle, AugmentedLoss):
         for name, augmentation in handle.augmentations.items():
-            places = getattr(augmentation, 'places', (augmentation.at,))
+            places = getattr(augmentation, 'paths', (augmentation.at,))
             yield name, ', '.join(places), augmentation
     for layer, path in layers(model).items():
         yield layer.name, path, layer

@@ -208,7 +208,7 @@ def two_passes(model, batch, augmentation, images, clean_weight):
         value = output if augmentation.side == 'output' else (args, kwargs)
         found.extend(t for t in tree_leaves(value) if isinstance(t, torch.Tensor))
 
-    for path in augmentation.places:
+    for path in augmentation.paths:
         model.get_submodule(path).register_forward_hook(note, with_kwargs=True)
     totals, features = [], []
     for given in (batch[0], images):

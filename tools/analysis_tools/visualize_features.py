@@ -143,7 +143,7 @@ def main() -> None:
         places = [augmentation.at]
         if isinstance(augmentation, BatchAugmentation):
             # The deepest feature of all that are compared.
-            places, changes = list(augmentation.places), deepest(changes)
+            places, changes = list(augmentation.paths), deepest(changes)
         for change in changes:
             title = f'{augmentation.name} at {", ".join(places)}'
             title += f', view {change.index}' if len({c.index for c in changes}) > 1 else ''
