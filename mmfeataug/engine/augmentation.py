@@ -30,11 +30,11 @@ class Augmentation(ABC):
             pass: ``observer(clean, changed, images=None, index=0)``, with lists of tensors, the
             copies of the batch if these are compared, and the number of the view or copy. It must
             neither change nor keep them.
-        has_begun: Whether a batch that the method could work with has come by.
+        was_usable: Whether a batch that the method could work with has come by.
     """
 
     observer: Callable[..., None] | None = None
-    has_begun = False
+    was_usable = False
 
     def __init__(self, *, at: str, side: str = 'output', bn: str = 'shared') -> None:
         if not isinstance(at, str) or not at:
@@ -54,7 +54,7 @@ class Augmentation(ABC):
         """False if the settings make every effect vanish; then no extra pass is run at all."""
 
     @property
-    def begins(self) -> tuple[str, str]:
+    def starts_at(self) -> tuple[str, str]:
         """Place and side from which on additional passes run the network, for ``bn='separate'``."""
         return self.at, self.side
 
@@ -155,9 +155,9 @@ class FeatureAugmentation(Augmentation):
             ValueError: With the fault, if that is the first batch: then all are so.
         """
         fault = self.fault(features)
-        if fault and not self.has_begun:
+        if fault and not self.was_usable:
             raise ValueError(fault)
-        self.has_begun = True
+        self.was_usable = True
         return not fault
 
     @abstractmethod
@@ -264,7 +264,7 @@ class BatchAugmentation(Augmentation):
         self.paths, self.hold, self.online = paths, tuple(hold), online
 
     @property
-    def begins(self) -> tuple[str, str]:
+    def starts_at(self) -> tuple[str, str]:
         """A copy runs from the image on."""
         return 'inputs', 'output'
 

@@ -133,7 +133,7 @@ class AugmentedLoss:
             loss_scale=self._settings.loss_scale.value,
             good_steps=self._settings.loss_scale.good,
             full_precision=[str(tap) for tap in self.taps if tap.full_precision],
-            was_usable=[name for name, a in self.augmentations.items() if a.has_begun],
+            was_usable=[name for name, a in self.augmentations.items() if a.was_usable],
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ class AugmentedLoss:
         scale.good = state.get('good_steps', scale.good)
         for name in state.get('was_usable', ()):
             if name in self.augmentations:
-                self.augmentations[name].has_begun = True
+                self.augmentations[name].was_usable = True
         for tap in self.taps:
             tap.full_precision |= str(tap) in state.get('full_precision', ())
 

@@ -57,7 +57,7 @@ def augmentation_faults(
                 'letters, digits and _ - . in its property name'
             )
         if augmentation.bn == 'separate':
-            fault = separate_fault(model, name, augmentation.begins)
+            fault = separate_fault(model, name, augmentation.starts_at)
             if fault:
                 yield ValueError(fault)
 

@@ -77,7 +77,7 @@ class FeatureTransform(FeatureAugmentation):
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view, if ``as_view`` and :meth:`transform` changes anything."""
         if self.as_view:
-            # Draws of views at several indices would be the same otherwise; the engine puts the
+            # Draws of views at several taps would be the same otherwise; the engine puts the
             # stream back after the step.
             seed_global(tail.generator)
             changed = [self.transform(f) if self.is_drawn(tail.shared) else f for f in features]

@@ -59,7 +59,7 @@ def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
         for name, part in built.modules().items():
             _add_part(module, name, part)
         if built.bn == 'separate':
-            place, side = built.begins
+            place, side = built.starts_at
             separate += norms_behind(module, '' if place == '.' else place, side)
     if separate:
         AuxiliaryNorms(module, dict.fromkeys(separate))
