@@ -269,7 +269,7 @@ class BatchAugmentation(Augmentation):
         return 'inputs', 'output'
 
     @abstractmethod
-    def terms(
+    def losses(
         self,
         inputs: Tensor,
         clean: list[Tensor],

@@ -182,14 +182,14 @@ class AdAutoMix(BatchAugmentation):
                 masks = self._mixer(features.float(), plain.index, plain.shares, size)
         return replace(plain, masks=masks)
 
-    def terms(
+    def losses(
         self,
         inputs: Tensor,
         clean: list[Tensor],
         network: CopyPass,
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
-        """The generator's loss and the network's; see :meth:`BatchAugmentation.terms`."""
+        """The generator's loss and the network's; see :meth:`BatchAugmentation.losses`."""
         if not network.samples:
             raise ValueError('mixing needs a list of data samples, one for each image')
         if network.counts[0] != 1:

@@ -88,14 +88,14 @@ class Consistency(BatchAugmentation):
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """How far a feature of the copy is from its target, a scalar."""
 
-    def terms(
+    def losses(
         self,
         inputs: Tensor,
         clean: list[Tensor],
         network: CopyPass,
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
-        """One term; see :meth:`BatchAugmentation.terms`."""
+        """One term; see :meth:`BatchAugmentation.losses`."""
         assert self._pixels is not None
         # kornia draws from the global streams, which the engine puts back after the step.
         seed_global(generator)

@@ -71,7 +71,7 @@ class BadTermOnOne(BatchAugmentation):
 
     active = True
 
-    def terms(self, inputs, clean, network, generator):
+    def losses(self, inputs, clean, network, generator):
         (features,) = network(inputs * 1.1)
         yield features.square().mean() * (float('nan') if distributed.get_rank() == 1 else 1)
         (features,) = network(inputs * 1.2)
@@ -79,7 +79,7 @@ class BadTermOnOne(BatchAugmentation):
 
 
 class SecondTermOnly(BadTermOnOne):
-    def terms(self, inputs, clean, network, generator):
+    def losses(self, inputs, clean, network, generator):
         (features,) = network(inputs * 1.2)
         yield features.abs().mean()
 

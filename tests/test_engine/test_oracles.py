@@ -209,7 +209,7 @@ def test_bad_term_teaches_nothing(bad):
     class Terms(BatchAugmentation):
         active = True
 
-        def terms(self, inputs, clean, network, generator):
+        def losses(self, inputs, clean, network, generator):
             for i in range(2):
                 _, loss = network(inputs * 1.1, loss=True)
                 yield loss * (math.nan if i == bad else 1)

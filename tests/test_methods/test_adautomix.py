@@ -191,7 +191,7 @@ def test_a_dominant_first_image_leaves_the_mixture_plain():
 
 
 class Recorder:
-    """Stands for the network in :meth:`AdAutoMix.terms`: a loss and logits that are known."""
+    """Stands for the network in :meth:`AdAutoMix.losses`: a loss and logits that are known."""
 
     counts = (1, 1)
 
@@ -222,7 +222,7 @@ def losses(recorder, turn=0, **settings):
     augmentation._mixer = MaskGenerator(4)
     network = recorder(turn)
     generator = torch.Generator().manual_seed(0)
-    found = list(augmentation.terms(torch.randn(2, 3, 4, 4), [], network, generator))
+    found = list(augmentation.losses(torch.randn(2, 3, 4, 4), [], network, generator))
     return [float(value) for value in found], network
 
 
@@ -272,12 +272,12 @@ def test_each_loss_reaches_its_own_parameters_only(kind):
     with mmfeataug.attach(alone, [entry], clean_weight=0.5) as handle:
         handle.follow(teacher)
         (method,) = handle.augmentations.values()
-        terms = method.terms
+        terms = method.losses
 
         def network_only(*args):
             return (v for i, v in enumerate(terms(*args)) if i)
 
-        method.terms = network_only
+        method.losses = network_only
         _, without = step(alone, batch)
     for name, gradient in without.items():
         if own(name):

@@ -47,9 +47,9 @@ from mmfeataug.registry import AUGMENTATIONS
 
 @AUGMENTATIONS.register_module(force=True)
 class Twice(FMA):
-    def terms(self, *args):
-        yield from super().terms(*args)
-        yield from super().terms(*args)
+    def losses(self, *args):
+        yield from super().losses(*args)
+        yield from super().losses(*args)
 
 @AUGMENTATIONS.register_module(force=True)
 class Nothing(StatisticTransform):

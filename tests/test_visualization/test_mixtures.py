@@ -31,7 +31,7 @@ def test_mixtures_are_drawn(kind, count, tmp_path):
     trained = []
     with mmfeataug.attach(model, [augmentation]) as handle:
         handle.follow(teacher)
-        terms = augmentation.terms
+        terms = augmentation.losses
 
         class Watched(Network):
             def __call__(self, given, **how):
@@ -42,7 +42,7 @@ def test_mixtures_are_drawn(kind, count, tmp_path):
         def watched(images, clean, network, generator):
             return terms(images, clean, Watched(**vars(network)), generator)
 
-        augmentation.terms = watched
+        augmentation.losses = watched
         step(model, (inputs, samples))
     mixture = seen[-1]
     assert len(seen) == 2
