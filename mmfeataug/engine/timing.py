@@ -58,7 +58,7 @@ def tail_shares(
 
     shapes: dict[str, list[tuple[int, ...]]] = {}
     shares: dict[str, list[float]] = {}
-    for turn in range(repeats + 1):
+    for repeat in range(repeats + 1):
         forward: dict[str, float] = {}
         backward: dict[str, float] = {}
 
@@ -73,7 +73,7 @@ def tail_shares(
                     for t in tree_leaves(result)
                     if isinstance(t, Tensor) and t.is_floating_point() and t.dim() > 1
                 ]
-                if turn == 0:  # noqa: B023
+                if repeat == 0:  # noqa: B023
                     shapes.setdefault(name, []).extend(tuple(t.shape) for t in tensors)
                 for tensor in tensors:
                     if tensor.requires_grad:
@@ -89,7 +89,7 @@ def tail_shares(
             start = now()
             compute_loss().backward()
             end = now()
-        if turn:
+        if repeat:
             for name, stamp in forward.items():
                 shares.setdefault(name, []).append(
                     (backward.get(name, end) - stamp) / (end - start)

@@ -92,15 +92,15 @@ class PGD(Attack):
             'l2': (l2_step, project_l2),
         }[self.norm]
 
-        def slopes_at(offsets: list[Tensor]) -> list[Tensor]:
+        def gradients_at(offsets: list[Tensor]) -> list[Tensor]:
             points = [s.at(o) for s, o in zip(spaces, offsets, strict=True)]
             _, found = tail(points, self.against)
-            return [s.slope(g) for s, g in zip(spaces, found, strict=True)]
+            return [s.grad(g) for s, g in zip(spaces, found, strict=True)]
 
-        def move(offsets: list[Tensor], slopes: list[Tensor]) -> list[Tensor]:
+        def move(offsets: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
             moved = []
-            for space, offset, slope in zip(spaces, offsets, slopes, strict=True):
-                stepped = step(offset, slope, self.step_size)
+            for space, offset, grad in zip(spaces, offsets, grads, strict=True):
+                stepped = step(offset, grad, self.step_size)
                 # Bounds of pixels shorten offsets: what is in the ball stays there.
                 inside = project(stepped, torch.zeros_like(stepped), self.eps)
                 moved.append(space.confine(inside))
@@ -113,8 +113,8 @@ class PGD(Attack):
             draws = [self.images.draw(f, self.norm, pixels) for f in features]
             start = [s.confine(self.eps * d) for s, d in zip(spaces, draws, strict=True)]
         elif not self.against:
-            first = [s.slope(g) for s, g in zip(spaces, gradients, strict=True)]
-        found = ascend(start, slopes_at, move, self.steps, first)
+            first = [s.grad(g) for s, g in zip(spaces, gradients, strict=True)]
+        found = ascend(start, gradients_at, move, self.steps, first)
         yield View([s.at(o) for s, o in zip(spaces, found, strict=True)], 1.0)
 
     def directions(
@@ -129,7 +129,7 @@ class PGD(Attack):
         """
         spaces = [self._space(f) for f in features]
         generator = torch.Generator().manual_seed(seed)
-        up = [(s.slope(g)).sign() for s, g in zip(spaces, gradients, strict=True)]
+        up = [(s.grad(g)).sign() for s, g in zip(spaces, gradients, strict=True)]
         draws = [torch.randint(0, 2, f.shape, generator=generator) * 2 - 1 for f in features]
         return (
             [self.eps * s.unit * u for s, u in zip(spaces, up, strict=True)],
@@ -171,7 +171,7 @@ class _Space:
         moved = self.preprocessed((self.raw + offset).clamp(0, 255))
         return torch.where(offset == 0, self.clean, moved)
 
-    def slope(self, gradient: Tensor) -> Tensor:
+    def grad(self, gradient: Tensor) -> Tensor:
         """Gradient toward the offset. What is not finite says nothing: boxes without area have
         infinite losses.
         """

@@ -46,7 +46,7 @@ def feature_distance(
     if norm == 'l1':
         return difference.abs().mean()
     rows = difference.flatten(1)
-    # The slope of a root at 0 is infinite.
+    # The derivative of a root at 0 is infinite.
     squared = rows.square().sum(1)
     safe = torch.where(squared > 0, squared, torch.ones_like(squared)).sqrt()
     return torch.where(squared > 0, safe, torch.zeros_like(safe)).mean()

@@ -66,8 +66,8 @@ def _skipping(runner: Runner, batches: Iterator[Any]) -> Iterator[Any]:
     yield from batches
 
 
-def _seed(runner: Runner, iteration: int, turn: int) -> None:
-    entropy = [runner.seed or 0, get_rank(), iteration, turn]
+def _seed(runner: Runner, iteration: int, phase: int) -> None:
+    entropy = [runner.seed or 0, get_rank(), iteration, phase]
     (seed,) = np.random.SeedSequence(entropy).generate_state(1)
     random.seed(int(seed))
     np.random.seed(seed)

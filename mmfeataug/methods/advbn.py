@@ -27,7 +27,7 @@ class AdvBN(FeatureAugmentation):
     behind it have a second set for the view (``bn='separate'``). The frozen layers before the tap
     are the backbone's ``frozen_stages``.
 
-    A sign is a sign however small the slope: a factor that the loss does not depend on moves by
+    A sign is a sign however small the gradient: a factor that the loss does not depend on moves by
     rounding errors.
 
     Args:
@@ -94,11 +94,11 @@ class AdvBN(FeatureAugmentation):
             with torch.enable_grad():
                 moved = perturbed(leaves)
             _, gradients = tail([m.detach() for m in moved])
-            slopes = torch.autograd.grad(moved, leaves, gradients)
+            grads = torch.autograd.grad(moved, leaves, gradients)
             if self.sync:
-                slopes = tuple(average_over_ranks(s) for s in slopes)
+                grads = tuple(average_over_ranks(s) for s in grads)
             scales = [
                 signed_step(s.detach(), g, self.step_size).clamp(1 - self.eps, 1 + self.eps)
-                for s, g in zip(leaves, slopes, strict=True)
+                for s, g in zip(leaves, grads, strict=True)
             ]
         yield View(perturbed(scales), self.weight)

@@ -65,7 +65,7 @@ class AdvStyle(FeatureAugmentation):
             mean, std = (s.clone().requires_grad_() for s in own)
             with torch.enable_grad():
                 same = replace_statistics(f, own, (mean, std))
-            slopes = torch.autograd.grad(same, (mean, std), grad)
-            mean, std = (signed_step(s, g, self.gamma) for s, g in zip(own, slopes, strict=True))
+            grads = torch.autograd.grad(same, (mean, std), grad)
+            mean, std = (signed_step(s, g, self.gamma) for s, g in zip(own, grads, strict=True))
             view.append(replace_statistics(f, own, (mean, std.clamp(min=0))))
         yield View(view, self.weight)
