@@ -25,7 +25,7 @@ from rich.table import Table
 
 import mmfeataug
 from mmfeataug.engine import Choice, Plan, tail_shares
-from mmfeataug.hooks.budget import Budget
+from mmfeataug.hooks import Budget
 
 ZOO = [name for name in MODELS if name not in ('faster-rcnn_r18_roi', 'deeplabv3plus_r18')]
 LEARN = ('tail', 'skips', 'network')

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmfeataug.datasets.random_batch import random_batch
+from mmfeataug.datasets import random_batch
 from mmfeataug.engine import LossState
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'baseline'

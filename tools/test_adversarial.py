@@ -16,8 +16,7 @@ from common import (
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfeataug.evaluation.attacks import ATTACKS
-from mmfeataug.evaluation.pgd import NORMS, UNITS
+from mmfeataug.evaluation import ATTACKS, NORMS, UNITS
 
 
 def parse_args() -> argparse.Namespace:

@@ -31,25 +31,27 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmfeataug.datasets.corrupt import Corrupt, corrupt_image
+from mmfeataug.datasets import Corrupt, corrupt_image
 from mmfeataug.evaluation import (
-    SEVERITIES,
-    complete,
-    rows,
-    select_corruptions,
-    write_table,
-)
-from mmfeataug.evaluation.report import JSON, main_metric, summary_line, summary_rows
-from mmfeataug.evaluation.scores import count_found, read_scores
-from mmfeataug.evaluation.unfinished import (
     ANEW,
     CLEAN,
+    JSON,
+    SEVERITIES,
     check_metrics,
+    complete,
+    count_found,
     fingerprint,
     is_done,
     label,
+    main_metric,
     read_earlier,
     read_reference,
+    read_scores,
+    rows,
+    select_corruptions,
+    summary_line,
+    summary_rows,
+    write_table,
 )
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import task_of

@@ -62,17 +62,32 @@ def augmentation_faults(
                 yield ValueError(fault)
 
 
+class FaultsError(ValueError):
+    """Several things cannot be.
+
+    Attributes:
+        faults: Each by itself.
+    """
+
+    def __init__(self, faults: Sequence[Exception]) -> None:
+        self.faults = list(faults)
+        numbered = '\n'.join(f'{i}. {fault}' for i, fault in enumerate(faults, 1))
+        super().__init__(f'{len(faults)} things cannot be:\n{numbered}')
+
+
 def raise_together(faults: Sequence[Exception]) -> None:
     """Raise what was found, if anything: one fault as it is, several in one message.
 
     Raises:
-        ValueError: With the messages of several.
+        FaultsError: With the messages of several.
     """
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        numbered = '\n'.join(f'{i}. {fault}' for i, fault in enumerate(faults, 1))
-        raise ValueError(f'{len(faults)} things cannot be:\n{numbered}')
+    every: list[Exception] = []
+    for fault in faults:
+        every += fault.faults if isinstance(fault, FaultsError) else [fault]
+    if len(every) == 1:
+        raise every[0]
+    if every:
+        raise FaultsError(every)
 
 
 def is_sharded(module: nn.Module) -> bool:

@@ -4,33 +4,94 @@
 from mmfeataug.utils.corruptions import BENCHMARK, FAMILIES
 
 from .adversarial import AdversarialTestLoop
-from .compare import compare_tables
-from .compare_attacks import compare_attacks
-from .report import read_table, rows, to_csv, to_markdown, write_table
+from .attacked_batch import Target
+from .attacks import ATTACKS
+from .compare import Comparison, Spread, compare_tables, spread
+from .compare_attacks import AttackComparison, compare_attacks
+from .ground_truth import loaded_resized
+from .logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
+from .pgd import NORMS, PGD, UNITS
+from .report import (
+    JSON,
+    main_metric,
+    read_table,
+    rows,
+    summary_line,
+    summary_rows,
+    to_csv,
+    to_markdown,
+    write_table,
+)
 from .robustness import (
+    ALL,
     SEVERITIES,
     complete,
     corruption_error,
     select_corruptions,
     summarise,
 )
-from .runs import read_runs
+from .runs import Run, by_task, label_of, read_runs
+from .scores import count_found, read_scores
+from .unfinished import (
+    ANEW,
+    CLEAN,
+    check_metrics,
+    fingerprint,
+    is_done,
+    label,
+    read_earlier,
+    read_reference,
+)
 
 __all__ = [
+    'ALL',
+    'ANEW',
+    'ATTACKS',
     'BENCHMARK',
+    'CLEAN',
     'FAMILIES',
+    'JSON',
+    'NORMS',
+    'PGD',
     'SEVERITIES',
+    'UNITS',
     'AdversarialTestLoop',
+    'AttackComparison',
+    'Comparison',
+    'Curve',
+    'Record',
+    'Run',
+    'Spread',
+    'Target',
+    'by_task',
+    'check_metrics',
+    'clean_loss',
     'compare_attacks',
     'compare_tables',
     'complete',
     'corruption_error',
+    'cost',
+    'count_found',
+    'fingerprint',
+    'is_done',
+    'label',
+    'label_of',
+    'loaded_resized',
+    'main_metric',
+    'method_scalars',
+    'read_earlier',
+    'read_reference',
     'read_runs',
+    'read_scores',
     'read_table',
     'rows',
     'select_corruptions',
+    'spread',
     'summarise',
+    'summary_line',
+    'summary_rows',
     'to_csv',
     'to_markdown',
+    'view_losses',
     'write_table',
 ]

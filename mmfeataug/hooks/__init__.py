@@ -2,8 +2,15 @@
 """Hooks for mmengine's Runner."""
 
 from .auxiliary_bn_hook import AuxiliaryBNHook
+from .budget import Budget
 from .feature_aug_hook import FeatureAugHook
 from .iteration_seed_hook import IterationSeedHook
 from .visualization_hook import FeatureAugVisualizationHook
 
-__all__ = ['AuxiliaryBNHook', 'FeatureAugHook', 'FeatureAugVisualizationHook', 'IterationSeedHook']
+__all__ = [
+    'AuxiliaryBNHook',
+    'Budget',
+    'FeatureAugHook',
+    'FeatureAugVisualizationHook',
+    'IterationSeedHook',
+]

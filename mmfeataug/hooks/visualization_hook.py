@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation
 from mmfeataug.models import layers
 from mmfeataug.registry import HOOKS
-from mmfeataug.visualization.features import draw
-from mmfeataug.visualization.panels import to_array
-from mmfeataug.visualization.record import (
+from mmfeataug.visualization import (
     Change,
     deepest,
+    draw,
     levels,
     record,
     shown,
     stop_recording,
+    to_array,
 )
 
 

@@ -14,6 +14,7 @@ from .normalization_perturbation import NormalizationPerturbation
 from .padain import PAdaIN
 from .sea import SeA
 from .stability import StabilityTraining
+from .targets import Mixture
 
 __all__ = [
     'AFAN',
@@ -24,6 +25,7 @@ __all__ = [
     'AdvBN',
     'AdvStyle',
     'MixStyle',
+    'Mixture',
     'MoEx',
     'NormalizationPerturbation',
     'PAdaIN',

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import (
+    AXES,
     ascend,
     deviation,
     interpolate,
@@ -17,7 +18,6 @@ from mmfeataug.functional import (
     signed_step,
     too_few,
 )
-from mmfeataug.functional.statistics import AXES
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.pixels import PixelScale
 from mmfeataug.utils.settings import non_negative

@@ -4,7 +4,7 @@
 from .features import draw, draw_change, draw_copies, draw_rows
 from .mixing import draw_mixing, mixed_map, record_mixtures
 from .panels import overlay, save, to_array
-from .predictions import Painter, draw_predictions, render_predictions
+from .predictions import Painter, draw_predictions, render_predictions, spread_indices
 from .record import Change, deepest, levels, record, shown, stop_recording
 from .surface import draw_surface, loss_surface
 
@@ -28,6 +28,7 @@ __all__ = [
     'render_predictions',
     'save',
     'shown',
+    'spread_indices',
     'stop_recording',
     'to_array',
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmfeataug.functional import mean_inside, mix
-from mmfeataug.methods.targets import Mixture
+from mmfeataug.methods import Mixture
 
 COLOURS = ('tab:orange', 'tab:cyan', 'tab:pink', 'tab:green', 'tab:olive')
 

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmfeataug.datasets.random_batch import random_batch
-from mmfeataug.engine.timing import tail_shares
+from mmfeataug.datasets import random_batch
+from mmfeataug.engine import tail_shares
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import build_model

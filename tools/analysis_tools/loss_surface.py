@@ -13,11 +13,9 @@ from pathlib import Path
 import torch
 from mmengine.runner import Runner, load_checkpoint
 
-from mmfeataug.evaluation.attacked_batch import Target
-from mmfeataug.evaluation.ground_truth import loaded_resized
-from mmfeataug.evaluation.pgd import PGD
+from mmfeataug.evaluation import PGD, Target, loaded_resized
 from mmfeataug.utils.progress import progress_bar
-from mmfeataug.visualization.surface import draw_surface, loss_surface
+from mmfeataug.visualization import draw_surface, loss_surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import add_common_arguments, build_model, load_config

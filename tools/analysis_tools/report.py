@@ -15,10 +15,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmfeataug.evaluation.robustness import ALL, SEVERITIES
-from mmfeataug.evaluation.runs import Run, by_task, read_runs
+from mmfeataug.evaluation import ALL, SEVERITIES, Run, by_task, read_runs
 from mmfeataug.utils.progress import progress_bar
-from mmfeataug.visualization.predictions import (
+from mmfeataug.visualization import (
     draw_predictions,
     render_predictions,
     spread_indices,

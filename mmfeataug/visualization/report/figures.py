@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmfeataug.evaluation.compare import Spread
-from mmfeataug.evaluation.logs import Curve
+from mmfeataug.evaluation import Curve, Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

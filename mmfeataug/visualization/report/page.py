@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from mmfeataug.evaluation.runs import Run, by_task
+from mmfeataug.evaluation import Run, by_task
 from mmfeataug.version import __version__
 
 from .figures import Style, styles

@@ -4,9 +4,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mmfeataug.evaluation.compare import Comparison, Spread, compare_tables
-from mmfeataug.evaluation.compare_attacks import AttackComparison, compare_attacks
-from mmfeataug.evaluation.runs import Run
+from mmfeataug.evaluation import (
+    AttackComparison,
+    Comparison,
+    Run,
+    Spread,
+    compare_attacks,
+    compare_tables,
+)
 
 from .figures import Style, draw_families, draw_lines
 from .pictures import Picture, Pictures

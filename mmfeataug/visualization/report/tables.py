@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mmfeataug.evaluation.compare import Comparison, Spread
+from mmfeataug.evaluation import Comparison, Spread
 
 BETTER, WORSE = (0, 114, 178), (213, 94, 0)
 _MOST_OPAQUE = 0.45  # Text has to be readable on it, dark on light and light on dark.

@@ -3,16 +3,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mmfeataug.evaluation.compare import Spread, spread
-from mmfeataug.evaluation.logs import (
+from mmfeataug.evaluation import (
     Curve,
     Record,
+    Run,
+    Spread,
     clean_loss,
     cost,
+    label_of,
     method_scalars,
+    spread,
     view_losses,
 )
-from mmfeataug.evaluation.runs import Run, label_of
 
 from .figures import draw_training
 from .parts import Block, Context, Part

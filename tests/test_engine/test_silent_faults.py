@@ -1,0 +1,316 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What once went wrong without a word."""
+
+import copy
+import logging
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import mmfeataug
+from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, TapError, View
+from mmfeataug.methods import AFAN
+from mmfeataug.registry import AUGMENTATIONS
+from tests import reference
+from tests.contract.cases import afan
+from tests.models import step
+from tests.oracle import Unmoved, difference
+
+X = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
+
+
+class Toy(nn.Module):
+    """Two terms; sums them as mmengine does."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.mid, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def loss(self, inputs, data_samples=None):
+        out = self.head(self.mid(self.stem(inputs).relu()).relu())
+        return {'loss_one': out.square().mean(), 'loss_two': out.abs().mean()}
+
+    def parse_losses(self, losses):
+        return sum(v.mean() for k, v in losses.items() if 'loss' in k), losses
+
+
+class Weighted(Toy):
+    """Knows one of its terms by name."""
+
+    def parse_losses(self, losses):
+        weights = {'loss_one': 0.1}
+        return sum(weights.get(k, 1) * v.mean() for k, v in losses.items() if 'loss' in k), losses
+
+
+class Rescaled(Toy):
+    """Multiplies whatever it is given."""
+
+    def parse_losses(self, losses):
+        return 0.1 * super().parse_losses(losses)[0], losses
+
+
+class Uncertain(Toy):
+    """Weighs its terms by parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_var = nn.Parameter(torch.tensor([0.3, -0.2]))
+
+    def parse_losses(self, losses):
+        total = super().parse_losses({k: v for k, v in losses.items() if k[-3:] not in NAMED})[0]
+        for s, key in zip(self.log_var, ('loss_one', 'loss_two'), strict=True):
+            total = total + (-s).exp() * losses[key] + s
+        return total, losses
+
+
+NAMED = ('one', 'two')
+
+
+@pytest.mark.parametrize('kind', [Toy, Weighted, Rescaled, Uncertain])
+@pytest.mark.parametrize('learn', ['tail', 'network'])
+def test_parse_losses_may_weigh_terms(kind, learn):
+    """The summed gradients are multiplied by nothing a second time, in any step."""
+    model = kind()
+    view = Unmoved(at='stem', weight=0.75, learn=learn)
+    for _ in range(3):
+        stock = reference.clean_pass(model, (X,), [('stem', 'output')])
+        with mmfeataug.attach(model, [view], clean_weight=0.25):
+            _, gradients = step(model, (X,))
+        expected = dict(stock.gradients)
+        if learn == 'tail':
+            expected |= {n: 0.25 * g for n, g in expected.items() if n.startswith('stem')}
+        assert difference(gradients, expected) < 2e-6
+
+
+def test_terms_may_be_rescaled_on_the_way():
+    """By a semi-supervised wrapper, say: no stock term carries what is learnt."""
+    model, stock = Toy(), reference.clean_pass(Toy(), (X,)).gradients
+    with mmfeataug.attach(model, [Unmoved(at='stem', weight=0.5, learn='network')], 0.5):
+        losses = model.loss(X)
+        losses['loss_one'] = losses['loss_one'] * 0
+        model.parse_losses(losses)[0].backward()
+    assert difference({n: p.grad for n, p in model.named_parameters()}, stock) < 2e-6
+
+
+def test_parse_losses_that_drops_unknown_terms_is_refused():
+    class Chosen(Toy):
+        def parse_losses(self, losses):
+            return losses['loss_one'] + losses['loss_two'], losses
+
+    model = Chosen()
+    with (
+        mmfeataug.attach(model, [afan('stem')]),
+        pytest.raises(ValueError, match=r'Chosen.parse_losses.*multiplies.*by 0.*every term'),
+    ):
+        model.loss(X)
+
+
+class Nested(Toy):
+    """A block that saves and restores the gradient mode around the tap."""
+
+    def loss(self, inputs, data_samples=None):
+        with torch.enable_grad():
+            feature = self.stem(inputs)
+        return {'loss': self.head(self.mid(feature)).square().mean()}
+
+
+def test_gradient_mode_that_is_off_behind_the_tap():
+    model = Nested()
+    with (
+        mmfeataug.attach(model, [afan('stem')]),
+        pytest.raises(TapError, match=r"gradient mode .* would train nothing; use learn='skips'"),
+    ):
+        model.loss(X)
+    with mmfeataug.attach(model, [Unmoved(at='stem', weight=0.5, learn='network')], 0.5):
+        _, gradients = step(model, (X,))
+    assert difference(gradients, reference.clean_pass(Nested(), (X,)).gradients) < 2e-6
+
+
+class Branch(Toy):
+    """Enters a branch for some batches only, and as often as the feature says."""
+
+    def __init__(self, times=lambda feature: 1):
+        super().__init__()
+        self.branch, self.__dict__['times'] = nn.Linear(4, 4), times
+
+    def loss(self, inputs, data_samples=None):
+        x = self.stem(inputs)
+        if inputs.sum() > 0:
+            for _ in range(self.times(x)):
+                x = self.branch(x)
+        return {'loss': self.head(self.mid(x)).square().mean()}
+
+
+class Compare(BatchAugmentation):
+    active = True
+
+    def losses(self, inputs, clean, network, generator):
+        (features,) = network(inputs * 1.1)
+        yield (features - clean[0]).square().mean()
+
+
+@pytest.mark.parametrize('entry', [AFAN(at='branch', gamma=0.1), Compare(at='branch')])
+def test_a_later_batch_that_does_not_reach_the_tap(entry):
+    model, ones = Branch(), torch.ones(3, 4)
+    stock = reference.clean_pass(Branch(), (-ones,)).gradients
+    keys = []
+    with mmfeataug.attach(model, [entry]):
+        for batch in (ones, -ones, ones):
+            losses, gradients = step(model, (batch,))
+            keys.append([k.partition('.')[2] for k in losses if k.startswith(entry.name)])
+            if batch is not ones:
+                assert difference(gradients, stock) < 1e-6
+    assert keys[1] == ['skipped']
+    assert 'loss_0' in keys[0]
+    assert 'loss_0' in keys[2]
+
+
+def test_the_first_batch_that_does_not_reach_the_tap_is_an_error():
+    with mmfeataug.attach(model := Branch(), [afan('branch')]), pytest.raises(TapError):
+        model.loss(-torch.ones(3, 4))
+
+
+def test_a_view_that_goes_another_way_is_dropped(caplog):
+    """Behind its first feature it reaches the tap once more than the clean pass did."""
+    model, passes = Branch(), []
+    model.__dict__['times'] = lambda feature: 1 + (passes[-1] == 'moved')
+
+    class Moving(FeatureAugmentation):
+        active = True
+
+        def views(self, features, gradients, tail):
+            passes.append('moved')
+            yield View([f * 1.1 for f in features], 0.5)
+
+    passes.append('clean')
+    with (
+        mmfeataug.attach(model, [Moving(at='branch')]),
+        caplog.at_level(logging.WARNING, 'mmfeataug'),
+    ):
+        losses, gradients = step(model, (torch.ones(3, 4),))
+    assert losses['moving.dropped'] == 1
+    assert 'reaches its place in another way' in caplog.text
+    assert all(g.isfinite().all() for g in gradients.values() if g is not None)
+
+
+@pytest.mark.parametrize('kind', ['view', 'term', 'attack'])
+def test_out_of_memory_is_passed_on(kind):
+    """Whoever catches it wants to know it as such."""
+
+    class Hungry(FeatureAugmentation):
+        active = True
+
+        def views(self, features, gradients, tail):
+            if kind == 'view':
+                raise torch.OutOfMemoryError('out of memory')
+            tail(features)
+            yield View(features, 0.5)
+
+    class HungryTerm(Compare):
+        def losses(self, inputs, clean, network, generator):
+            raise torch.OutOfMemoryError('out of memory')
+            yield
+
+    model = Toy()
+    method = HungryTerm(at='stem') if kind == 'term' else Hungry(at='stem')
+    full = [False]
+    model.mid.register_forward_hook(
+        lambda *_: fail() if kind == 'attack' and full.append(1) is None and len(full) > 3 else None
+    )
+
+    def fail():
+        raise torch.OutOfMemoryError('out of memory')
+
+    with mmfeataug.attach(model, [method]), pytest.raises(torch.OutOfMemoryError):
+        model.loss(X)
+
+
+def test_control_flow_is_not_swallowed():
+    """Models catch all exceptions of a branch; a pass over a copy ends all the same."""
+
+    class Careful(Toy):
+        passed = 0
+
+        def loss(self, inputs, data_samples=None):
+            try:
+                x = self.stem(inputs)
+            except Exception:
+                x = inputs
+            Careful.passed += 1
+            return {'loss': self.head(self.mid(x)).square().mean()}
+
+    model = Careful()
+    with mmfeataug.attach(model, [Compare(at='stem')]):
+        model.loss(X)
+    assert Careful.passed == 1
+
+
+@pytest.mark.parametrize('name', sorted(AUGMENTATIONS.module_dict))
+def test_names_that_every_logger_takes(name):
+    kind = AUGMENTATIONS.get(name)
+    settings = dict(at='a', channels=1, compare='b') if name == 'AdAutoMix' else dict(at='a')
+    made = [kind(**settings)]
+    if name == 'NormalizationPerturbation':
+        made.append(kind(at='a', plus=True))
+    for method in made:
+        assert re.fullmatch(r'[A-Za-z0-9_.-]+', method.name)
+
+
+def test_a_name_that_some_loggers_refuse():
+    class Plus(AFAN):
+        name = 'plus+'
+
+    with pytest.raises(ValueError, match=r"'plus\+', which some visualization backends refuse"):
+        mmfeataug.attach(Toy(), [Plus(at='stem')])
+
+
+def test_one_strength():
+    assert AFAN(at='x', strengths=0.5).strengths == (0.5,)
+
+
+def test_one_meaning_of_std():
+    """What is trained on is what is tested, for each image whatever its batch."""
+    from mmfeataug.evaluation.pgd import PGD
+    from mmfeataug.functional import deviation
+
+    feature = torch.randn(3, 5, 4, 6) * torch.rand(3, 5, 1, 1)
+    gradient = torch.randn_like(feature)
+    (trained,) = AFAN(at='x', unit='std', gamma=0.1).views([feature], [gradient], None)
+    moved = PGD(at='x', unit='std', eps=0.1, steps=1, step_size=0.1, random_start=False)
+    (tested,) = moved.views([feature], [gradient], None)
+    torch.testing.assert_close(trained.features, tested.features)
+    torch.testing.assert_close(
+        trained.features[0] - feature, 0.1 * deviation(feature) * gradient.sign()
+    )
+    (alone,) = AFAN(at='x', unit='std', gamma=0.1).views([feature[:1]], [gradient[:1]], None)
+    torch.testing.assert_close(alone.features[0], trained.features[0][:1])
+
+
+def test_everything_wrong_is_said_at_once():
+    model = Toy()
+    model.head.weight.register_hook(lambda g: g)
+    entries = [
+        dict(type='AFAN', at='stemm'),
+        dict(type='AFAN', at='stem', strengths=()),
+        dict(type='Nothing', at='stem'),
+        dict(type='AdvBN', at='stem', bn='separate'),
+    ]
+    with pytest.raises(ValueError, match='6 things cannot be') as caught:
+        mmfeataug.attach(model, entries, clean_weight=0)
+    for part in ('stemm', 'strengths=()', 'Nothing', "bn='separate'", 'gradient hook', 'clean_w'):
+        assert part in str(caught.value)
+    assert 'loss' not in vars(model)
+
+
+def test_state_that_is_set_on_the_handle_stays():
+    """The handle stands where losses keep things, and is none of them."""
+    model = Toy()
+    with mmfeataug.attach(model, [afan('stem')]) as handle:
+        model.loss(X)
+        handle.noted = ['something']
+        model.loss(X)
+        assert handle.noted == ['something']
+        copy.deepcopy(model)
