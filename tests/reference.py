@@ -125,14 +125,10 @@ def view_pass(
             clean.append(leaf)
             return leaf.clone()
 
-        before = {
-            m: {n: b.clone() for n, b in m._buffers.items() if b is not None}
-            for m in model.modules()
-        }
-        with _changed(model, {place: note}) as loss:
+        # The same parameters, and buffers and state of its own.
+        shadow = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+        with _changed(shadow, {place: note}) as loss:
             loss(batch)
-        for module, buffers in before.items():
-            module._buffers.update(buffers)
 
     def change(leaf: Tensor) -> Tensor:
         if number[0] == 0:
@@ -141,7 +137,7 @@ def view_pass(
         index, number[0] = number[0], number[0] + 1
         if index not in movable:
             return leaf.detach().clone()
-        new = view.features[movable.index(index)]
+        new = view.features[movable.index(index)].to(leaf.dtype)
         if view.learn == 'network':
             return clean[index] + (new - clean[index]).detach()
         return new.clone()

@@ -13,12 +13,13 @@ def model_faults(model: nn.Module) -> Iterator[Exception]:
     """What does not go together with gradients taken inside the forward pass: gradient hooks,
     activation checkpointing and sharding; and what is no model.
     """
-    for method in ('loss', 'parse_losses'):
-        if not callable(getattr(model, method, None)):
-            yield TypeError(
-                f'{type(model).__name__} has no {method}(): attach to a detector, segmentor or '
-                'classifier of OpenMMLab (mmengine BaseModel), not to a part or a wrapper of it'
-            )
+    missing = [f'{m}()' for m in ('loss', 'parse_losses') if not callable(getattr(model, m, None))]
+    if missing:
+        yield TypeError(
+            f'{type(model).__name__} has no {" and no ".join(missing)}: attach to a detector, '
+            'segmentor or classifier of OpenMMLab (mmengine BaseModel), not to a part or a wrapper '
+            'of it'
+        )
     for name, parameter in model.named_parameters():
         if parameter._backward_hooks:
             yield ValueError(

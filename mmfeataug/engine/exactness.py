@@ -14,8 +14,9 @@ from .recorded_loss import RecordedTail
 from .tap import TapError
 from .votes import on_all_ranks
 
-FLOOR = 1e-5
-"""Relative deviation of a loss that rounding of a model which is not bit-stable explains."""
+ROUNDING, FLOOR = 1e-6, 1e-5
+"""Relative deviation of a loss that rounding explains, and that it explains in a model which is not
+bit-stable."""
 
 
 def verify(tail: RecordedTail, strict: bool) -> None:
@@ -84,7 +85,7 @@ def _is_noise(tail: RecordedTail, deviation: float) -> bool:
         ) from error
     noise = max(_deviation(a, b) for a, b in itertools.combinations(repeats, 2))
     # Three repeats tell the size of noise badly.
-    return 0 < noise < math.inf and deviation <= max(4 * noise, FLOOR)
+    return deviation <= ROUNDING or (0 < noise < math.inf and deviation <= max(4 * noise, FLOOR))
 
 
 def _replayed(tail: RecordedTail, memoize: bool) -> Losses:

@@ -123,7 +123,7 @@ class LossScale:
         good: Number of steps since the last overflow.
     """
 
-    def __init__(self, start: float = 2.0**16, patience: int = 2000) -> None:
+    def __init__(self, start: float = 2.0**12, patience: int = 2000) -> None:
         self.value = start
         self._patience = patience
         self.good = 0

@@ -135,14 +135,12 @@ class RecordedLoss:
         total = self.total_of(losses)
         toward = [*self.parameters, self.tape.token]
         with no_autocast(total):
-            # Kept where segments between cuts may share nodes with what runs behind them.
-            shared = keep_prefix or self.tape.has_opaque
-            shared |= sum(cut.at_tap for cut in self.tape.cuts) > 1
+            # Kept, because what runs between cuts, outside of modules, may be shared by both sides.
             *found, _ = torch.autograd.grad(
                 total,
                 toward,
                 torch.full_like(total, self.scale * weight),
-                retain_graph=shared,
+                retain_graph=True,
                 allow_unused=True,
             )
         self._add(found)

@@ -42,16 +42,10 @@ class Cut:
 
 
 class Tape:
-    """All cuts of one clean pass, in the order of the calls.
-
-    Attributes:
-        has_opaque: Whether a result held containers, such as data samples, that are not cut open:
-            the graph goes on through tensors inside.
-    """
+    """All cuts of one clean pass, in the order of the calls."""
 
     def __init__(self) -> None:
         self.cuts: list[Cut] = []
-        self.has_opaque = False
         # Every gate leads to it, so that a sweep toward it passes all of them.
         self.token = torch.zeros((), requires_grad=True)
 
@@ -77,7 +71,6 @@ class Tape:
         for i, leaf in enumerate(leaves):
             in_graph = isinstance(leaf, Tensor) and leaf.requires_grad and torch.is_grad_enabled()
             if not (in_graph and leaf.is_floating_point()):
-                self.has_opaque |= hasattr(leaf, 'detach') and not isinstance(leaf, Tensor)
                 slots.append(None)
                 continue
             if id(leaf) not in known:
@@ -150,6 +143,8 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value: Tensor, token: Tensor, receive: Callable[[Tensor], None]) -> Tensor:
         ctx.receive = receive
+        # What has no gradient (RoI coordinates) gets none, not zeros.
+        ctx.set_materialize_grads(False)
         ctx.mark_dirty(value)
         return value
 

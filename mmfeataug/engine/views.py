@@ -97,8 +97,8 @@ def _add_view(
     is_finite = finite_flag(features, clean[0])
     # No process may be told before the vote: those with a bad view run on the clean feature.
     features = [torch.where(is_finite, f, c) for f, c in zip(features, clean, strict=True)]
+    cast, lost = _cast(tail, clean, features)
     while True:
-        cast, lost = _cast(tail, clean, features)
         try:
             total, found = tail.train(cast, bn, augmentation.learn, weight)
         except FiringError:
@@ -111,12 +111,12 @@ def _add_view(
         if stats_before is not None:
             good &= finite_flag(stats_before.current, good)
         gradients_good = finite_flag(found.all(), good)
-        kept = torch.ones_like(good) if lost is None else lost <= 0.5
+        kept = torch.ones_like(good) if cast is features else lost <= 0.5
         votes = torch.stack([good & gradients_good, gradients_good, kept])
         finite, no_overflow, in_precision = on_all_ranks_packed(votes)
         if in_precision:
             break
-        tap.full_precision = True
+        tap.full_precision, cast = True, features
         warnings.warn(
             f'{name} at {tap}: {tail.features[0].dtype} keeps less than half of the perturbed '
             'elements; its views run in float32',

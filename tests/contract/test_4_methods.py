@@ -174,21 +174,16 @@ def test_unmoved_view_of_each_method(method):
         ('deeplabv3plus', 'fma', {}),
         ('deeplabv3plus', 'fma-online', {}),
         ('faster-rcnn', 'fma-online', {}),
-        ('faster-rcnn', 'fma', dict(target='frozen')),
         ('deeplabv3plus', 'stability', {}),
         ('retinanet', 'stability', {}),
         ('faster-rcnn', 'stability', dict(form='embedding', at='neck', hold=())),
         pytest.param('resnet18', 'stability', {}, marks=CLASSIFICATION),
     ],
 )
-def test_terms_over_copies_are_those_of_the_reference(model, method, settings, tmp_path):
+def test_terms_over_copies_are_those_of_the_reference(model, method, settings):
     """Both passes in one graph of plain autograd, on the copy that the method made."""
     with double_precision():
         built, batch = double(MODELS[model])
-        if settings.get('target') == 'frozen':
-            teacher = tmp_path / 'teacher.pth'
-            torch.save({'state_dict': built.state_dict()}, teacher)
-            settings = {**settings, 'teacher': str(teacher)}
         plain, images = copy.deepcopy(built), []
         entry = {**METHODS[method](model), **settings}
         with mmfeataug.attach(built, [entry], clean_weight=0.5, strict=True) as handle:

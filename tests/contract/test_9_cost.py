@@ -78,7 +78,8 @@ def test_clean_graph_is_gone_before_the_views(build, at, monkeypatch):
 
     class Saved:
         def __init__(self, tensor):
-            self.tensor = tensor
+            # Without its node, or an output would keep that alive, which saves it.
+            self.tensor = tensor.detach()
             alive.add(self)
 
     handle = mmfeataug.attach(model, [afan(at, strengths=(0.2, 0.4, 0.6, 0.8), weight=0.1)])

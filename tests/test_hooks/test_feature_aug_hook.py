@@ -2,6 +2,7 @@
 """The hook in real Runner loops, on a small segmentor."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mmfeataug.hooks import FeatureAugHook
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import build_segmentor, deeplab_cfg, random_test_batch
 
+RUNS = itertools.count()
 AUGMENTATION = dict(
     type='mmfeataug.AFAN', at='backbone.layer3', gamma=0.02, random_start=True, weight=0.5
 )
@@ -78,7 +80,8 @@ def make_runner(work_dir, hook=None, epochs=2, by_iter=False, spy=None, model=No
         default_scope='mmseg',
         randomness=kwargs.pop('randomness', dict(seed=5)),
         log_level='ERROR',
-        experiment_name=f'{work_dir.name}-{id(work_dir)}-{torch.rand(1).item()}',
+        # Runs of one process with one name would share mmengine's visualizer.
+        experiment_name=f'{work_dir.name}-{next(RUNS)}',
         **kwargs,
     )
 
