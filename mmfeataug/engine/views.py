@@ -111,7 +111,7 @@ def _add_view(
         if stats_before is not None:
             good &= finite_flag(stats_before.current, good)
         gradients_good = finite_flag(found.all(), good)
-        kept = torch.ones_like(good) if cast is features else lost <= 0.5
+        kept = torch.ones_like(good) if cast is features or lost is None else lost <= 0.5
         votes = torch.stack([good & gradients_good, gradients_good, kept])
         finite, no_overflow, in_precision = on_all_ranks_packed(votes)
         if in_precision:

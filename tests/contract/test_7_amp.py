@@ -66,8 +66,8 @@ class Louder(Unmoved):
 @pytest.mark.parametrize('learn', ['tail', 'skips', 'network'])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_gradients_are_those_of_the_reference(dtype, learn):
-    """Under the same autocast. In fp16 the engine brings a scale of its own against underflow, which
-    the reference lacks."""
+    """Under the same autocast. In fp16 the engine brings a scale of its own against underflow,
+    which the reference lacks."""
     model = build_segmentor()
     batch, before = random_test_batch(model), copy.deepcopy(model)
     method = Louder(at='backbone.layer3', weight=0.5, learn=learn)
