@@ -8,16 +8,24 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-CLEAN, VIEW, PLAIN, GREY = '#2b6cb0', '#c05621', '#edf2f7', '#718096'
+CLEAN, VIEW, PLAIN, GREY, CUT = '#2b6cb0', '#c05621', '#edf2f7', '#718096', '#2f855a'
 
 
 def box(axes, x, y, width, height, text, face=PLAIN, edge=GREY, size=9):
     axes.add_patch(
         FancyBboxPatch(
-            (x, y), width, height, boxstyle='round,pad=0.02', facecolor=face, edgecolor=edge
+            (x, y),
+            width,
+            height,
+            boxstyle='round,pad=0.02',
+            facecolor=face,
+            edgecolor=edge,
+            zorder=3,
         )
     )
-    axes.text(x + width / 2, y + height / 2, text, ha='center', va='center', fontsize=size)
+    axes.text(
+        x + width / 2, y + height / 2, text, ha='center', va='center', fontsize=size, zorder=4
+    )
 
 
 def arrow(axes, start, end, color=GREY, style='-', bend=0.0):
@@ -34,79 +42,113 @@ def arrow(axes, start, end, color=GREY, style='-', bend=0.0):
     )
 
 
+FLOORS = [
+    [('hooks', 'schedule, logging'), ('visualization', 'pictures, report')],
+    [('api', 'attach()'), ('evaluation', 'attacks on a test set,\nreading of results')],
+    [
+        ('methods', 'one file per paper'),
+        ('models', 'declare taps,\ningredients'),
+        ('datasets', 'corruptions,\ndrawn data'),
+    ],
+    [
+        ('engine', 'recorded loss,\nreplays'),
+        ('functional', 'tensor\nmaths'),
+        ('registry', 'scope\nmmfeataug'),
+        ('utils', 'small\nhelpers'),
+    ],
+]
+ARROWS = [
+    ('hooks', 'api'),
+    ('hooks', 'visualization'),
+    ('visualization', 'evaluation'),
+    ('evaluation', 'methods'),
+    ('evaluation', 'models'),
+    ('methods', 'engine'),
+    ('methods', 'functional'),
+    ('models', 'engine'),
+    ('models', 'registry'),
+    ('datasets', 'registry'),
+    ('datasets', 'utils'),
+]
+
+
 def draw_rooms(axes):
-    box(axes, 0.1, 4.2, 1.7, 0.6, 'hooks/\nschedule, logging')
-    box(axes, 2.1, 4.2, 1.7, 0.6, 'models/\ndeclare taps')
-    box(axes, 1.1, 3.2, 1.7, 0.6, 'api.attach')
-    box(axes, 0.1, 2.2, 1.7, 0.6, 'methods/\none file a paper')
-    box(axes, 2.1, 2.2, 1.7, 0.6, 'engine/\ntaps, replays', '#ebf8ff')
-    box(axes, 1.1, 1.2, 1.7, 0.6, 'functional/\ntensor maths', '#ebf8ff')
-    box(axes, 0.1, 0.2, 1.7, 0.5, 'datasets/')
-    box(axes, 2.1, 0.2, 1.7, 0.5, 'visualization/')
-    for start, end in [
-        ((0.95, 4.18), (1.6, 3.84)),
-        ((1.84, 4.5), (2.06, 4.5)),
-        ((1.6, 3.16), (1.0, 2.84)),
-        ((2.3, 3.16), (2.9, 2.84)),
-        ((1.84, 2.5), (2.06, 2.5)),
-        ((1.0, 2.16), (1.6, 1.84)),
-    ]:
-        arrow(axes, start, end)
-    axes.text(
-        2.0, 0.98, 'blue: PyTorch only, no OpenMMLab package', ha='center', fontsize=8, color=GREY
-    )
-    axes.set(xlim=(0, 4), ylim=(0, 5.3), title='Rooms: arrows go down')
+    places = {}
+    for floor, rooms in enumerate(FLOORS):
+        y = 4.4 - 1.3 * floor
+        width = 3.3 / len(rooms) if len(rooms) > 1 else 1.4
+        for i, (name, what) in enumerate(rooms):
+            x = (i + 0.5) * 4.2 / len(rooms) - width / 2
+            blue = '#ebf8ff' if name in ('engine', 'functional') else PLAIN
+            box(axes, x, y, width, 0.55, f'{name}\n{what}', blue, size=7.5)
+            places[name] = x + width / 2, y, width
+    for start, end in ARROWS:
+        (x1, y1, w1), (x2, y2, w2) = places[start], places[end]
+        if y1 == y2:
+            arrow(axes, (x1 + w1 / 2 + 0.04, y1 + 0.28), (x2 - w2 / 2 - 0.04, y2 + 0.28))
+        else:
+            arrow(axes, (x1, y1 - 0.04), (x2, y2 + 0.6))
+    arrow(axes, (places['api'][0] - 0.75, places['api'][1] - 0.04), (0.2, 1.1))
+    arrow(axes, (places['hooks'][0] + 0.6, places['hooks'][1] - 0.04), (2.0, 2.4))
+    axes.text(2.1, 0.05, 'blue: imports PyTorch only', ha='center', fontsize=8, color=GREY)
+    axes.set(xlim=(0, 4.2), ylim=(-0.1, 5.3), title='Rooms: arrows go down')
 
 
 def draw_iteration(axes):
     box(axes, 0.1, 3.6, 0.9, 0.6, 'batch')
     box(axes, 1.5, 3.6, 1.6, 0.6, 'prefix')
-    box(axes, 3.6, 3.6, 0.8, 0.6, 'tap', '#fefcbf')
-    box(axes, 4.9, 3.6, 1.6, 0.6, 'tail')
-    box(axes, 7.0, 3.6, 1.3, 0.6, 'clean loss')
-    for x1, x2 in ((1.04, 1.46), (3.14, 3.56), (4.44, 4.86), (6.54, 6.96)):
+    box(axes, 3.9, 3.6, 0.8, 0.6, 'tap', '#fefcbf')
+    box(axes, 5.2, 3.6, 1.6, 0.6, 'tail')
+    box(axes, 7.3, 3.6, 1.3, 0.6, 'clean loss')
+    for x1, x2 in ((1.04, 1.46), (3.14, 3.86), (4.74, 5.16), (6.84, 7.26)):
         arrow(axes, (x1, 3.95), (x2, 3.95), CLEAN)
-    arrow(axes, (6.96, 3.75), (6.54, 3.75), CLEAN, '--')
-    arrow(axes, (4.86, 3.75), (4.44, 3.75), CLEAN, '--')
-    arrow(axes, (3.56, 3.75), (3.14, 3.75), CLEAN, '--')
+    arrow(axes, (7.26, 3.75), (6.84, 3.75), CLEAN, '--')
+    arrow(axes, (5.16, 3.75), (4.74, 3.75), CLEAN, '--')
+    axes.plot([3.5, 3.5], [2.75, 4.35], color=CUT, linewidth=2)
+    axes.text(3.5, 4.42, 'cut', ha='center', fontsize=9, color=CUT)
     axes.text(
-        4.2,
-        4.55,
-        '1  record    2  one backward: every tap, every parameter',
+        5.6,
+        4.85,
+        '1  record    2  clean gradient, as far as the cut',
         ha='center',
         fontsize=9,
         color=CLEAN,
     )
-    box(axes, 1.5, 1.9, 1.6, 0.6, 'recorded results\n(detached)', size=8)
-    box(axes, 3.6, 1.9, 0.8, 0.6, 'view k', '#feebc8')
-    box(axes, 4.9, 1.9, 1.6, 0.6, 'tail again')
-    box(axes, 7.0, 1.9, 1.3, 0.6, 'view loss')
-    arrow(axes, (2.3, 3.56), (2.3, 2.54), GREY)
-    arrow(axes, (4.0, 3.56), (4.0, 2.54), VIEW)
-    axes.text(4.08, 3.0, '3  method: feature, gradient', fontsize=8, color=VIEW, ha='left')
-    arrow(axes, (3.14, 1.93), (5.2, 1.88), GREY, '-', 0.25)
-    axes.text(4.0, 1.35, 'skips', fontsize=8, color=GREY, ha='center')
-    for x1, x2 in ((4.44, 4.86), (6.54, 6.96)):
+    box(axes, 1.5, 1.9, 1.6, 0.6, 'recorded results', size=8)
+    box(axes, 3.9, 1.9, 0.8, 0.6, 'view k', '#feebc8')
+    box(axes, 5.2, 1.9, 1.6, 0.6, 'tail again')
+    box(axes, 7.3, 1.9, 1.3, 0.6, 'view loss')
+    arrow(axes, (2.0, 3.56), (2.0, 2.54), GREY)
+    arrow(axes, (4.3, 3.56), (4.3, 2.54), VIEW)
+    axes.text(4.38, 3.0, '3  method: feature, gradient', fontsize=8, color=VIEW, ha='left')
+    arrow(axes, (3.14, 1.93), (5.5, 1.88), GREY, '-', 0.25)
+    axes.text(4.3, 1.35, 'skips', fontsize=8, color=GREY, ha='center')
+    for x1, x2 in ((4.74, 5.16), (6.84, 7.26)):
         arrow(axes, (x1, 2.25), (x2, 2.25), VIEW)
-    arrow(axes, (6.96, 2.05), (6.54, 2.05), VIEW, '--')
-    box(axes, 4.9, 0.4, 1.6, 0.6, 'sum of parameter\ngradients', size=8)
-    box(axes, 7.0, 0.4, 1.3, 0.6, 'loss dict\nto framework', size=8)
-    arrow(axes, (5.7, 1.86), (5.7, 1.04), VIEW, '--')
-    arrow(axes, (6.6, 3.56), (6.3, 1.04), CLEAN, '--', -0.25)
-    arrow(axes, (6.54, 0.7), (6.96, 0.7), GREY)
+    arrow(axes, (7.26, 2.05), (6.84, 2.05), VIEW, '--')
+    arrow(axes, (3.86, 2.3), (3.56, 2.75), VIEW, '--')
+    axes.text(3.42, 2.85, "learn='network':\nsum at the cut", fontsize=7.5, color=CUT, ha='right')
+    arrow(axes, (3.46, 3.7), (3.14, 3.75), CUT, '--')
+    axes.text(0.1, 2.9, '4  one sweep\nof the prefix', fontsize=8, color=CUT, ha='left')
+    box(axes, 5.2, 0.4, 1.6, 0.6, 'sum of parameter\ngradients', size=8)
+    box(axes, 7.3, 0.4, 1.3, 0.6, 'loss dict\nto framework', size=8)
+    arrow(axes, (6.0, 1.86), (6.0, 1.04), VIEW, '--')
+    arrow(axes, (6.9, 3.56), (6.6, 1.04), CLEAN, '--', -0.25)
+    arrow(axes, (1.53, 3.56), (5.16, 0.75), CUT, '--', 0.5)
+    arrow(axes, (6.84, 0.7), (7.26, 0.7), GREY)
     axes.text(
-        2.0,
-        0.7,
-        '4  hand over: stock names, plus one loss a view',
-        ha='center',
+        0.1,
+        0.25,
+        '5  hand over: stock names,\none loss per view, one carrier',
+        ha='left',
         fontsize=9,
         color=GREY,
     )
-    axes.set(xlim=(0, 8.5), ylim=(0, 5.3), title='One iteration: solid forward, dashed backward')
+    axes.set(xlim=(0, 8.8), ylim=(-0.1, 5.3), title='One iteration: solid forward, dashed backward')
 
 
-figure = Figure(figsize=(13, 4.6), layout='constrained')
-left, right = figure.subplots(1, 2, width_ratios=[1, 2])
+figure = Figure(figsize=(14, 5.0), layout='constrained')
+left, right = figure.subplots(1, 2, width_ratios=[1.1, 2])
 draw_rooms(left)
 draw_iteration(right)
 for panel in (left, right):
