@@ -18,6 +18,8 @@ def attach(
 ) -> AugmentedLoss:
     """Let ``model.loss`` train on views of features, until the returned handle is detached.
 
+    Keep one handle for all steps: it counts iterations, from which draws are seeded.
+
     Args:
         model: A detector, segmentor or classifier of OpenMMLab, without its distributed wrapper.
         augmentations: Configs such as ``dict(type='AFAN', at='backbone.layer2')``, or built

@@ -3,7 +3,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -73,8 +73,8 @@ class View:
     """A variant of the features at a tap, to be trained on.
 
     Attributes:
-        features: One tensor for each recorded feature, same shapes, fp32; out of the graph of the
-            clean pass. Parameters of the augmentation's own that they depend on are trained.
+        features: One tensor for each recorded feature, same shapes, fp32 or wider; out of the graph
+            of the clean pass. Parameters of the augmentation's own that they depend on are trained.
         weight: Factor of this view's loss in the objective.
     """
 
@@ -89,17 +89,18 @@ class Tail:
     ``tail(features)`` returns ``(loss, gradients)``: the unweighted total training loss (a scalar)
     and its gradient toward each feature. With ``against``, only terms of the loss whose name holds
     one of these words are summed. Parameters get no gradient and batch norms keep their running
-    statistics.
+    statistics. Call it as often on every rank: the network may hold collectives.
 
     Attributes:
-        generator: Source of draws of perturbations: depends on seed, iteration and rank, so that a
-            resumed run draws alike and processes do not.
-        shared: Source of draws that decide how many views there are: alike on every rank.
+        generator: Source of draws of perturbations, on the device of the features: depends on
+            seed, iteration and rank, so that a resumed run draws alike and processes do not.
+        shared: Source of draws that decide how many views there are, on the CPU: alike on every
+            rank.
     """
 
     evaluate: Callable[..., tuple[Tensor, list[Tensor]]]
     generator: torch.Generator
-    shared: torch.Generator
+    shared: torch.Generator = field(default_factory=torch.Generator)
 
     def __call__(
         self, features: Sequence[Tensor], against: Sequence[str] = ()

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -134,6 +135,7 @@ class AugmentedLoss:
             good_steps=self._settings.loss_scale.good,
             full_precision=[str(tap) for tap in self.taps if tap.full_precision],
             was_usable=[name for name, a in self.augmentations.items() if a.was_usable],
+            was_reached=[str(each) for each in self._every_tap if each.was_reached],
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -145,6 +147,8 @@ class AugmentedLoss:
         for name in state.get('was_usable', ()):
             if name in self.augmentations:
                 self.augmentations[name].was_usable = True
+        for each in self._every_tap:
+            each.was_reached |= str(each) in state.get('was_reached', ())
         for tap in self.taps:
             tap.full_precision |= str(tap) in state.get('full_precision', ())
 
@@ -198,8 +202,8 @@ class AugmentedLoss:
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Losses:
         """The loss dict of the model, augmented if anything is active."""
         plan = self.plan
-        self.plan = Plan(plan.iteration + 1, plan.enabled, plan.ramp, plan.only)
-        taps, copy_taps, layers = self._active(plan)
+        taps, copy_taps, layers = self._active()
+        self.plan = replace(plan, iteration=plan.iteration + 1)
         if self._settings.teacher is None:
             for each in copy_taps:
                 if each.augmentation.needs_teacher:
@@ -228,18 +232,20 @@ class AugmentedLoss:
         return losses
 
     def _active(
-        self, plan: Plan
+        self,
     ) -> tuple[list[Tap], list[CopyTaps], list[tuple[Tap, FeatureTransform]]]:
         """What acts in this call: on features, on copies of the batch, and as layers."""
-        if not (plan.enabled and plan.ramp and self.model.training and torch.is_grad_enabled()):
+        plan, model = self.plan, self.model
+        if not (plan.enabled and plan.ramp and model.training and torch.is_grad_enabled()):
             return [], [], []
 
-        def acts(name: str, augmentation: Augmentation) -> bool:
-            return augmentation.active and (plan.only is None or plan.only.name == name)
-
-        taps = [tap for tap in self.taps if any(acts(n, a) for n, a in tap.members)]
-        copy_taps = [c for c in self.copy_taps if acts(c.name, c.augmentation)]
+        taps = [tap for tap in self.taps if any(self.acts(name) for name, _ in tap.members)]
+        copy_taps = [taps for taps in self.copy_taps if self.acts(taps.name)]
         return taps, copy_taps, [(tap, layer) for tap, layer in self.layers if layer.active]
+
+    @property
+    def _every_tap(self) -> list[Tap | CopyTaps]:
+        return [*self.taps, *self.copy_taps]
 
     @property
     def _passes(self) -> list[tuple[str, Augmentation]]:

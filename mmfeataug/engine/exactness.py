@@ -99,8 +99,14 @@ def _deviation(losses: Losses, clean: Losses) -> float:
         return math.inf
     deviation = 0.0
     for key in losses:
-        for a, b in zip(_tensors(losses[key]), _tensors(clean[key]), strict=True):
-            a, b = torch.nan_to_num(a.float()), torch.nan_to_num(b.float())
+        ours, theirs = _tensors(losses[key]), _tensors(clean[key])
+        if len(ours) != len(theirs):
+            return math.inf
+        for a, b in zip(ours, theirs, strict=True):
+            if a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):
+                return math.inf
+            # What is not finite is so in both.
+            a, b = (t.double().nan_to_num(0, 0, 0) for t in (a, b))
             if not torch.equal(a, b):
                 scale = b.abs().max().clamp(min=torch.finfo(b.dtype).tiny)
                 deviation = max(deviation, float((a - b).abs().max() / scale))

@@ -19,27 +19,34 @@ class GradientSum:
         self.gradients: list[Tensor | None] = [None] * len(self.parameters)
         self._memory: set[int] = set()
 
-    def add(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add one gradient per parameter; takes over tensors where there was none yet."""
+    def add(self, gradients: Sequence[Tensor | None], held: Sequence[Tensor | None] = ()) -> None:
+        """Add one gradient per parameter; takes over tensors where there was none yet.
+
+        Args:
+            gradients: Of parameters.
+            held: Other gradients that somebody keeps, and that may share memory with these.
+        """
+        kept_elsewhere = {g.untyped_storage().data_ptr() for g in held if g is not None}
         ours: list[Tensor] = []
         theirs: list[Tensor] = []
         for i, gradient in enumerate(gradients):
             if gradient is None:
                 continue
             if (mine := self.gradients[i]) is None:
-                self.gradients[i] = self._own(gradient)
+                self.gradients[i] = self._own(gradient, kept_elsewhere)
             else:
                 ours.append(mine)
                 theirs.append(gradient)
         if ours:
             torch._foreach_add_(ours, theirs)
 
-    def _own(self, gradient: Tensor) -> Tensor:
-        """The gradient, in memory of its own: autograd may return one tensor for two parameters, or
-        one expanded from a single value, and what is added in place must not be added twice.
+    def _own(self, gradient: Tensor, kept_elsewhere: set[int]) -> Tensor:
+        """The gradient, in memory of its own: autograd may return one tensor for two parameters
+        (or for a parameter and a feature that is added to it), or one expanded from a single
+        value, and what is added in place must not be added twice.
         """
         memory = gradient.untyped_storage().data_ptr()
-        if memory in self._memory or 0 in gradient.stride():
+        if memory in self._memory or memory in kept_elsewhere or 0 in gradient.stride():
             gradient = gradient.clone(memory_format=torch.contiguous_format)
         self._memory.add(memory)
         return gradient

@@ -34,7 +34,7 @@ def seed_global(generator: torch.Generator) -> None:
 
 
 class RandomState:
-    """The random streams of PyTorch (CPU and every CUDA device in use), NumPy and Python at the
+    """The random streams of PyTorch (CPU and every visible CUDA device), NumPy and Python at the
     time of creation.
 
     mmdet's samplers draw from PyTorch and from NumPy, so a replay with other streams would compare

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .batch import Losses, weighted
 from .gradients import GradientSum, all_finite
 from .settings import Plan, Settings
-from .tape import Gradients
+from .tape import Cut, Gradients
 from .votes import rank
 
 logger = logging.getLogger('mmfeataug')
@@ -31,6 +31,7 @@ class Objective:
 
     Attributes:
         weights: Of the views that the methods made, by name.
+        clean_weight: Factor of the clean loss; while weights of views grow, it falls as they do.
         parameters: Those that learn.
         scaled: Whether fp16 asks for a factor of losses while gradients are taken.
         scale: This factor, against underflow.
@@ -39,6 +40,7 @@ class Objective:
 
     def __init__(self, model: nn.Module, settings: Settings, plan: Plan) -> None:
         self._model, self._settings, self._plan = model, settings, plan
+        self.clean_weight = 1 + plan.ramp * (settings.clean_weight - 1)
         self.scaled = _autocast_is_fp16()
         self.scale = settings.loss_scale.value if self.scaled else 1.0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -82,19 +84,28 @@ class Objective:
         chosen = (only.name, only.index) == (name, index)
         return self._plan.ramp * weight * only.factor if chosen else 0.0
 
-    def add_gradients(self, gradients: Gradients) -> None:
-        """One for each parameter, or None."""
-        self._sum.add(gradients)
+    def add_gradients(self, gradients: Gradients, held: Gradients = ()) -> None:
+        """One for each parameter, or None; ``held`` are others that may share memory with them."""
+        self._sum.add(gradients, held)
 
-    def add(self, key: str, value: Tensor, gradients: Gradients) -> None:
+    def add(
+        self,
+        key: str,
+        value: Tensor,
+        gradients: Gradients,
+        received: Sequence[tuple[Cut, int, Tensor]] = (),
+    ) -> None:
         """One more term of the objective.
 
         Args:
             key: It is logged under.
             value: Weighted.
             gradients: Of ``scale`` times the value.
+            received: Likewise, at cuts of the clean graph.
         """
-        self.add_gradients(gradients)
+        self.add_gradients(gradients, [gradient for _, _, gradient in received])
+        for cut, index, gradient in received:
+            cut.receive(index, gradient)
         self._losses[key] = value.detach()
 
     def drop(self, name: str, key: str, like: Tensor) -> None:
@@ -129,7 +140,7 @@ class Objective:
         self._sum.scale(1 / self.scale)
         carrier = total.new_zeros((), dtype=torch.float32)
         terms = {
-            **weighted(losses, self._settings.clean_weight),
+            **weighted(losses, self.clean_weight),
             CARRIER: carrier,
             **self._losses,
             **self._logged,

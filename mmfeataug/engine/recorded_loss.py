@@ -50,8 +50,9 @@ class RecordedLoss:
         batch: The stock loss, and what it is called with.
         state: Of the losses; keeps what a call of the loss changes.
         parameters: Those that learn.
-        add: Called with gradients of the clean loss toward them, any number of times.
-        weight: Factor of the clean loss in these gradients.
+        add: Called with gradients toward them, and with others that are kept and may share memory
+            with these, any number of times.
+        clean_weight: Factor of the clean loss in these gradients.
         scale: Another one, against underflow; gradients of all kinds but those that methods see
             have it.
         keep_prefix: Views or copies will send gradients into what runs before the taps. The graph
@@ -74,8 +75,8 @@ class RecordedLoss:
         *,
         state: LossState | None = None,
         parameters: Sequence[nn.Parameter] = (),
-        add: Callable[[Gradients], object] = lambda gradients: None,
-        weight: float = 1.0,
+        add: Callable[[Gradients, Gradients], object] = lambda gradients, held: None,
+        clean_weight: float = 1.0,
         scale: float = 1.0,
         keep_prefix: bool = False,
         contexts: Sequence[Callable[[Tape], AbstractContextManager]] = (),
@@ -98,13 +99,13 @@ class RecordedLoss:
         self._before, self._after = self.state.learn(self._before, self.state.save())
         self._random_after = RandomState()
         try:
-            self.total = self._differentiate(losses, recordings, weight, keep_prefix)
+            self.total = self._differentiate(losses, recordings, clean_weight, keep_prefix)
         except BaseException:
             self.restore()
             raise
         self.losses = detached(losses)
         self.fired = {r.tap for r in recordings if r.fired}
-        tails = [RecordedTail(self, r, weight) for r in recordings if r.fired]
+        tails = [RecordedTail(self, r, clean_weight) for r in recordings if r.fired]
         self.tails = [tail for tail in tails if tail.movable]
 
     def rewind(self) -> None:
@@ -130,7 +131,11 @@ class RecordedLoss:
         return self.model.parse_losses(losses)[0]  # type: ignore[operator]
 
     def _differentiate(
-        self, losses: Losses, recordings: Sequence[Recording], weight: float, keep_prefix: bool
+        self,
+        losses: Losses,
+        recordings: Sequence[Recording],
+        clean_weight: float,
+        keep_prefix: bool,
     ) -> Tensor:
         total = self.total_of(losses)
         toward = [*self.parameters, self.tape.token]
@@ -139,11 +144,11 @@ class RecordedLoss:
             *found, _ = torch.autograd.grad(
                 total,
                 toward,
-                torch.full_like(total, self.scale * weight),
+                torch.full_like(total, self.scale * clean_weight),
                 retain_graph=True,
                 allow_unused=True,
             )
-        self._add(found)
+        self._add(found, self.tape.waiting)
         # Of several taps, the gradient at the first one comes through the others.
         first = min((r.first_cut for r in recordings if r.fired), default=len(self.tape.cuts))
         self.tape.sweep(self.parameters, self._add, until=first + 1)
@@ -166,12 +171,12 @@ class RecordedTail:
         overflow: Whether an attack's gradients were not finite under the loss scale.
     """
 
-    def __init__(self, recorded: RecordedLoss, recording: Recording, weight: float) -> None:
+    def __init__(self, recorded: RecordedLoss, recording: Recording, clean_weight: float) -> None:
         self.recorded, self.recording, self.tap = recorded, recording, recording.tap
         found = recording.gradients
         self.movable = [i for i, g in enumerate(found) if g is not None]
         self.features = [recording.features[i] for i in self.movable]
-        factor = 1 / (recorded.scale * weight)
+        factor = 1 / (recorded.scale * clean_weight)
         self.gradients = [wide(g) * factor for g in found if g is not None]
         self.overflow = False
 
@@ -254,7 +259,8 @@ class RecordedTail:
         """Loss of one view, and the gradients of ``weight * scale`` times it.
 
         Args:
-            features: Of the view, in the precision of its pass.
+            features: Of the view, in the precision of its pass; in the graph of parameters of the
+                method's own, which are trained, too.
             bn: See :meth:`losses`.
             learn: What is trained; see :class:`FeatureAugmentation`.
             weight: Factor.
@@ -263,15 +269,15 @@ class RecordedTail:
         cuts = [self.recording.cut_of[i] for i in self.movable]
         # Where nothing before the tap needs a gradient, there is no use in taking it there.
         onward = [learn == 'network' and cut.sources[index] is not None for cut, index in cuts]
-        views = [
-            f.detach().requires_grad_() if on and not f.requires_grad else f
+        leaves = [
+            f.detach().requires_grad_(on or f.requires_grad)
             for f, on in zip(features, onward, strict=True)
         ]
-        losses, received = self.losses(views, bn, live=learn != 'tail')
+        losses, received = self.losses(leaves, bn, live=learn != 'tail')
         total = recorded.total_of(losses)
         if not total.requires_grad:
             return total, ViewGradients([None] * len(recorded.parameters))
-        wrt = [v for v, on in zip(views, onward, strict=True) if on]
+        wrt = [leaf for leaf in leaves if leaf.requires_grad]
         with no_autocast(total):
             found = torch.autograd.grad(
                 total,
@@ -279,12 +285,37 @@ class RecordedTail:
                 torch.full_like(total, weight * recorded.scale),
                 allow_unused=True,
             )
-        count = len(recorded.parameters)
-        places = [place for place, on in zip(cuts, onward, strict=True) if on]
+        rest = iter(found[len(recorded.parameters) :])
+        at_view = [next(rest) if leaf.requires_grad else None for leaf in leaves]
         received += [
-            (*place, g) for place, g in zip(places, found[count:-1], strict=True) if g is not None
+            (*cut, g)
+            for cut, g, on in zip(cuts, at_view, onward, strict=True)
+            if on and g is not None
         ]
-        return total.detach(), ViewGradients(found[:count], received)
+        parameters = self._with_own(found[: len(recorded.parameters)], features, at_view)
+        return total.detach(), ViewGradients(parameters, received)
+
+    def _with_own(
+        self, gradients: Gradients, features: Sequence[Tensor], at_view: Gradients
+    ) -> Gradients:
+        """Gradients of the parameters, with what a view's features bring that depend on some."""
+        pairs = [
+            (f, g)
+            for f, g in zip(features, at_view, strict=True)
+            if f.requires_grad and g is not None
+        ]
+        if not pairs:
+            return gradients
+        views, outer = zip(*pairs, strict=True)
+        with no_autocast(views[0]):
+            # Kept: other views may share the graph, and this one may be run again.
+            own = torch.autograd.grad(
+                views, self.recorded.parameters, outer, retain_graph=True, allow_unused=True
+            )
+        return [
+            a if b is None else b if a is None else a + b
+            for a, b in zip(gradients, own, strict=True)
+        ]
 
     def evaluate(
         self,

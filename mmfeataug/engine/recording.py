@@ -74,7 +74,6 @@ class Recording:
         self.cut_of: list[tuple[Cut, int]] = []
         self.firings: list[Firing] = []
         self.results: dict[tuple[nn.Module, str], list[Result]] = defaultdict(list)
-        self.random_at_start = RandomState()
         self.drawing: set[nn.Module] = set()
         self.called: set[nn.Module] = set()
         self.foreign: str | None = None

@@ -49,11 +49,11 @@ def run_step(
         state=settings.loss_state,
         parameters=objective.parameters,
         add=objective.add_gradients,
-        weight=settings.clean_weight,
+        clean_weight=objective.clean_weight,
         scale=objective.scale,
         keep_prefix=any(learn != 'tail' for learn in learns)
-        or any(taps.augmentation.online for taps in copy_taps),
-        contexts=[taps.clean_pass for taps in copy_taps],
+        or any(known.augmentation.online for known in copy_taps),
+        contexts=[known.clean_pass for known in copy_taps],
     )
     try:
         tails = {tail.tap: tail for tail in recorded.tails}

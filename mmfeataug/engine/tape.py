@@ -24,9 +24,10 @@ class Cut:
     Attributes:
         sources: The tensors, in the graph of what computed them; None where nothing before needs a
             gradient.
-        gradients: What has arrived at each of them from behind the cut and was not swept on.
+        gradients: What has arrived at each of them from behind the cut and waits to be swept on.
         at_tap: Whether this is the feature at a tap.
-        arrived: For features at a tap: ``gradients`` as they were when they were swept on.
+        arrived: For features at a tap: the clean gradient, for methods; a sweep takes it from
+            ``gradients``.
     """
 
     def __init__(self, at_tap: bool = False) -> None:
@@ -84,10 +85,15 @@ class Tape:
             self.cuts.append(cut)
         return passed, cut, slots
 
+    @property
+    def waiting(self) -> list[Tensor]:
+        """Gradients that have arrived at cuts."""
+        return [g for cut in self.cuts for g in cut.gradients if g is not None]
+
     def sweep(
         self,
         parameters: Sequence[nn.Parameter],
-        add: Callable[[Gradients], object],
+        add: Callable[[Gradients, Gradients], object],
         until: int = 0,
         release: bool = False,
     ) -> None:
@@ -95,7 +101,8 @@ class Tape:
 
         Args:
             parameters: To take them to.
-            add: Called with their gradients, once for each cut that has some.
+            add: Called with their gradients, and with those that wait at cuts, once for each cut
+                that has some.
             until: Cuts before it keep what arrives.
             release: Let go of each cut's graph once it is swept.
         """
@@ -120,7 +127,7 @@ class Tape:
                         retain_graph=True,
                         allow_unused=True,
                     )
-                add(found)
+                add(found, self.waiting)
                 del sources, gradients, found
             del pairs
             if release:

@@ -7,6 +7,7 @@ several processes, and one behind it, which is also the only time that the host 
 """
 
 import itertools
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,71 +15,96 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .augmentation import FeatureAugmentation, Tail
+from .augmentation import FeatureAugmentation, Tail, View
 from .copies import Copies
 from .gradients import finite_flag
 from .guards import RunningStatistics, no_autocast, wide
 from .objective import Objective
 from .recorded_loss import RecordedTail, ViewGradients
-from .tap import FiringError, TapError
+from .tap import FiringError, Tap, TapError
 from .tape import Cut, Gradients
 from .votes import on_all_ranks, on_all_ranks_packed, on_any_rank
 
 
-def add_views(tail: RecordedTail, objective: Objective) -> None:
+def add_views(recorded_tail: RecordedTail, objective: Objective) -> None:
     """All views of all augmentations at one tap.
 
     Args:
-        tail: Behind the tap.
+        recorded_tail: Behind the tap.
         objective: Gathers what comes out.
 
     Raises:
         RuntimeError: Around what a method raises, with its name and the tap.
     """
-    clean = [wide(f) for f in tail.features]
-    tail.tap.shapes = [tuple(f.shape) for f in clean]
-    for name, augmentation in tail.tap.members:
+    clean = [wide(f) for f in recorded_tail.features]
+    tap = recorded_tail.tap
+    tap.shapes = [tuple(f.shape) for f in clean]
+    for name, augmentation in tap.members:
         if not augmentation.active or not objective.is_wanted(name):
             continue
         objective.begin(name, clean[0])
         try:
             (usable,) = on_all_ranks([augmentation.accepts(clean)], clean[0])
             if usable:
-                _add_each(tail, name, augmentation, clean, objective)
+                _add_each(recorded_tail, name, augmentation, clean, objective)
             else:
                 objective.skip(name, clean[0])
         except (TapError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise RuntimeError(f'{name} failed at the tap {tail.tap}: {error}') from error
-        objective.overflow |= tail.overflow
+            raise RuntimeError(f'{name} failed at the tap {tap}: {error}') from error
+        objective.overflow |= recorded_tail.overflow
 
 
 def _add_each(
-    tail: RecordedTail,
+    recorded_tail: RecordedTail,
     name: str,
     augmentation: FeatureAugmentation,
     clean: list[Tensor],
     objective: Objective,
 ) -> None:
-    ask = Tail(
-        partial(tail.evaluate, augmentation=augmentation),
+    tail = Tail(
+        partial(recorded_tail.evaluate, augmentation=augmentation),
         objective.generator(name, clean[0]),
         objective.shared_generator(name),
     )
-    views = iter(augmentation.views(clean, tail.gradients, ask))
-    index = 0
-    while True:
-        view = next(views, None)
+    versions = [f._version for f in clean]
+    views = iter(augmentation.views(list(clean), list(recorded_tail.gradients), tail))
+    for index in itertools.count():
+        view, failed = None, False
+        try:
+            view = next(views, None)
+        except FiringError:
+            # At the points of an attack, the pass went another way; there is no view.
+            failed, views = True, iter(())
+        if [f._version for f in clean] != versions:
+            raise ValueError('it changes the clean features in place: change a copy')
         # A process without a view runs along on its clean features with weight 0.
-        weight = 0.0 if view is None else objective.register_view(name, view.weight)
-        is_left, counts = on_any_rank([view is not None, bool(weight)], clean[0])
+        weight = float(failed)
+        if view is not None:
+            _check_view(view, index, clean)
+            weight = objective.register_view(name, view.weight)
+        is_left, counts = on_any_rank([view is not None or failed, bool(weight)], clean[0])
         if not is_left:
             return
         if counts:
             moved = clean if view is None else view.features
-            _add_view(tail, name, index, augmentation, clean, moved, weight, objective)
-        index += 1
+            _add_view(
+                recorded_tail, name, index, augmentation, clean, moved, weight, failed, objective
+            )
+
+
+def _check_view(view: View, index: int, clean: Sequence[Tensor]) -> None:
+    """Refuse what would be broadcast or cast without a word."""
+    shapes = [tuple(f.shape) for f in view.features]
+    expected = [tuple(f.shape) for f in clean]
+    if shapes != expected or not all(f.is_floating_point() for f in view.features):
+        raise ValueError(
+            f'view {index} has features of shapes {shapes}; give a list of floating-point tensors '
+            f'of shapes {expected}'
+        )
+    if not isinstance(view.weight, (int, float)) or not math.isfinite(view.weight):
+        raise ValueError(f'view {index} has weight={view.weight!r}: give a finite number')
 
 
 def _add_view(
@@ -89,12 +115,15 @@ def _add_view(
     clean: list[Tensor],
     features: list[Tensor],
     weight: float,
+    failed: bool,
     objective: Objective,
 ) -> None:
-    """Train on a view, unless that is not finite on some process."""
+    """Train on a view, unless that is not finite, or ``failed``, on some process."""
     recorded, tap, bn = tail.recorded, tail.tap, augmentation.bn
     stats_before = RunningStatistics(recorded.model) if bn in ('shared', 'separate') else None
     is_finite = finite_flag(features, clean[0])
+    if failed:
+        is_finite = torch.zeros_like(is_finite)
     # No process may be told before the vote: those with a bad view run on the clean feature.
     features = [torch.where(is_finite, f, c) for f, c in zip(features, clean, strict=True)]
     cast, lost = _cast(tail, clean, features)
@@ -133,14 +162,22 @@ def _add_view(
     if not finite:
         objective.drop(name, key, clean[0])
     elif weight:
-        objective.add(key, weight * total, found.parameters)
-        for cut, number, gradient in found.received:
-            cut.receive(number, gradient)
+        objective.add(key, weight * total, found.parameters, found.received)
+        if not any(g is not None for g in found.all()):
+            _warn_idle(tap, name, augmentation.learn)
         moved = [f.detach() for f in features]
         if augmentation.observer is not None:
             augmentation.observer(clean, moved, index=index)
         for measure, value in perturbation_norms(clean, moved).items():
             objective.log(f'{name}.{measure}', value)
+
+
+def _warn_idle(tap: Tap, name: str, learn: str) -> None:
+    warnings.warn(
+        f'{name} at {tap}: its views train nothing with learn={learn!r}, because no parameter that '
+        "learns runs there; choose an earlier tap, or learn='network'",
+        stacklevel=2,
+    )
 
 
 def _cast(
@@ -244,9 +281,7 @@ def _add_terms(
             stats_before.restore()
             objective.drop(name, f'{name}.loss_{index}', copies.recorded.total)
         elif value is not None:
-            objective.add(f'{name}.loss_{index}', weight * value, found)
-            for cut, number, gradient in received:
-                cut.receive(number, gradient)
+            objective.add(f'{name}.loss_{index}', weight * value, found, received)
         if nothing_left:
             return
 

@@ -123,7 +123,7 @@ class AttackedBatch:
         attack.images = self.images
         attack.bind(self._target.model)
         evaluate = partial(self._tail.evaluate, augmentation=attack)
-        tail = Tail(evaluate, torch.Generator(), torch.Generator())
+        tail = Tail(evaluate, torch.Generator())
         (view,) = attack.views(self.features, self.gradients, tail)
         return [f.detach() for f in view.features]
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The driver of feature augmentation in a training run."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -27,17 +28,20 @@ class FeatureAugHook(Hook):
     """Trains the model on views of its features, as the augmentations make them.
 
     The stock ``loss()`` is replaced for the time of training only; checkpoints, validation and
-    inference are stock. Logged are the clean losses under their stock names, the views' losses as
-    ``<method>.loss_<n>``, and norms of the perturbation (``<method>.linf``, ``.l2``, ``.shift``,
-    ``.dropped``; ``.skipped`` where a batch was too small) and the share of iterations with views
-    (``feature_aug.active``).
+    inference are stock. Logged are the clean losses under their stock names, times
+    ``clean_weight``; the views' losses as ``<method>.loss_<n>``, times their weights; norms of the
+    perturbation, the largest over views (``<method>.linf``; ``.l2``, mean over samples; ``.shift``
+    of channel means); how many views were ``.dropped``, whether a batch was ``.skipped``, which
+    share of the perturbation was ``.lost_by_cast`` to half precision; and the share of iterations
+    with views (``feature_aug.active``).
 
     Args:
         augmentations: Configs with ``at`` counted from the model. None drives those that
             ``AugmentedModel``, ``AugmentedBackbone`` and ``AugmentedNeck`` declare; declared ones
             are always driven too. A method that needs a teacher has the average of the run's first
             ``EMAHook``.
-        clean_weight: Factor of the clean losses while views are active.
+        clean_weight: Factor of the clean losses in iterations that may have views, also where all
+            of them are skipped or dropped; over ``warmup`` it falls from 1.
         begin: First iteration (or epoch) with views, counted from 0.
         end: First iteration (or epoch) without; None is the end of training.
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
@@ -245,7 +249,10 @@ class FeatureAugHook(Hook):
                 'FeatureAugHook is there more than once in custom_hooks: give all augmentations to '
                 'one of them; its schedule holds for all'
             )
-        ends_at = runner.max_epochs if self.by_epoch else runner.max_iters
+        ends_at = runner.max_iters
+        if self.by_epoch:
+            # A loop by iterations has one epoch; the schedule counts passes of the loader.
+            ends_at = math.ceil(ends_at / len(runner.train_dataloader))
         if self.begin >= ends_at:
             yield ValueError(
                 f'begin={self.begin!r} with by_epoch={self.by_epoch}: training ends at '

@@ -71,7 +71,8 @@ def histogram(axes: Any, before: Tensor, after: Tensor, unit: str | None) -> Non
         known = spread.squeeze(1) > 0
         gap, unit = gap[known] / spread[known], 'in standard deviations of the channel'
     sizes = gap[gap != 0].abs().numpy(force=True)
-    axes.hist(sizes, bins=40)
+    # From 0 on: with unit='std' they may all be the same.
+    axes.hist(sizes, bins=40, range=(0, 1.05 * float(sizes.max(initial=1e-12))))
     share = len(sizes) / max(1, before.numel())
     axes.set_title(f'|difference| of the {share:.0%} changed', fontsize=9)
     # The factor of the ticks is written on the right.

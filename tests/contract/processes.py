@@ -293,7 +293,7 @@ def synced(learn):
     rank = distributed.get_rank()
     feature = torch.randn(3, 4, generator=torch.Generator().manual_seed(rank)) + 5 + rank
     slope = torch.ones_like(feature) * (-1.0 if rank else 3.0 * distributed.get_world_size())
-    tail = Tail(lambda features, against=(): (0, [slope]), torch.Generator(), torch.Generator())
+    tail = Tail(lambda features, against=(): (0, [slope]), torch.Generator())
     (view,) = AdvBN(at='x', steps=1, sync=True, relu=False).views([feature], [], tail)
     scale = (view.features[0][0] - view.features[0][1]) / (feature[0] - feature[1])
     mine = torch.stack([scale, view.features[0][0] - scale * feature[0]])

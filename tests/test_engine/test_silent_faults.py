@@ -3,6 +3,7 @@
 
 import copy
 import logging
+import math
 import re
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 from torch import nn
 
 import mmfeataug
-from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, TapError, View
+from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, Plan, TapError, View
+from mmfeataug.engine.exactness import _deviation
 from mmfeataug.methods import AFAN
 from mmfeataug.registry import AUGMENTATIONS
 from tests import reference
 from tests.contract.cases import afan
 from tests.models import step
-from tests.oracle import Unmoved, difference
+from tests.oracle import Unmoved, difference, held_against_reference
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
 
@@ -314,3 +316,158 @@ def test_state_that_is_set_on_the_handle_stays():
         model.loss(X)
         assert handle.noted == ['something']
         copy.deepcopy(model)
+
+
+class Embedded(nn.Module):
+    """A parameter of the feature's own shape is added to it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.position = nn.Linear(4, 4), nn.Parameter(torch.randn(1, 4))
+        self.head = nn.Linear(4, 2)
+
+    def loss(self, inputs, data_samples=None):
+        return {'loss': self.head((self.stem(inputs) + self.position).tanh()).square().mean()}
+
+    parse_losses = Toy.parse_losses
+
+
+@pytest.mark.parametrize('learn', ['tail', 'skips', 'network'])
+@pytest.mark.parametrize('at', ['stem', 'head'])
+def test_one_tensor_for_two_gradients(learn, at):
+    """Autograd gives the parameter and the feature the same one."""
+    side = 'output' if at == 'stem' else 'input'
+    entries = [afan(at, side, gamma=0.1, learn=learn), afan('stem', gamma=0.2, learn='network')]
+    held_against_reference(Embedded(), entries, (X[:1],), limit=2e-6)
+
+
+def test_an_attack_that_goes_another_way_makes_no_view():
+    """Evaluating its points reaches the tap once more than the clean pass did."""
+    model, passes = Branch(), ['clean']
+    model.__dict__['times'] = lambda feature: 1 + (passes[-1] == 'moved')
+
+    class Asking(FeatureAugmentation):
+        active = True
+
+        def views(self, features, gradients, tail):
+            passes.append('moved')
+            tail([f * 1.1 for f in features])
+            yield View(features, 0.5)
+
+    with mmfeataug.attach(model, [Asking(at='branch')]):
+        losses, gradients = step(model, (torch.ones(3, 4),))
+    assert losses['asking.dropped'] == 1
+    assert all(g.isfinite().all() for g in gradients.values() if g is not None)
+
+
+def test_what_was_reached_is_resumed():
+    ones = torch.ones(3, 4)
+    with mmfeataug.attach(first := Branch(), [afan('branch'), Compare(at='branch')]) as handle:
+        first.loss(ones)
+        state = handle.state_dict()
+    with mmfeataug.attach(second := Branch(), [afan('branch'), Compare(at='branch')]) as handle:
+        handle.load_state_dict(state)
+        losses = second.loss(-ones)
+    assert losses['afan.skipped'] == losses['compare.skipped'] == 1
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda f: View([f[0][:1]], 0.5), r'shapes \[\(1, 4\)\]; give .* of shapes \[\(6, 4\)\]'),
+        (lambda f: View(f[0], 0.5), 'view 0 has features of shapes'),
+        (lambda f: View([f[0].int()], 0.5), 'floating-point'),
+        (lambda f: View([*f, *f], 0.5), 'view 0 has features of shapes'),
+        (lambda f: View(f, '0.5'), "weight='0.5': give a finite number"),
+        (lambda f: View([f[0].add_(1)], 0.5), 'changes the clean features in place'),
+    ],
+)
+def test_a_view_that_would_be_broadcast_or_cast(make, message):
+    class Wrong(FeatureAugmentation):
+        active = True
+
+        def views(self, features, gradients, tail):
+            yield make(features)
+
+    with (
+        mmfeataug.attach(model := Toy(), [Wrong(at='stem')]),
+        pytest.raises(RuntimeError, match=message),
+    ):
+        model.loss(X)
+
+
+def test_the_lists_of_a_method_are_its_own():
+    class Greedy(FeatureAugmentation):
+        active = True
+
+        def views(self, features, gradients, tail):
+            features[0] = features[0] + 1
+            yield View(features, 0.5)
+
+    with mmfeataug.attach(model := Toy(), [Greedy(at='stem')]):
+        losses = model.loss(X)
+    assert losses['greedy.linf'] == pytest.approx(1, abs=1e-6)
+
+
+def test_views_that_train_nothing_say_so():
+    model = Toy()
+    for part in (model.mid, model.head):
+        part.requires_grad_(False)
+    with (
+        mmfeataug.attach(model, [afan('stem', gamma=0.1)]),
+        pytest.warns(UserWarning, match="its views train nothing with learn='tail'"),
+    ):
+        model.loss(X)
+
+
+def test_clean_weight_falls_as_the_views_come():
+    """Over a warm-up, the objective has one scale."""
+    view = Unmoved(at='stem', weight=0.5, learn='network')
+    stock = reference.clean_pass(Toy(), (X,)).gradients
+    for ramp in (1e-3, 0.5, 1.0):
+        with mmfeataug.attach(model := Toy(), [view], clean_weight=0.5) as handle:
+            handle.plan = Plan(ramp=ramp)
+            _, gradients = step(model, (X,))
+        assert difference(gradients, stock) < 2e-6
+
+
+def test_own_parameters_in_half_precision():
+    """A view that has to be run again in float32 has its graph still, and so has a second one."""
+
+    class Learnt(FeatureAugmentation):
+        active = True
+
+        def bind(self, model):
+            self.size = model.size
+
+        def views(self, features, gradients, tail):
+            share = self.size.sigmoid()
+            for sign in (1, -1):
+                yield View([f + sign * 1e-4 * share for f in features], 0.5)
+
+    model = Toy()
+    model.size = nn.Parameter(torch.zeros(1))
+    with (
+        mmfeataug.attach(model, [Learnt(at='stem')]),
+        pytest.warns(UserWarning, match='float32'),
+        torch.autocast('cpu', torch.bfloat16),
+    ):
+        losses = model.loss(X)
+    model.parse_losses(losses)[0].backward()
+    assert model.size.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ('ours', 'clean', 'deviation'),
+    [
+        (float('nan'), 0.0, math.inf),
+        (float('nan'), float('nan'), 0.0),
+        (float('inf'), 1.0, math.inf),
+        (1.0 + 1e-9, 1.0, 1e-9),
+        (2.0, 1.0, 1.0),
+    ],
+)
+def test_deviations_of_a_replay(ours, clean, deviation):
+    pair = ({'loss': torch.tensor(v, dtype=torch.float64)} for v in (ours, clean))
+    assert _deviation(*pair) == pytest.approx(deviation, rel=1e-5)

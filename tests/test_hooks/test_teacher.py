@@ -147,7 +147,7 @@ def test_the_first_teacher_is_the_network(tmp_path):
 
 def test_off_trains_like_stock(tmp_path):
     """Mixing that never begins leaves the network's weights as they are without the hook."""
-    off = runner_of(tmp_path / 'off', hook=FeatureAugHook(begin=6, clean_weight=0.5))
+    off = runner_of(tmp_path / 'off', hook=FeatureAugHook(prob=0.0, clean_weight=0.5))
     off.train()
     none = runner_of(tmp_path / 'none', hook=None)
     none.train()

@@ -61,7 +61,7 @@ class TestFamily:
     def test_probability(self):
         torch.manual_seed(0)
         method, x = MixStyle(at='x', prob=0.25), torch.randn(4, 2, 3, 3)
-        changed = sum(not torch.equal(method.transform(x), x) for _ in range(400))
+        changed = sum(not torch.equal(method.apply(x), x) for _ in range(400))
         assert 70 < changed < 130
 
     def test_half_precision_keeps_its_type(self):

@@ -56,7 +56,7 @@ class Nothing(StatisticTransform):
     def __init__(self, *, at, prob=0.5):
         super().__init__(at=at, prob=prob)
 
-    def change(self, feature):
+    def transform(self, feature):
         return feature
 """
 
