@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 
 from .augmentation import BatchAugmentation
 from .batch import Losses, detach_container
 from .guards import BatchNormGuard, RandomState, other_weights, wide
+from .leaves import flatten, rebuild
 from .recorded_loss import RecordedLoss
 from .tap import FiringError, entries, find_module, not_called, patched
 from .tape import Cut, Tape
@@ -135,7 +136,7 @@ class CopyTaps:
             return forward
 
         def capture(module: nn.Module, value: Any) -> Any:
-            leaves, spec = tree_flatten(value)
+            leaves = flatten(value)
             for i, leaf in enumerate(leaves):
                 if isinstance(leaf, Tensor) and leaf.is_floating_point():
                     # Clones go on: an in-place operation behind the tap would overwrite what is
@@ -147,7 +148,7 @@ class CopyTaps:
                         leaves[i] = clean_capture(module, leaf, tape)
             if stop and clean is not None and found.count == clean.count:
                 raise _EnoughSignal
-            return tree_unflatten(leaves, spec)
+            return rebuild(value, leaves)
 
         def clean_capture(module: nn.Module, leaf: Tensor, tape: Tape) -> Tensor:
             found.features[module].append(leaf.detach())

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What losses keep between calls, put back after an extra pass."""
 
+import copy
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ class LossState:
                     space[key] = _write_back(space.get(key), value, copies)
 
 
-_SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
+_SCALARS = (bool, int, float, complex, str, bytes, type(None), frozenset, np.generic)
 _CONTAINERS = (list, dict, set, deque)
 _FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 # What nn.Module keeps for itself is structure, not state, and who sets its mode wants it kept.
@@ -119,7 +120,8 @@ class _SavedArray(NamedTuple):
     def restored(self) -> np.ndarray:
         if self.array.shape != self.value.shape:
             return self.value.copy()
-        self.array[...] = self.value
+        if self.array.tobytes() != self.value.tobytes():
+            self.array[...] = self.value
         return self.array
 
 
@@ -132,7 +134,7 @@ def _namespaces(module: nn.Module, seen: set[int]) -> Iterator[dict[str, Any]]:
     waiting: list[Any] = [module]
     while waiting:
         value = waiting.pop()
-        if id(value) in seen:
+        if id(value) in seen or (isinstance(value, nn.Module) and value is not module):
             continue
         seen.add(id(value))
         if isinstance(value, dict):
@@ -157,7 +159,8 @@ def _is_state(key: str, value: Any) -> bool:
         return False
     if isinstance(value, nn.Parameter):
         return not value.requires_grad
-    return isinstance(value, (torch.Tensor, np.ndarray, tuple, *_SCALARS, *_CONTAINERS))
+    # Other objects are kept as they are: an attribute may be None before the first call.
+    return not isinstance(value, _FUNCTIONS)
 
 
 def _copy_plain(space: dict[str, Any]) -> dict[str, Any]:
@@ -169,14 +172,15 @@ def _copy(value: Any) -> Any:
     if isinstance(value, nn.Parameter) and value.requires_grad:
         return value
     if isinstance(value, torch.Tensor):
-        return _Saved(value, value.detach().clone())
+        strided = value.layout == torch.strided
+        return _Saved(value, value.detach().clone()) if strided else value
     if isinstance(value, np.ndarray):
         return _SavedArray(value, value.copy())
-    if isinstance(value, tuple):
+    if type(value) is tuple or hasattr(value, '_make'):
         return _tuple_like(value, map(_copy, value))
     if not isinstance(value, _CONTAINERS):
         return value
-    copied: Any = value.copy()
+    copied: Any = copy.copy(value)
     if not isinstance(copied, set):
         for key in copied if isinstance(copied, dict) else range(len(copied)):
             copied[key] = _copy(copied[key])
@@ -221,11 +225,11 @@ def _write_back(current: Any, saved: Any, copies: dict[int, torch.UntypedStorage
         return saved.copy(copies[saved.memory]) if saved.memory in copies else saved.tensor
     if isinstance(saved, _SavedArray):
         return saved.restored()
-    if isinstance(saved, tuple):
+    if type(saved) is tuple or hasattr(saved, '_make'):
         return _tuple_like(saved, [_write_back(None, value, copies) for value in saved])
     if not isinstance(saved, _CONTAINERS):
         return saved
-    target: Any = current if type(current) is type(saved) else saved.copy()
+    target: Any = current if type(current) is type(saved) else copy.copy(saved)
     values: Any = saved
     if isinstance(saved, dict):
         old = target if target is current else {}

@@ -126,6 +126,12 @@ class RecordedLoss:
             self.tape.sweep(self.parameters, self._add, release=True)
         self.tape.release()
 
+    def release(self) -> None:
+        """Let go of all tensors: tails refer to this object, which else waits for the collector."""
+        self.tape.release()
+        self.tails.clear()
+        self.opened.clear()
+
     def total_of(self, losses: Losses) -> Tensor:
         """Total loss as the framework defines it."""
         return self.model.parse_losses(losses)[0]  # type: ignore[operator]

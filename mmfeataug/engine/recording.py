@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .guards import RandomState
+from .leaves import flatten, map_leaves, rebuild
 from .tap import FiringError, Tap, TapError, patched
-from .tape import Cut, Tape
+from .tape import Cut, Tape, hold
 
 
 @dataclass
@@ -27,14 +27,12 @@ class Firing:
     """One value that passed the tap.
 
     Attributes:
-        leaves: Of the value; None where a feature was.
-        spec: Its structure.
+        value: As it was, out of the graph.
         slots: Index of the feature in :attr:`Recording.features` for each leaf, or None.
         random: The random streams at that moment.
     """
 
-    leaves: list[Any]
-    spec: Any
+    value: Any
     slots: list[int | None]
     random: RandomState
 
@@ -44,15 +42,15 @@ class Result:
     """What a module before the tap returned.
 
     Attributes:
-        leaves, spec: Of the value, out of the graph.
-        cut, slots: Where the graph was cut at it, and which leaf is which tensor there.
+        value: Out of the graph.
+        passed: Its leaves as they went on, with their versions at that time.
+        cuts: For each leaf where a gradient at it goes, as ``(cut, index)``, or None.
         random: The random streams behind the call, if it drew from them.
     """
 
-    leaves: list[Any]
-    spec: Any
-    cut: Cut
-    slots: list[int | None]
+    value: Any
+    passed: list[tuple[Any, int]]
+    cuts: list[tuple[Cut, int] | None]
     random: RandomState | None
 
 
@@ -61,7 +59,7 @@ class Recording:
 
     Attributes:
         features: Every float tensor that passed the tap, in call order, detached.
-        cut_of: For each of them the cut, and its index there.
+        cut_of: For each of them the cut, and its index there; -1 where nothing is differentiated.
         firings: The values that passed.
         results: What the prefix returned, by module and entry point, in call order.
         foreign: Name of a module that was running when the tap fired although it does not contain
@@ -92,7 +90,10 @@ class Recording:
     @property
     def gradients(self) -> list[Tensor | None]:
         """What has arrived at each feature from the clean loss; call it before views are made."""
-        return [(cut.arrived or cut.gradients)[index] for cut, index in self.cut_of]
+        return [
+            None if index < 0 else (cut.arrived or cut.gradients)[index]
+            for cut, index in self.cut_of
+        ]
 
     def capture(self, value: Any) -> Any:
         """Take note of a value at the tap; returns what the pass has to go on with.
@@ -100,57 +101,64 @@ class Recording:
         Raises:
             TapError: If ``value`` holds no floating-point tensor.
         """
-        leaves, spec = tree_flatten(value)
-        cut = Cut(at_tap=True)
+        leaves = flatten(value)
+        self._follow_writes()
+        passed, cut, slots = self._tape.cut(leaves, at_tap=True)
         known: dict[int, int] = {}
-        kept: list[Any] = []
-        slots: list[int | None] = []
-        passed: list[Any] = []
-        for leaf in leaves:
+        numbers: list[int | None] = []
+        for leaf, slot in zip(leaves, slots, strict=True):
             if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
-                kept.append(self.isolate(leaf))
-                slots.append(None)
-                passed.append(leaf)
+                numbers.append(None)
                 continue
             if id(leaf) not in known:
                 known[id(leaf)] = len(self.features)
-                index = len(cut.sources)
-                # Where the prefix is frozen there is no source, but a gradient all the same.
-                cut.sources.append(leaf if leaf.requires_grad else None)
-                cut.gradients.append(None)
-                self.cut_of.append((cut, index))
-                self.features.append(leaf.detach())
-            slot = known[id(leaf)]
-            kept.append(None)
-            slots.append(slot)
-            # A clone goes on: an in-place operation behind the tap would overwrite the feature.
-            clone = self.features[slot].clone()
-            gated = torch.is_grad_enabled()
-            receive = partial(cut.receive, self.cut_of[slot][1])
-            passed.append(self._tape.gate(clone, receive) if gated else clone)
+                # A clone is kept: what goes on may be written into.
+                self.features.append(leaf.detach().clone())
+                self.cut_of.append((cut, -1 if slot is None else slot))
+            numbers.append(known[id(leaf)])
         if not known:
             raise TapError(
                 f'tap at {self.tap}: the module yields no floating-point tensor '
                 f'({type(value).__name__}); tap a module that yields features'
             )
-        self._tape.cuts.append(cut)
-        self.firings.append(Firing(kept, spec, slots, RandomState()))
-        return tree_unflatten(passed, spec)
+        # What passes beside the features, such as a mask, may be written into as well.
+        kept = map_leaves(
+            value, lambda v: v.detach().clone() if _is_beside(v) else self._isolate_leaf(v)
+        )
+        self.firings.append(Firing(kept, numbers, RandomState()))
+        return rebuild(value, passed)
+
+    def _follow_writes(self) -> None:
+        """What was written into recorded results since, such as by ``ReLU(inplace=True)``, stands
+        between them and a gradient that arrives there in a replay.
+        """
+        late = Cut()
+        for results in self.results.values():
+            for result in results:
+                for i, (leaf, version) in enumerate(result.passed):
+                    if result.cuts[i] is not None and leaf._version != version:
+                        result.cuts[i] = late, len(late.sources)
+                        late.sources.append(_held(leaf))
+                        late.gradients.append(None)
+                result.passed.clear()
+        if late.sources:
+            self._tape.cuts.append(late)
 
     def isolate(self, value: Any) -> Any:
-        """A recorded value as a replay may have it: out of the graph, and out of reach where that
-        is needed.
+        """A recorded value as a replay may have it: out of the graph, in containers of its own, and
+        out of reach where that is needed.
         """
-        # Duck-typed on purpose: a Tensor and mmengine's data elements both return a detached copy
-        # of the container.
-        if hasattr(value, 'detach'):
-            value = value.detach()
-        return value.clone() if self.tap.copy_records and hasattr(value, 'clone') else value
+        return map_leaves(value, self._isolate_leaf)
+
+    def _isolate_leaf(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.detach().clone() if self.tap.copy_records else leaf.detach()
 
     def version(self) -> int:
         """Grows when an operation changes a recorded tensor in place."""
         results = [result for records in self.results.values() for result in records]
-        tensors = [t for r in results for t in r.leaves if isinstance(t, Tensor)]
+        tensors = [t for r in results for t in flatten(r.value) if isinstance(t, Tensor)]
         return sum(t._version for t in tensors)
 
     def at_tap(self, module: nn.Module, name: str, original: Callable) -> Callable:
@@ -188,11 +196,11 @@ class Recording:
             after = RandomState() if state else None
             if after is not None and after != state:
                 self.drawing.add(module)
-            leaves, spec = tree_flatten(value)
-            passed, cut, slots = self._tape.cut(leaves)
-            kept = [self.isolate(leaf) for leaf in leaves]
-            self.results[module, name].append(Result(kept, spec, cut, slots, after))
-            return tree_unflatten(passed, spec)
+            passed, cut, slots = self._tape.cut(flatten(value))
+            versions = [(p, p._version if isinstance(p, Tensor) else 0) for p in passed]
+            cuts = [None if slot is None else (cut, slot) for slot in slots]
+            self.results[module, name].append(Result(self.isolate(value), versions, cuts, after))
+            return rebuild(value, passed)
 
         return call
 
@@ -236,12 +244,16 @@ class Replay:
         self.firing += 1
         if self.firing == 1:
             self._on_fire()
-        # Clones, as in the recorded pass: the same features may be replayed again.
+        # Clones: the same features may be replayed again, and so may what passed beside them.
         leaves = [
-            kept if slot is None else self._features[slot].clone()
-            for kept, slot in zip(firing.leaves, firing.slots, strict=True)
+            self._features[slot].clone()
+            if slot is not None
+            else kept.clone()
+            if isinstance(kept, Tensor)
+            else kept
+            for kept, slot in zip(flatten(firing.value), firing.slots, strict=True)
         ]
-        return tree_unflatten(leaves, firing.spec)
+        return rebuild(firing.value, leaves)
 
     def at_tap(self, module: nn.Module, name: str, original: Callable) -> Callable:
         """What the tapped module calls instead of ``original`` in a replay."""
@@ -279,19 +291,19 @@ class Replay:
         return call
 
     def _recalled(self, result: Result) -> Any:
-        gated: dict[int, Tensor] = {}
+        gated: dict[tuple[int, int], Tensor] = {}
         leaves = []
-        for leaf, slot in zip(result.leaves, result.slots, strict=True):
-            leaf = self._recording.isolate(leaf)
+        value = self._recording.isolate(result.value)
+        for leaf, cut in zip(flatten(value), result.cuts, strict=True):
             if self._widen and isinstance(leaf, Tensor) and leaf.dtype in _NARROW:
                 leaf = leaf.float()
-            if self._tape is not None and slot is not None and torch.is_grad_enabled():
-                if slot not in gated:
-                    receive = partial(self._receive, result.cut, slot)
-                    gated[slot] = self._tape.gate(leaf, receive)
-                leaf = gated[slot]
+            if self._tape is not None and cut is not None and torch.is_grad_enabled():
+                key = id(cut[0]), cut[1]
+                if key not in gated:
+                    gated[key] = self._tape.gate(leaf, partial(self._receive, *cut))
+                leaf = gated[key]
             leaves.append(leaf)
-        return tree_unflatten(leaves, result.spec)
+        return rebuild(value, leaves)
 
     def _receive(self, cut: Cut, index: int, gradient: Tensor) -> None:
         self.received.append((cut, index, gradient))
@@ -303,6 +315,14 @@ class Replay:
 
 
 _NARROW = (torch.float16, torch.bfloat16)
+
+
+def _is_beside(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and not leaf.is_floating_point()
+
+
+def _held(leaf: Tensor) -> Tensor | None:
+    return hold(leaf) if leaf.requires_grad else None
 
 
 @contextmanager

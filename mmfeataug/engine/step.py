@@ -41,7 +41,8 @@ def run_step(
         views by name.
     """
     objective = Objective(model, settings, plan)
-    learns = [a.learn for tap in taps for _, a in tap.members if a.active]
+    members = [member for tap in taps for member in tap.members]
+    learns = [a.learn for name, a in members if a.active and objective.is_wanted(name)]
     recorded = RecordedLoss(
         model,
         taps,
@@ -74,10 +75,12 @@ def run_step(
             shared = objective.shared_generator(known.name)
             copies = Copies(recorded, known, clean, step_count, settings.teacher, shared)
             add_copies(copies, objective)
-        recorded.sweep()
     finally:
-        # The next iteration draws and sees what it would after a stock call.
+        # The next iteration draws and sees what it would after a stock call, and so does the clean
+        # graph, which may need what losses keep.
         recorded.restore()
+    recorded.sweep()
+    recorded.release()
     return objective.hand_over(recorded.losses, recorded.total), objective.weights
 
 

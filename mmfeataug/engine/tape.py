@@ -56,27 +56,30 @@ class Tape:
         """
         return _Gate.apply(value.data, self.token, receive)
 
-    def cut(self, leaves: Sequence[Any]) -> tuple[list[Any], Cut, list[int | None]]:
+    def cut(
+        self, leaves: Sequence[Any], at_tap: bool = False
+    ) -> tuple[list[Any], Cut, list[int | None]]:
         """Cut the graph at some tensors.
 
         Args:
-            leaves: Of a result; what has no gradient stays as it is.
+            leaves: Of a value. At a tap, what needs no gradient gets one all the same.
+            at_tap: Whether they are the feature at a tap.
 
         Returns:
             The leaves to go on with, the cut, and the index in the cut of each leaf or None.
         """
-        cut = Cut()
+        cut = Cut(at_tap)
         passed = list(leaves)
         slots: list[int | None] = []
         known: dict[int, tuple[int, Tensor]] = {}
         for i, leaf in enumerate(leaves):
-            in_graph = isinstance(leaf, Tensor) and leaf.requires_grad and torch.is_grad_enabled()
-            if not (in_graph and leaf.is_floating_point()):
+            if not (is_differentiable(leaf) and (at_tap or leaf.requires_grad)):
                 slots.append(None)
                 continue
             if id(leaf) not in known:
                 index = len(cut.sources)
-                cut.sources.append(leaf)
+                # Held by a node of its own: what is written into the leaf later moves its node.
+                cut.sources.append(hold(leaf) if leaf.requires_grad else None)
                 cut.gradients.append(None)
                 known[id(leaf)] = index, self.gate(leaf, partial(cut.receive, index))
             index, passed[i] = known[id(leaf)]
@@ -138,6 +141,34 @@ class Tape:
         for cut in self.cuts:
             cut.sources = [None] * len(cut.sources)
         self.cuts.clear()
+
+
+def is_differentiable(leaf: Any) -> bool:
+    """Whether a leaf of a value is a tensor that may have a gradient here."""
+    return (
+        isinstance(leaf, Tensor)
+        and (leaf.is_floating_point() or leaf.is_complex())
+        and torch.is_grad_enabled()
+    )
+
+
+def hold(value: Tensor) -> Tensor:
+    """An alias of a tensor in the graph, which keeps its place there whatever is written into the
+    tensor later.
+    """
+    return _Hold.apply(value)
+
+
+class _Hold(torch.autograd.Function):
+    """See :func:`hold`."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor) -> Tensor:
+        return value.data
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
 
 
 class _Gate(torch.autograd.Function):

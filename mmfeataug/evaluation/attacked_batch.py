@@ -181,13 +181,14 @@ def as_in_training(model: nn.Module) -> Iterator[None]:
     with _flags(model):
         for module in model.modules():
             module.training = not (isinstance(module, _BatchNorm) or is_dropout(module))
+        before = [(transform, transform.muted) for transform in transforms]
         for transform in transforms:
             transform.muted = True
         try:
             yield
         finally:
-            for transform in transforms:
-                transform.muted = False
+            for transform, muted in before:
+                transform.muted = muted
 
 
 @contextmanager
