@@ -107,6 +107,9 @@ class RecordedLoss:
         self.fired = {r.tap for r in recordings if r.fired}
         tails = [RecordedTail(self, r, clean_weight) for r in recordings if r.fired]
         self.tails = [tail for tail in tails if tail.movable]
+        for recording in recordings:
+            for cut, _ in recording.cut_of:
+                cut.arrived = None
 
     def rewind(self) -> None:
         """Random streams, and what losses keep, as the clean pass found them."""

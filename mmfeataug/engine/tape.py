@@ -35,11 +35,25 @@ class Cut:
         self.gradients: list[Tensor | None] = []
         self.at_tap = at_tap
         self.arrived: list[Tensor | None] | None = None
+        self._owned: set[int] = set()
+
+    def take(self) -> list[Tensor | None]:
+        """What waits, which then waits no more."""
+        taken, self.gradients = self.gradients, [None] * len(self.gradients)
+        self._owned.clear()
+        return taken
 
     def receive(self, index: int, gradient: Tensor) -> None:
         """Add to the gradient of one tensor."""
         before = self.gradients[index]
-        self.gradients[index] = gradient if before is None else before + gradient
+        if before is not None and index in self._owned and before.dtype == gradient.dtype:
+            before += gradient
+        elif before is not None:
+            # Autograd may have given the same tensor to others.
+            self.gradients[index] = before + gradient
+            self._owned.add(index)
+        else:
+            self.gradients[index] = gradient
 
 
 class Tape:
@@ -115,10 +129,9 @@ class Tape:
                 cut.arrived = list(cut.gradients)
             pairs = [
                 (source, gradient.to(source.dtype))
-                for source, gradient in zip(cut.sources, cut.gradients, strict=True)
+                for source, gradient in zip(cut.sources, cut.take(), strict=True)
                 if source is not None and gradient is not None
             ]
-            cut.gradients = [None] * len(cut.gradients)
             if pairs:
                 sources, gradients = map(list, zip(*pairs, strict=True))
                 # Kept, because segments may share nodes; memory goes with the last reference.

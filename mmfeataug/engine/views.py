@@ -92,6 +92,8 @@ def _add_each(
             _add_view(
                 recorded_tail, name, index, augmentation, clean, moved, weight, failed, objective
             )
+            # Not to live through the next one.
+            del view, moved
 
 
 def _check_view(view: View, index: int, clean: Sequence[Tensor]) -> None:
