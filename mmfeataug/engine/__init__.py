@@ -1,11 +1,11 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """A recorded loss, run again from named points of a network. Imports no framework.
 
-To read it, go from the inside out: ``augmentation`` (what a method is), ``tap``, ``tape`` and
-``recording`` (one pass, and a replay of it), ``recorded_loss``; then ``views``, ``step`` and
-``augmented_loss`` (one iteration, and the handle); then ``objective`` and ``gradients``; the guards
-(``guards``, ``loss_state``, ``exactness``, ``votes``, ``checks``) as they come up; ``copies``,
-``layers`` and ``auxiliary`` last.
+To read it, go from the inside out: ``augmentation`` (what a method is), ``tap``, ``tape``,
+``recording`` and ``replay`` (one pass, and the rest of it again), ``recorded_loss``; then
+``views``, ``step`` and ``augmented_loss`` (one iteration, and the handle); then ``objective`` and
+``gradients``; the guards (``guards``, ``loss_state``, ``exactness``, ``votes``, ``checks``) as they
+come up; ``copies``, ``layers`` and ``auxiliary`` last.
 """
 
 from .augmentation import (
@@ -26,7 +26,8 @@ from .layers import FeatureTransform
 from .loss_state import LossState
 from .objective import CARRIER
 from .recorded_loss import RecordedLoss, RecordedTail
-from .recording import record, replay
+from .recording import record
+from .replay import replay
 from .settings import Choice, Plan
 from .tap import Tap, TapError, find_module, patched
 from .tape import Tape

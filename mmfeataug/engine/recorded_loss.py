@@ -14,7 +14,8 @@ from .batch import Batch, Losses, detached
 from .gradients import all_finite
 from .guards import BatchNormGuard, RandomState, no_autocast, wide, without_dropout
 from .loss_state import LossState
-from .recording import Recording, record, replay
+from .recording import Recording, record
+from .replay import replay
 from .tap import FiringError, Tap, TapError
 from .tape import Cut, Gradients, Tape
 

@@ -7,12 +7,13 @@ from torch import nn
 
 from .batch import Batch, Losses
 from .copies import Copies, CopyTaps
+from .copy_losses import add_copies
 from .exactness import verify
 from .objective import Objective
 from .recorded_loss import RecordedLoss
 from .settings import Plan, Settings
 from .tap import Tap, TapError
-from .views import add_copies, add_views
+from .views import add_views
 from .votes import on_all_ranks
 
 

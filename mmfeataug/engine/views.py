@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Views of features and terms over copies: asked for, run, and added to the objective or dropped.
+"""Views of features: asked for, run, and added to the objective or dropped.
 
 Every process takes the same turns, or collectives inside the network (normalisers of mmdet's
 losses, SyncBN) would leave some waiting. Per view there is one vote before it, where there are
@@ -9,20 +9,18 @@ several processes, and one behind it, which is also the only time that the host 
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from .augmentation import FeatureAugmentation, Tail, View
-from .copies import Copies
 from .gradients import finite_flag
-from .guards import RunningStatistics, no_autocast, wide
+from .guards import RunningStatistics, wide
 from .objective import Objective
 from .recorded_loss import RecordedTail, ViewGradients
 from .tap import FiringError, Tap, TapError
-from .tape import Cut, Gradients
 from .votes import on_all_ranks, on_all_ranks_packed, on_any_rank
 
 
@@ -216,106 +214,3 @@ def perturbation_norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Ten
     if means:
         norms['shift'] = torch.stack([m.abs().mean() for m in means]).mean()
     return norms
-
-
-def add_copies(copies: Copies, objective: Objective) -> None:
-    """All terms of one augmentation that looks at copies of the batch.
-
-    Args:
-        copies: Runs them.
-        objective: Gathers what comes out.
-
-    Raises:
-        RuntimeError: Around what a method raises, with its name and places.
-    """
-    taps, recorded, clean = copies.taps, copies.recorded, copies.clean
-    name, augmentation, size = taps.name, taps.augmentation, recorded.batch.size
-    # All terms together are one view: they share their passes.
-    weight = objective.register_view(name, 1.0)
-    if not weight:
-        return
-    reached = taps.is_reached(clean)
-    enough = size is None or size >= augmentation.least_samples
-    features = [wide(f.detach()) for f in taps.features(clean)]
-    like = next(recorded.model.parameters())
-    if not on_all_ranks([reached and enough], like)[0]:
-        objective.skip(name, like)
-        return
-    if augmentation.online:
-        features = [f.requires_grad_() for f in features]
-    objective.begin(name, features[0])
-    generator = objective.generator(name, features[0])
-    terms = iter(augmentation.losses(recorded.batch.inputs, features, copies, generator))
-    through = list(zip(features, taps.cuts(clean), strict=True)) if augmentation.online else []
-    try:
-        _add_terms(copies, terms, through, weight, objective)
-    except (TapError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise RuntimeError(f'{name} failed at {taps}: {error}') from error
-
-
-def _add_terms(
-    copies: Copies,
-    terms: Iterator[Tensor],
-    through: Sequence[tuple[Tensor, tuple[Cut, int] | None]],
-    weight: float,
-    objective: Objective,
-) -> None:
-    name = copies.taps.name
-    for index in itertools.count():
-        stats_before = RunningStatistics(copies.model)
-        good = torch.ones_like(copies.recorded.total, dtype=torch.bool)
-        gradients_good, value = good, None
-        try:
-            value = next(terms, None)
-        except FiringError:
-            # With other images, the pass went another way; nobody can use this term.
-            good = ~good
-        if value is not None:
-            found, received = _gradients(value, weight * objective.scale, objective, through)
-            gradients_good = finite_flag([*found, *(g for _, _, g in received)], value)
-            good = value.isfinite() & finite_flag(stats_before.current, value) & gradients_good
-        votes = torch.stack([torch.full_like(good, value is None), good, gradients_good])
-        nothing_left, usable, no_overflow = on_all_ranks_packed(votes)
-        objective.overflow |= not no_overflow
-        if not usable:
-            stats_before.restore()
-            objective.drop(name, f'{name}.loss_{index}', copies.recorded.total)
-        elif value is not None:
-            objective.add(f'{name}.loss_{index}', weight * value, found, received)
-        if nothing_left:
-            return
-
-
-def _gradients(
-    value: Tensor,
-    scale: float,
-    objective: Objective,
-    through: Sequence[tuple[Tensor, tuple[Cut, int] | None]],
-) -> tuple[Gradients, list[tuple[Cut, int, Tensor]]]:
-    """Gradient of ``scale * value`` toward the parameters, and what arrives at clean features.
-
-    Args:
-        value: Scalar.
-        scale: Its factor.
-        objective: Knows the parameters.
-        through: Leaves that ``value`` depends on, and where the clean graph was cut at them.
-    """
-    parameters = objective.parameters
-    if not value.requires_grad:
-        return [None] * len(parameters), []
-    count = len(parameters)
-    with no_autocast(value):
-        found = torch.autograd.grad(
-            value,
-            [*parameters, *(leaf for leaf, _ in through)],
-            torch.full_like(value, scale),
-            allow_unused=True,
-        )
-    received = [
-        (*cut, gradient)
-        for (_, cut), gradient in zip(through, found[count:], strict=True)
-        if cut is not None and gradient is not None
-    ]
-    return found[:count], received

@@ -254,6 +254,56 @@ class TestRefusals:
         with pytest.raises(ValueError, match='MMFullyShardedDataParallel: sharded models'):
             FeatureAugHook([AUGMENTATION]).before_train(runner)
 
+    def test_two_hooks(self, tmp_path):
+        """One would silently replace the other."""
+        two = [FeatureAugHook([AUGMENTATION]), FeatureAugHook([dict(AUGMENTATION, weight=0.1)])]
+        runner = make_runner(tmp_path, two[0], hooks=two[1:])
+        with pytest.raises(ValueError, match='FeatureAugHook is there more than once'):
+            runner.train()
+        assert 'loss' not in vars(runner.model)
+
+    def test_what_an_interrupted_run_left_is_taken_off(self, tmp_path):
+        model = build_segmentor()
+        with pytest.raises(KeyboardInterrupt):
+            make_runner(
+                tmp_path / 'a', FeatureAugHook([AUGMENTATION]), spy=Spy(stop_after=1), model=model
+            ).train()
+        assert 'loss' in vars(model)
+        hook = FeatureAugHook([dict(AUGMENTATION, at='backbone.layer2')])
+        make_runner(tmp_path / 'b', hook, spy=(spy := Spy()), model=model, by_iter=2).train()
+        assert spy.active == [True] * 2
+
+    @pytest.mark.parametrize(
+        ('settings', 'loop', 'message'),
+        [
+            (dict(begin=8), {}, 'begin=8 .* training ends at 8 iterations, before any view'),
+            (dict(begin=2, by_epoch=True), {}, 'training ends at 2 epochs'),
+            (dict(begin=3, by_epoch=True), dict(by_iter=12), 'training ends at 3 epochs'),
+        ],
+    )
+    def test_a_schedule_behind_the_end(self, tmp_path, settings, loop, message):
+        with pytest.raises(ValueError, match=message):
+            make_runner(tmp_path, FeatureAugHook([AUGMENTATION], **settings), **loop).train()
+
+    def test_epochs_of_a_loop_by_iterations(self, tmp_path):
+        hook = FeatureAugHook([AUGMENTATION], begin=1, end=2, by_epoch=True)
+        _, spy = train(tmp_path, hook, by_iter=12)
+        assert len(spy.active) == 12
+
+    @pytest.mark.parametrize('augmentations', [AUGMENTATION, 'AFAN'])
+    def test_brackets_forgotten(self, augmentations):
+        with pytest.raises(TypeError, match='give a list, put brackets around it'):
+            FeatureAugHook(augmentations)
+
+    def test_everything_at_once(self, tmp_path):
+        entries = [dict(AUGMENTATION, at='backbone.layr3'), dict(AUGMENTATION, gama=1)]
+        runner = make_runner(tmp_path, FeatureAugHook(entries, begin=100, clean_weight=0))
+        runner.cfg.activation_checkpointing = ['backbone.layer1']
+        with pytest.raises(ValueError, match='5 things cannot be') as caught:
+            runner.train()
+        for part in ('layr3', 'gama', 'begin=100', 'clean_weight', 'activation_checkpointing'):
+            assert part in str(caught.value)
+
 
 class TestWrappers:
     def test_hook_drives_what_wrappers_declare(self, tmp_path):
