@@ -4,6 +4,7 @@
 Settings of several processes are tried by two of them, which torchrun starts with this file.
 """
 
+import copy
 import tempfile
 from functools import cache, partial
 from pathlib import Path
@@ -104,7 +105,8 @@ def run(build, views=True, at='backbone.layer3', cls=Runner, samples=samples, **
     """One epoch: four iterations of a process or two of two, each with views or stock."""
     watch = Watch()
     hook = FeatureAugHook([Same(at)], clean_weight=0.5, prob=float(views))
-    kwargs = {'epochs': 1, 'default_hooks': dict(checkpoint=None), **kwargs}
+    # FlexibleRunner writes into what it is given.
+    kwargs = copy.deepcopy({'epochs': 1, 'default_hooks': dict(checkpoint=None), **kwargs})
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmengine.device.utils.DEVICE', kwargs.pop('device', 'cpu'))
         patch.setattr(hook_tests, 'Samples', samples)
