@@ -2,7 +2,6 @@
 """Known values, where other tests compare two runs of the engine with each other."""
 
 import copy
-import itertools
 import math
 
 import numpy as np
@@ -128,17 +127,15 @@ def test_a_loss_that_keeps_what_it_multiplies_by(in_place, home, learn):
         torch.testing.assert_close(ours.table['mean'], stock.table['mean'])
 
 
-def test_noise_is_no_fault_of_the_tap():
-    """Random noise of 1e-7, as of kernels that are not bit-stable, in 200 models."""
-    for seed in range(200):
+@pytest.mark.parametrize('size', [1e-7, 2e-6])
+def test_noise_is_no_fault_of_the_tap(size):
+    """Random noise, as of kernels that are not bit-stable, in 100 models."""
+    for seed in range(100):
         random = np.random.default_rng(seed)
-        count = itertools.count()
-        toy = Toy(lambda count=count, random=random: next(count) * 0 + 1 + 1e-7 * random.normal())
+        toy = Toy(lambda random=random: 1 + size * random.normal())
         with mmfeataug.attach(toy, [Spy(at='mid')], strict=True) as handle:
             toy.loss(X)
         assert handle.taps[0].memoize
-    # The clean pass, a replay, the whole three times, the attack's, the view's.
-    assert next(count) in (4, 7)
 
 
 def test_what_repeats_itself_but_not_the_clean_pass_is_no_noise():
