@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CONFIG = HERE / 'faster-rcnn_enet-lite0_fpn_8e_bccd.py'
 WORK = ROOT / 'work_dirs' / 'learn'
+METRIC, FAMILIES = 'pascal_voc/mAP', ('noise', 'blur', 'weather', 'digital')
 VIEW = dict(
     type='mmfeataug.AFAN',
     at='backbone.timm_model.blocks.2',
@@ -82,22 +83,40 @@ def run(arm: str, seed: int) -> None:
     out = ['--severities', '3', '--out-dir', str(folder), '--resume']
     subprocess.run([*tool, str(config), str(last), '--work-dir', str(folder), *out], **call)
     table = json.loads((folder / 'robustness.json').read_text())
+    # What is the same on every machine.
+    table = {k: table[k] for k in ('task', 'clean', 'corrupted', 'summary', 'notes')}
+    table |= {'arm': arm, 'seed': seed, 'augmentation': ARMS[arm]}
     (HERE / f'{arm}-{seed}.json').write_text(json.dumps(table, indent=1) + '\n')
 
 
+def table() -> str:
+    """Markdown of all runs there are: mAP50 clean, mPC, and the means of its families."""
+    lines = ['| seed | arm | clean | mPC | ' + ' | '.join(FAMILIES) + ' |', '|---' * 8 + '|']
+    for path in sorted(
+        HERE.glob('*-*.json'), key=lambda p: (p.stem[-1], list(ARMS).index(p.stem[:-2]))
+    ):
+        found = json.loads(path.read_text())
+        figures = found['summary'][METRIC]
+        row = [found['clean'][METRIC], figures['mPC'], *(figures['families'][f] for f in FAMILIES)]
+        cells = ' | '.join(f'{100 * value:.1f}' for value in row)
+        lines.append(f'| {found["seed"]} | {found["arm"]} | {cells} |')
+    return '\n'.join(lines)
+
+
 def main() -> None:
-    """Run what is missing."""
+    """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1])
+    parser.add_argument('--seeds', nargs='*', type=int, default=[0, 1], help='none: the table')
     args = parser.parse_args()
     weights = WORK / 'enet-lite0.pth'
-    if not weights.exists():
+    if args.seeds and not weights.exists():
         write_weights(weights)
     for seed in args.seeds:
         for arm in args.arms:
             print(arm, seed, flush=True)
             run(arm, seed)
+    print(table())
 
 
 if __name__ == '__main__':
