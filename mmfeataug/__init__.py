@@ -2,7 +2,7 @@
 """Adversarial feature augmentation for detectors, segmentors and classifiers of OpenMMLab.
 
 Importing this package is cheap: it loads neither torch nor any OpenMMLab package before a name is
-    used.
+used.
 """
 
 from importlib import import_module

@@ -3,7 +3,7 @@
 
 Every process takes the same turns, or collectives inside the network (normalisers of mmdet's
 losses, SyncBN) would leave some waiting. Per view there is one vote before it, where there are
-several processes, and one behind it, which is also the only time that the host waits for a GPU.
+several processes, and one behind it, where the host waits for a GPU, too.
 """
 
 import itertools

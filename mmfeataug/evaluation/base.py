@@ -55,7 +55,7 @@ class Images:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
 
     def draw(self, like: Tensor, norm: str, pixels: bool) -> Tensor:
-        """Uniform draws from unit balls, one a sample of ``like``.
+        """Uniform draws from unit balls, one per sample of ``like``.
 
         Args:
             like: ``(N, ...)``. With another number of rows than images there is one draw for all.

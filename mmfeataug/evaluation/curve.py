@@ -91,7 +91,7 @@ def write_curve(result: Mapping[str, Any], folder: Path) -> None:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A table of one row a strength.
+    """A table of one row per strength.
 
     Args:
         result: As ``adversarial.json`` holds it.

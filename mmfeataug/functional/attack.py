@@ -91,7 +91,7 @@ def ascend(
     steps: int,
     first: list[Tensor] | None = None,
 ) -> list[Tensor]:
-    """The loop of every attack of several steps.
+    """The loop of attacks that take several steps on points.
 
     Args:
         start: Where it begins.
@@ -118,7 +118,7 @@ def _length(x: Tensor) -> Tensor:
 
 
 def interpolate(clean: Tensor, adversarial: Tensor, strengths: Sequence[float]) -> list[Tensor]:
-    """Points on the segment from ``clean`` (strength 0) to ``adversarial`` (strength 1), one a
+    """Points on the segment from ``clean`` (strength 0) to ``adversarial`` (strength 1), one per
     strength.
 
     Args:

@@ -107,8 +107,7 @@ def reinject_statistics(
         ValueError: See :func:`statistic_dims`.
 
     Source: adversarial feature normalisation of A-FAN, https://arxiv.org/abs/2103.12171, figure 2;
-        the axes as in its
-    release are ``'channel'``.
+    the axes of its release are ``'channel'``.
     """
     dims = statistic_dims(clean, axes)
     return replace_statistics(clean, mean_std(clean, dims, eps), mean_std(adversarial, dims, eps))

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""One file a paper."""
+"""One file per paper."""
 
 from .adautomix import AdAutoMix
 from .advbn import AdvBN

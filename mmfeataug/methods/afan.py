@@ -54,7 +54,7 @@ class AFAN(FeatureAugmentation):
             Costs one more evaluation of the tail, because the clean gradient no longer is the one
             at the start.
         noise: Amplitude of uniform noise that is added to each view, in ``unit``.
-        weight: Factor of each view's loss: one number, or one a strength.
+        weight: Factor of each view's loss: one number, or one per strength.
         unit: ``'absolute'``, or ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard
             deviations of the clean feature (:func:`mmfeataug.functional.deviation`, as in
             attacks on a test set), so that one value serves any layer and model; or, at
@@ -134,7 +134,7 @@ class AFAN(FeatureAugmentation):
         return too_few(features, self.axes) if any(self.reinject) else ''
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
-        """One view a strength; see :meth:`FeatureAugmentation.views`."""
+        """One view per strength; see :meth:`FeatureAugmentation.views`."""
         units = [self._unit(f) for f in features]
         attacks = [
             self._attack(features, gradients, units, tail, against) for against in self.against
@@ -210,6 +210,6 @@ class AFAN(FeatureAugmentation):
             raise ValueError(
                 f'{name}={value!r} at {self.at!r} has {len(values)} entries for '
                 f'{len(self.strengths)} strengths; '
-                'give one value, or one a strength'
+                'give one value, or one per strength'
             )
         return values

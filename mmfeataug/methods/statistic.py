@@ -47,7 +47,7 @@ class StatisticTransform(FeatureTransform):
         return bool(torch.rand((), generator=generator) < self.prob)
 
     def per_sample(self, feature: Tensor) -> tuple[int, ...]:
-        """Shape of one number a sample, to broadcast over the feature."""
+        """Shape of one number per sample, to broadcast over the feature."""
         return (len(feature), *[1] * (feature.dim() - 1))
 
 

@@ -133,8 +133,7 @@ class AugmentedBackbone:
     """Build a backbone and declare augmentations in it.
 
     Building one returns the stock backbone itself: class, keys, parameter names and ``train()`` are
-        those without the
-    plugin.
+    those without the plugin.
 
     Args:
         backbone: Config of the backbone.

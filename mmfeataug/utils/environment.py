@@ -40,20 +40,17 @@ def check_environment(version: Callable[[str], str] = metadata.version) -> None:
     if found < MIN_TORCH:
         raise ImportError(
             f'mmfeataug needs PyTorch {".".join(map(str, MIN_TORCH))} or newer, found '
-            f'{torch or "none"}: '
-            'pip install torch==2.13.0'
+            f'{torch or "none"}: pip install torch==2.13.0'
         )
     if not any(find(name) for name in (*FAMILIES['mmengine'], 'mmengine-lite')):
         raise ImportError(
             'mmfeataug needs mmengine: pip install "mmfeataug[onedl]" for the continued '
-            'packages, or '
-            '"mmfeataug[openmmlab]" for the original ones'
+            'packages, or "mmfeataug[openmmlab]" for the original ones'
         )
     for package, (continued, original) in FAMILIES.items():
         if find(continued) and find(original):
             warnings.warn(
                 f'{continued} and {original} are both installed and overwrite each other: both '
-                f'provide {package!r}. '
-                f'Keep one: pip uninstall {continued} {original}, then install the one you want',
+                f'provide {package!r}. Keep one: pip uninstall {continued} {original}, then install the one you want',
                 stacklevel=3,
             )

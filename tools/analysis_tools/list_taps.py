@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Which layer do I put it in? Lists every place of a config's model where a tap can go, with the
-output's shape, the
-share t of a training step that lies behind it, and what K views there cost: 1 + K t stock steps.
+"""Which layer? Lists every place of a config's model where a tap can go, with the output's shape,
+the share t of a training step that lies behind it, and what K views there cost: 1 + K t stock
+steps.
 
 Times are stamped in forward and backward of the stock step. The batch is the first of the training
 data, or noise with random targets if --size is given.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""ImageNet: one folder a class, one picture a thing."""
+"""ImageNet: one folder per class, one picture per object."""
 
 from collections.abc import Iterable
 from pathlib import Path

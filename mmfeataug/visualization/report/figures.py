@@ -123,7 +123,7 @@ def draw_training(
     style: Mapping[str, Style],
     columns: int = 4,
 ) -> 'Figure':
-    """One panel a scalar, one line a name: the mean over seeds, and each seed thin behind it.
+    """One panel per scalar, one line per name: the mean over seeds, and each seed thin behind it.
 
     Args:
         panels: Curves of the seeds, by scalar and name.
