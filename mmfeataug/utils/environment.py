@@ -51,6 +51,7 @@ def check_environment(version: Callable[[str], str] = metadata.version) -> None:
         if find(continued) and find(original):
             warnings.warn(
                 f'{continued} and {original} are both installed and overwrite each other: both '
-                f'provide {package!r}. Keep one: pip uninstall {continued} {original}, then install the one you want',
+                f'provide {package!r}. Keep one: pip uninstall {continued} {original}, then '
+                'install the one you want',
                 stacklevel=3,
             )
