@@ -123,13 +123,15 @@ class Recording:
 
     def _follow_writes(self) -> None:
         """What was written into recorded results since, such as by ``ReLU(inplace=True)``, stands
-        between them and a gradient that arrives there in a replay.
+        between them and a gradient that arrives there in a replay. Not where copies are recorded:
+        what runs between modules writes into these again in each replay.
         """
         late = Cut()
         for results in self.results.values():
             for result in results:
                 for i, (leaf, version) in enumerate(result.passed):
-                    if result.cuts[i] is not None and leaf._version != version:
+                    written = not self.tap.copy_records and result.cuts[i] is not None
+                    if written and leaf._version != version:
                         result.cuts[i] = late, len(late.sources)
                         late.sources.append(_held(leaf))
                         late.gradients.append(None)

@@ -15,7 +15,13 @@ from torch import nn
 import mmfeataug
 from tests import reference
 from tests.models import step
-from tests.oracle import Unmoved, difference, double_precision, held_against_reference
+from tests.oracle import (
+    Unmoved,
+    difference,
+    double_precision,
+    held_against_reference,
+    seen_views,
+)
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
@@ -50,6 +56,18 @@ class PreActivation(Toy):
         x = self.mid(self.stem(inputs))
         x = x + self.tap(self.act(x)).sigmoid()
         return (self.head(x),)
+
+
+class WrittenBetween(Toy):
+    """What runs between modules writes into recorded results; copies are recorded from the second
+    step on."""
+
+    def outputs(self, inputs):
+        x = self.stem(inputs)
+        y = self.mid(x * 1)
+        x += self.act(y * 2)
+        y += self.same(x * 3)
+        return self.head(self.tap(x * 1)), self.head2(x * y)
 
 
 class WrittenAtTap(Toy):
@@ -154,6 +172,7 @@ class Spectrum(Toy):
 CASES = {
     'written before': (WrittenBefore, 'output'),
     'pre-activation': (PreActivation, 'output'),
+    'written between': (WrittenBetween, 'output'),
     'written at the tap': (WrittenAtTap, 'output'),
     'written behind': (WrittenBehind, 'input'),
     'returns its input': (ReturnsItsInput, 'output'),
@@ -189,6 +208,23 @@ def test_containers_are_cut_open(case, learn):
     build, _ = CASES[case]
     with double_precision():
         held_against_reference(build(), [Unmoved(at='tap', weight=0.5, learn=learn)], (X,))
+
+
+@pytest.mark.parametrize('learn', ['skips', 'network'])
+def test_copies_are_written_into_again(learn):
+    with double_precision():
+        model, method = WrittenBetween(), Unmoved(at='tap', weight=0.5, learn=learn)
+        with mmfeataug.attach(model, [method]) as handle:
+            step(model, (X,))
+            assert handle.taps[0].copy_records
+        # A handle of its own would have to find out anew.
+        before, seen = copy.deepcopy(model), seen_views(method, (0.5,))
+        model.__dict__['loss'] = handle
+        _, gradients = step(model, (X,))
+        handle.detach()
+        assert handle.taps[0].memoize
+        _, expected = reference.expected(before, (X,), 1.0, seen)
+    assert difference(gradients, expected) < 1e-9
 
 
 class Averaging(Toy):
