@@ -54,7 +54,7 @@ def attach(
         except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
     try:
-        # Built or not, what the model and the other augmentations lack is said, too.
+        # What the model and the other augmentations lack is said, too.
         handle = AugmentedLoss(model, built, clean_weight=clean_weight, strict=strict, seed=seed)
     except (TypeError, ValueError) as error:
         raise_together([*faults, error])

@@ -114,7 +114,7 @@ class FeatureAugHook(Hook):
         handle.
 
         Raises:
-            ValueError, TypeError: For all that cannot work, in one message.
+            KeyError, TypeError, ValueError: For all that cannot work, in one message.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         left_over = vars(model).get('loss')
@@ -137,7 +137,7 @@ class FeatureAugHook(Hook):
             )
             faults += self._fault_of_ddp(runner)
             self._follow_average(runner, model)
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
         if faults:
             self.after_train(runner)

@@ -295,6 +295,13 @@ class TestRefusals:
         with pytest.raises(TypeError, match='give a list, put brackets around it'):
             FeatureAugHook(augmentations)
 
+    def test_an_unknown_method_hides_nothing_else(self, tmp_path):
+        hook = FeatureAugHook([dict(AUGMENTATION, type='mmfeataug.AFAM')], begin=100)
+        with pytest.raises(ValueError, match='2 things cannot be') as caught:
+            make_runner(tmp_path, hook).train()
+        assert 'AFAM' in str(caught.value)
+        assert 'begin=100' in str(caught.value)
+
     def test_everything_at_once(self, tmp_path):
         entries = [dict(AUGMENTATION, at='backbone.layr3'), dict(AUGMENTATION, gama=1)]
         runner = make_runner(tmp_path, FeatureAugHook(entries, begin=100, clean_weight=0))
