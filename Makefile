@@ -27,12 +27,12 @@ setup: $(READY)
 
 # mmcv compiles its operators against the PyTorch that is there already: 6 to 7 minutes on 2 idle cores, once; pip
 # keeps the wheel.
-$(READY): requirements/pinned.txt
-$(OPENMMLAB)/.ready: requirements/pinned-openmmlab.txt requirements/pinned.txt
-$(READY) $(OPENMMLAB)/.ready: requirements/build.txt setup.py
+$(READY): requirements/build.txt requirements/pinned.txt
+$(OPENMMLAB)/.ready: requirements/build-openmmlab.txt requirements/pinned-openmmlab.txt
+$(READY) $(OPENMMLAB)/.ready: setup.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer: make ... PYTHON=python3.11")'
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install -r requirements/build.txt
+	$(@D)/bin/pip install -r $(@D:.venv%=requirements/build%.txt)
 	$(@D)/bin/pip install --no-build-isolation -r $(@D:.venv%=requirements/pinned%.txt)
 	$(@D)/bin/pip install --no-build-isolation --no-deps -e .
 	touch $@

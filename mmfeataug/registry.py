@@ -12,11 +12,9 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-from .utils.checkpoints import declare_log_buffers
 from .utils.torchvision import declare_operators
 
 # Here, because whatever a config or a script takes from this package comes through here.
-declare_log_buffers()
 declare_operators()
 
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmfeataug', locations=['mmfeataug.hooks'])

@@ -31,13 +31,13 @@ def test_good_environments(recwarn):
     assert not recwarn
 
 
-@pytest.mark.parametrize('torch', [None, '1.13.1', '0.4.1'])
+@pytest.mark.parametrize('torch', [None, '2.0.1', '1.13.1', '0.4.1'])
 def test_torch_missing_or_old(torch):
     installed = (
         {**GOOD, 'torch': torch} if torch else {k: v for k, v in GOOD.items() if k != 'torch'}
     )
     with pytest.raises(
-        ImportError, match=rf'PyTorch 2.0 or newer, found {torch or "none"}.*pip install torch'
+        ImportError, match=rf'PyTorch 2.1 or newer, found {torch or "none"}.*pip install torch'
     ):
         check(installed)
 
@@ -45,6 +45,13 @@ def test_torch_missing_or_old(torch):
 def test_mmengine_missing():
     with pytest.raises(ImportError, match=r'needs mmengine: pip install "mmfeataug\[onedl\]"'):
         check({'torch': '2.13.0'})
+
+
+def test_checkpoints_of_the_original_packages():
+    """mmengine 0.10.7 cannot resume with a PyTorch that reads weights only."""
+    original = {'mmengine': '0.10.7', 'mmcv': '2.1.0'}
+    with pytest.warns(UserWarning, match='mmengine 0.10.7 cannot read.*take PyTorch 2.1.2'):
+        check({'torch': '2.13.0+cpu', **original})
 
 
 def test_both_families():

@@ -15,7 +15,7 @@ ROOMS = {p.name for p in PACKAGE.iterdir() if (p / '__init__.py').exists()}
 BELOW = {
     'utils': set(),
     'functional': set(),
-    'engine': set(),
+    'engine': {'utils'},
     'registry': {'utils'},
     'api': {'engine', 'registry'},
     'methods': {'engine', 'functional', 'registry', 'utils'},

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmfeataug.utils.pytorch import before_load_state_dict
+
 PREFIX = 'aux_bn'
 """Name of the second set in its owner: in a checkpoint's keys the owner is before it, and the first
 norm's own key behind it."""
@@ -40,7 +42,7 @@ class AuxiliaryNorms(nn.Module):
                 place = place._modules[parent]  # type: ignore[assignment]
             place.add_module(name, copy.deepcopy(owner.get_submodule(path)))
         owner.add_module(PREFIX, self)
-        owner.register_load_state_dict_pre_hook(_fill_from_first)
+        before_load_state_dict(owner, _fill_from_first)
 
     def pairs(self) -> Iterator[tuple[nn.Module, nn.Module]]:
         """First and second norm, for every path."""

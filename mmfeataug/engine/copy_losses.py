@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mmfeataug.utils.pytorch import OutOfMemoryError
+
 from .copies import Copies
 from .gradients import finite_flag
 from .guards import RunningStatistics, no_autocast, wide
@@ -47,7 +49,7 @@ def add_copies(copies: Copies, objective: Objective) -> None:
     through = list(zip(features, taps.cuts(clean), strict=True)) if augmentation.online else []
     try:
         _add_terms(copies, terms, through, weight, objective)
-    except (TapError, torch.OutOfMemoryError):
+    except (TapError, OutOfMemoryError):
         raise
     except Exception as error:
         raise RuntimeError(f'{name} failed at {taps}: {error}') from error

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmfeataug.utils.pytorch import OutOfMemoryError
+
 from .batch import Losses
 from .recorded_loss import RecordedTail
 from .tap import TapError
@@ -40,7 +42,7 @@ def verify(tail: RecordedTail, strict: bool) -> None:
         version = recording.version()
         try:
             deviation = _deviation(_replayed(tail, memoize=True), clean)
-        except torch.OutOfMemoryError:
+        except OutOfMemoryError:
             raise
         except Exception as error:
             deviation, reason = math.inf, f'{type(error).__name__}: {error}'
@@ -76,7 +78,7 @@ def _is_noise(tail: RecordedTail, deviation: float) -> bool:
     """
     try:
         repeats = [_replayed(tail, memoize=False) for _ in range(3)]
-    except torch.OutOfMemoryError:
+    except OutOfMemoryError:
         raise
     except Exception as error:
         raise TapError(

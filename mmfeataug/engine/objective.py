@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmfeataug.utils.pytorch import autocast_dtype
+
 from .batch import Losses, weighted
 from .gradients import GradientSum, all_finite
 from .settings import Plan, Settings
@@ -179,7 +181,4 @@ class Objective:
 
 
 def _autocast_is_fp16() -> bool:
-    return any(
-        torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-        for device in ('cuda', 'cpu')
-    )
+    return any(autocast_dtype(device) == torch.float16 for device in ('cuda', 'cpu'))

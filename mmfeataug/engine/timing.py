@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from .leaves import flatten
 from .tap import patched
 
 
@@ -70,7 +70,7 @@ def tail_shares(
                 forward.setdefault(name, now())  # noqa: B023
                 tensors = [
                     t
-                    for t in tree_leaves(result)
+                    for t in flatten(result)
                     if isinstance(t, Tensor) and t.is_floating_point() and t.dim() > 1
                 ]
                 if repeat == 0:  # noqa: B023

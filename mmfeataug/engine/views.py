@@ -15,6 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mmfeataug.utils.pytorch import OutOfMemoryError
+
 from .augmentation import FeatureAugmentation, Tail, View
 from .gradients import finite_flag
 from .guards import RunningStatistics, wide
@@ -47,7 +49,7 @@ def add_views(recorded_tail: RecordedTail, objective: Objective) -> None:
                 _add_each(recorded_tail, name, augmentation, clean, objective)
             else:
                 objective.skip(name, clean[0])
-        except (TapError, torch.OutOfMemoryError):
+        except (TapError, OutOfMemoryError):
             raise
         except Exception as error:
             raise RuntimeError(f'{name} failed at the tap {tap}: {error}') from error

@@ -8,7 +8,12 @@ import warnings
 from collections.abc import Callable
 from importlib import metadata
 
-MIN_TORCH = (2, 0)
+MIN_TORCH = (2, 1)
+"""The oldest that is tested."""
+REMEDY = (
+    'pip install torch==2.13.0 for the continued packages, torch==2.1.2 "numpy<2" for the '
+    'original ones'
+)
 # Import name -> the two distributions that provide it. They overwrite each other's files.
 FAMILIES = {
     'mmengine': ('onedl-mmengine', 'mmengine'),
@@ -40,12 +45,19 @@ def check_environment(version: Callable[[str], str] = metadata.version) -> None:
     if found < MIN_TORCH:
         raise ImportError(
             f'mmfeataug needs PyTorch {".".join(map(str, MIN_TORCH))} or newer, found '
-            f'{torch or "none"}: pip install torch==2.13.0'
+            f'{torch or "none"}: {REMEDY}'
         )
     if not any(find(name) for name in (*FAMILIES['mmengine'], 'mmengine-lite')):
         raise ImportError(
             'mmfeataug needs mmengine: pip install "mmfeataug[onedl]" for the continued '
             'packages, or "mmfeataug[openmmlab]" for the original ones'
+        )
+    if found >= (2, 6) and find('mmengine') and not find('onedl-mmengine'):
+        warnings.warn(
+            f'mmengine {find("mmengine")} cannot read its own checkpoints back with PyTorch '
+            f'{torch} (2.6 or newer), so that resuming and testing fail: take PyTorch 2.1.2, or '
+            'the continued packages (onedl-*)',
+            stacklevel=3,
         )
     for package, (continued, original) in FAMILIES.items():
         if find(continued) and find(original):

@@ -15,8 +15,6 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-from mmfeataug.utils.checkpoints import declare_log_buffers
-
 from .record import shown
 
 if TYPE_CHECKING:
@@ -37,7 +35,6 @@ class Painter:
     """
 
     def __init__(self, cfg: Config, checkpoint: str) -> None:
-        declare_log_buffers()
         cfg = copy.deepcopy(cfg)
         cfg.load_from, cfg.resume, cfg.launcher = str(checkpoint), False, 'none'
         cfg.log_level, cfg.visualizer.vis_backends = 'ERROR', []

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 import mmfeataug
 from mmfeataug.engine import View
@@ -201,7 +201,7 @@ def two_passes(model, batch, augmentation, images, clean_weight):
 
     def note(module, args, kwargs, output):
         value = output if augmentation.side == 'output' else (args, kwargs)
-        found.extend(t for t in tree_leaves(value) if isinstance(t, torch.Tensor))
+        found.extend(t for t in tree_flatten(value)[0] if isinstance(t, torch.Tensor))
 
     for path in augmentation.paths:
         model.get_submodule(path).register_forward_hook(note, with_kwargs=True)

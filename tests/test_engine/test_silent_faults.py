@@ -207,13 +207,13 @@ def test_out_of_memory_is_passed_on(kind):
 
         def views(self, features, gradients, tail):
             if kind == 'view':
-                raise torch.OutOfMemoryError('out of memory')
+                raise torch.cuda.OutOfMemoryError('out of memory')
             tail(features)
             yield View(features, 0.5)
 
     class HungryTerm(Compare):
         def losses(self, inputs, clean, network, generator):
-            raise torch.OutOfMemoryError('out of memory')
+            raise torch.cuda.OutOfMemoryError('out of memory')
             yield
 
     model = Toy()
@@ -224,9 +224,9 @@ def test_out_of_memory_is_passed_on(kind):
     )
 
     def fail():
-        raise torch.OutOfMemoryError('out of memory')
+        raise torch.cuda.OutOfMemoryError('out of memory')
 
-    with mmfeataug.attach(model, [method]), pytest.raises(torch.OutOfMemoryError):
+    with mmfeataug.attach(model, [method]), pytest.raises(torch.cuda.OutOfMemoryError):
         model.loss(X)
 
 

@@ -312,9 +312,9 @@ def test_keys_and_predictions_are_stock(kind):
 
 
 def flat(value):
-    from torch.utils._pytree import tree_leaves
+    from torch.utils._pytree import tree_flatten
 
-    return tree_leaves(value)
+    return tree_flatten(value)[0]
 
 
 @pytest.mark.parametrize('off', [dict(mixup_weight=0.0), dict(samples=2)], ids=str)

@@ -9,7 +9,6 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmfeataug.engine import has_auxiliary, stock_state_dict
-from mmfeataug.utils.checkpoints import declare_log_buffers
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,7 +23,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    declare_log_buffers()
     if not os.path.isfile(args.checkpoint):
         raise SystemExit(f'{args.checkpoint!r} is no file')
     checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu')
