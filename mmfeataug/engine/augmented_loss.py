@@ -219,11 +219,13 @@ class AugmentedLoss:
                     inputs = layer.apply(inputs)
                 else:
                     stack.enter_context(patched([(tap.module, 'forward', layer.around)]))
+            batch = Batch(self.model, self.stock_loss, inputs, args, kwargs)
             if taps or copy_taps:
-                batch = Batch(self.stock_loss, inputs, args, kwargs)
                 losses, self.weights = run_step(
                     self.model, taps, copy_taps, batch, self._settings, plan, step_count
                 )
+            elif layers:
+                losses = batch.loss(inputs)
             else:
                 losses = self.stock_loss(inputs, *args, **kwargs)
         for tap, layer in layers:

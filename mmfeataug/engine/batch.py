@@ -4,8 +4,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+
+from .checkpointing import non_reentrant
 
 Losses = dict[str, Any]
 """Name to tensor or list of tensors; terms of the objective have ``loss`` in their name."""
@@ -15,7 +17,8 @@ class Batch:
     """The stock loss of one batch, for any number of passes.
 
     Args:
-        stock: ``loss`` of the model.
+        model: May have activation checkpointing.
+        stock: Its ``loss``.
         inputs: Its first argument.
         args, kwargs: The others.
 
@@ -26,9 +29,14 @@ class Batch:
     """
 
     def __init__(
-        self, stock: Callable[..., Losses], inputs: Any, args: tuple, kwargs: dict[str, Any]
+        self,
+        model: nn.Module,
+        stock: Callable[..., Losses],
+        inputs: Any,
+        args: tuple,
+        kwargs: dict[str, Any],
     ) -> None:
-        self._stock, self.inputs = stock, inputs
+        self._model, self._stock, self.inputs = model, stock, inputs
         self._given = tree_map(detach_container, (args, kwargs))
         self.size: int | None = None
         self.samples: list = []
@@ -47,11 +55,12 @@ class Batch:
             inputs: Those of the batch, or what stands in for them.
             samples: Other data samples, where they can be told apart.
         """
-        if samples is not None:
-            return self._stock(inputs, [detach_container(sample) for sample in samples])
-        # Some heads write into the data samples: every pass gets containers of its own.
-        args, kwargs = tree_map(detach_container, self._given)
-        return self._stock(inputs, *args, **kwargs)
+        with non_reentrant(self._model):
+            if samples is not None:
+                return self._stock(inputs, [detach_container(sample) for sample in samples])
+            # Some heads write into the data samples: every pass gets containers of its own.
+            args, kwargs = tree_map(detach_container, self._given)
+            return self._stock(inputs, *args, **kwargs)
 
 
 def detach_container(value: Any) -> Any:

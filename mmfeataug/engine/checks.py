@@ -11,7 +11,7 @@ from .auxiliary import separate_fault
 
 def model_faults(model: nn.Module) -> Iterator[Exception]:
     """What does not go together with gradients taken inside the forward pass: gradient hooks,
-    activation checkpointing and sharding; and what is no model.
+    fairscale's checkpointing and sharding; and what is no model.
     """
     missing = [f'{m}()' for m in ('loss', 'parse_losses') if not callable(getattr(model, m, None))]
     if missing:
@@ -27,11 +27,11 @@ def model_faults(model: nn.Module) -> Iterator[Exception]:
                 'each pass and then their sum once more: use '
                 'register_post_accumulate_grad_hook'
             )
-    checkpointed = [n or 'the model' for n, m in model.named_modules() if _checkpoints(m)]
+    checkpointed = [n or 'the model' for n, m in model.named_modules() if _by_fairscale(m)]
     if checkpointed:
         yield ValueError(
-            f'with_cp=True in {checkpointed[0]}: reentrant checkpointing refuses gradients toward '
-            'features; set with_cp=False'
+            f'num_cp in {checkpointed[0]}: the checkpointing of fairscale refuses gradients toward '
+            'features; set num_cp=-1, and with_cp=True where the backbone has it'
         )
     sharded = [n or 'the model' for n, m in model.named_modules() if is_sharded(m)]
     if sharded:
@@ -97,5 +97,6 @@ def is_sharded(module: nn.Module) -> bool:
     return bool(names & {'FullyShardedDataParallel', 'MMFullyShardedDataParallel', 'FSDPModule'})
 
 
-def _checkpoints(module: nn.Module) -> bool:
-    return bool(getattr(module, 'with_cp', False))
+def _by_fairscale(module: nn.Module) -> bool:
+    count = getattr(module, 'num_cp', -1)
+    return isinstance(count, int) and count > 0

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from .augmentation import BatchAugmentation
 from .batch import Losses, detach_container
+from .checkpointing import refuse_checkpointed
 from .guards import BatchNormGuard, RandomState, other_weights, wide
 from .leaves import flatten, rebuild
 from .recorded_loss import RecordedLoss
@@ -136,6 +137,7 @@ class CopyTaps:
             return forward
 
         def capture(module: nn.Module, value: Any) -> Any:
+            refuse_checkpointed(self)
             leaves = flatten(value)
             for i, leaf in enumerate(leaves):
                 if isinstance(leaf, Tensor) and leaf.is_floating_point():
@@ -165,6 +167,7 @@ class CopyTaps:
             def call(*args: Any, **kwargs: Any) -> Any:
                 if module in inside:
                     return original(*args, **kwargs)
+                refuse_checkpointed(', '.join(self.augmentation.hold))
                 if clean is not None:
                     index = len(found.results[module])
                     result, random_after = clean.results[module][index]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .augmentation import FeatureAugmentation, Tail, View
+from .checkpointing import refuse_checkpointed
 from .guards import seed_global
 from .tap import not_called
 
@@ -131,6 +132,7 @@ class FeatureTransform(FeatureAugmentation):
         """What a module calls instead of ``original`` while the transform acts on it."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            refuse_checkpointed(self.at)
             if self.side == 'output':
                 return self.apply(original(*args, **kwargs))
             args, kwargs = self.apply((args, kwargs))

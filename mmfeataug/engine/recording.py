@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .checkpointing import is_checkpointed, refuse_checkpointed
 from .guards import RandomState
 from .leaves import flatten, map_leaves, rebuild
 from .tap import Tap, TapError, patched
@@ -94,6 +95,7 @@ class Recording:
         Raises:
             TapError: If ``value`` holds no floating-point tensor.
         """
+        refuse_checkpointed(self.tap)
         leaves = flatten(value)
         self._follow_writes()
         passed, cut, slots = self._tape.cut(leaves, at_tap=True)
@@ -173,6 +175,8 @@ class Recording:
         """What modules before the tap call instead of ``original`` while a pass is recorded."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if is_checkpointed():
+                return original(*args, **kwargs)
             outermost, before = not self._running, not self.fired
             if outermost:
                 self.called.add(module)

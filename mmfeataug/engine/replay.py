@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checkpointing import is_checkpointed
 from .leaves import flatten, rebuild
 from .recording import Recording, Result
 from .tap import FiringError, patched
@@ -88,7 +89,7 @@ class Replay:
         """What modules before the tap call: recorded results, as long as there are any."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if self.firing or self._depth:
+            if self.firing or self._depth or is_checkpointed():
                 return original(*args, **kwargs)
             results = self._recording.results.get((module, name), ())
             index = self._calls[module, name]

@@ -76,7 +76,7 @@ class Target:
         try:
             with as_in_training(self.model):
                 _set_streams(images.key(images.names))
-                batch = Batch(self.model.loss, inputs, (list(truth),), {})
+                batch = Batch(self.model, self.model.loss, inputs, (list(truth),), {})
                 with torch.enable_grad():
                     recorded = RecordedLoss(self.model, [self.tap], batch, state=self.loss_state)
                 yield AttackedBatch(self, recorded, inputs, samples, images)
@@ -148,7 +148,9 @@ class AttackedBatch:
         target = self._target
         model, outlet = target.model, target.outlet
         with as_in_test(model):
-            stock = Batch(partial(model, mode='predict'), self._inputs, (list(self._samples),), {})
+            stock = Batch(
+                model, partial(model, mode='predict'), self._inputs, (list(self._samples),), {}
+            )
             if outlet.module is None:
                 (images,) = features
                 return stock.loss(images.to(self._inputs.dtype))  # type: ignore[return-value]

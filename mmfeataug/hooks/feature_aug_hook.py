@@ -310,8 +310,3 @@ def _run_faults(runner: Runner) -> Iterator[Exception]:
                 'it runs; remove it'
             )
             break
-    if runner.cfg.get('activation_checkpointing'):
-        yield ValueError(
-            'activation_checkpointing is set: reentrant checkpointing refuses gradients toward '
-            'features; remove it'
-        )

@@ -9,7 +9,7 @@ from torch.distributed import fsdp
 import mmfeataug
 from mmfeataug.engine import TapError
 from tests.contract.cases import afan
-from tests.models import build_detector, build_segmentor, faster_rcnn_cfg, random_test_batch, step
+from tests.models import build_detector, build_segmentor, random_test_batch, step
 
 
 @pytest.fixture(scope='module')
@@ -98,11 +98,11 @@ class TestSettings:
 
 
 class TestModels:
-    def test_checkpointing(self):
-        cfg = faster_rcnn_cfg()
-        cfg['backbone']['with_cp'] = True
-        with pytest.raises(ValueError, match=r'with_cp=True in backbone.*set with_cp=False'):
-            mmfeataug.attach(build_detector(cfg), [afan('backbone.layer2')])
+    def test_checkpointing_of_fairscale(self):
+        model = build_detector()
+        model.backbone.num_cp = 2
+        with pytest.raises(ValueError, match=r'num_cp in backbone.*set num_cp=-1'):
+            mmfeataug.attach(model, [afan('backbone.layer2')])
 
     @pytest.mark.parametrize('shard', ['wrapper', 'fully_shard'])
     def test_fsdp(self, shard):
