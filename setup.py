@@ -71,7 +71,11 @@ setup(
     install_requires=requirements('runtime'),
     extras_require={
         name: requirements(name)
-        for name in ('onedl', 'openmmlab', 'cls', 'cls-openmmlab', 'robustness', 'dev')
+        for name in (
+            *('onedl', 'cls', 'robustness'),
+            *('openmmlab', 'cls-openmmlab', 'robustness-openmmlab'),
+            'dev',
+        )
     },
     classifiers=[
         'Development Status :: 3 - Alpha',

@@ -14,7 +14,7 @@ def test_each_image_draws_its_own():
     assert distorted.shape == images.shape
     assert distorted.min() >= 0
     assert distorted.max() <= 1
-    changes = (distorted - images).abs().amax((1, 2, 3))
+    changes = (distorted - images).abs().mean((1, 2, 3))
     assert (changes > 0).all()
     assert len({round(float(c), 6) for c in changes}) == 12
 

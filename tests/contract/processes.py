@@ -2,10 +2,15 @@
 """What each process of test_6_processes.py runs: ``torchrun processes.py SCENARIO ...``."""
 
 import copy
+import os
+import re
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
+import pytest
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -13,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 import mmfeataug
 from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, Tail, View
 from mmfeataug.methods import AFAN, AdvBN, SeA
+from tests.contract.cases import DETECTOR_METHODS
+from tests.models import build_detector, build_segmentor, deeplab_cfg
 
 
 class Toy(nn.Module):
@@ -205,67 +212,50 @@ def draws(learn):
     assert all(both[0][1] == other[1] for other in both[1:])
 
 
-def train(kind, *options):
+def train(
+    model=None,
+    augmentations=None,
+    hooks=(),
+    wrapper=None,
+    samples=None,
+    diff_seed=False,
+    **schedule,
+):
     """A real model under mmengine's Runner; weights are the same on all ranks afterwards.
 
-    Options: schedule settings and wrapper settings as ``key=value``.
+    Args:
+        model: A segmentor by default.
+        augmentations: A-FAN by default.
+        hooks: Beside the one that drives them.
+        wrapper: Settings of DistributedDataParallel.
+        samples: Of the data set, where the model is no segmentor.
+        diff_seed: Each process has a random seed of its own.
+        **schedule: Of the hook.
     """
-    from tests.models import build_detector, random_test_batch
     from tests.test_hooks import test_feature_aug_hook as hook_tests
 
-    pairs = dict(option.split('=') for option in options)
-    randomness = dict(seed=5, diff_rank_seed=pairs.pop('diff_rank_seed', '') == 'True')
-    wrapper = {k: v == 'True' for k, v in pairs.items() if k in WRAPPER}
-    schedule = {
-        k: float(v) if k == 'prob' else int(v) for k, v in pairs.items() if k not in WRAPPER
-    }
-    at, model = 'backbone.layer3', None
-    if kind.startswith('detector'):
-        at, model = 'backbone.layer2', build_detector()
-        inputs, samples = random_test_batch(model, size=64, images=8)
-        data = [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
-        hook_tests.Samples.__init__ = lambda self: setattr(self, 'data', data)
-    augmentations = [{**hook_tests.AUGMENTATION, 'at': at}]
-    if kind == 'detector_methods':
-        from tests.contract.cases import DETECTOR_METHODS
-
-        augmentations = DETECTOR_METHODS
-    if kind == 'methods':
-        from tests.contract.test_4_auxiliary_bn import ADVBN, augmented
-        from tests.models import build_segmentor, deeplab_cfg
-
-        model = build_segmentor(augmented(deeplab_cfg(), {**ADVBN, 'sync': True}))
-        augmentations = [
-            dict(type='mmfeataug.SeA', at='decode_head.conv_seg', rows=64),
-            dict(type='mmfeataug.FMA', bn='shared'),
-            dict(type='mmfeataug.MixStyle', at='backbone.layer1', prob=1.0),
-        ]
-    hooks = []
-    if kind == 'mixing':
-        from tests.test_hooks.test_teacher import TEACHER, mixed_segmentor
-
-        model, augmentations, hooks = mixed_segmentor(), [], [TEACHER]
+    if augmentations is None:
+        augmentations = [hook_tests.AUGMENTATION]
     hook = dict(type='mmfeataug.FeatureAugHook', augmentations=augmentations, **schedule)
     spy = hook_tests.Spy()
-    with tempfile.TemporaryDirectory() as folder:
+    ddp = dict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False, **wrapper or {}
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(hook_tests, 'Samples', samples or hook_tests.Samples),
+    ):
         runner = hook_tests.make_runner(
             Path(folder),
             hook,
-            by_iter=20,
+            by_iter=12,
             spy=spy,
             model=model,
             launcher='pytorch',
-            hooks=hooks,
-            cfg=dict(
-                model_wrapper_cfg=dict(
-                    type='MMDistributedDataParallel',
-                    device_ids=None,
-                    broadcast_buffers=False,
-                    **wrapper,
-                )
-            ),
+            hooks=list(hooks),
+            cfg=dict(model_wrapper_cfg=ddp),
             default_hooks=dict(checkpoint=None),
-            randomness=randomness,
+            randomness=dict(seed=5, diff_rank_seed=diff_seed),
         )
         before = flat(runner.model)
         runner.train()
@@ -278,10 +268,63 @@ def train(kind, *options):
     turns = [torch.tensor(spy.active) for _ in others]
     distributed.all_gather(turns, turns[0].clone())
     assert all(torch.equal(turns[0], turn) for turn in turns)
-    assert 0 < sum(spy.active) < 20 or not schedule
+    assert 0 < sum(spy.active) < 12
 
 
-WRAPPER = ('find_unused_parameters', 'static_graph')
+UNUSED = dict(find_unused_parameters=True)
+
+
+def segmentor():
+    """Processes draw from seeds of their own."""
+    train(prob=0.5, diff_seed=True)
+
+
+def detector(augmentations=None, **schedule):
+    """One tap in the backbone; on two processes and on four."""
+    from tests.contract.test_7_settings import Boxes
+    from tests.test_hooks import test_feature_aug_hook as hook_tests
+
+    augmentations = augmentations or [{**hook_tests.AUGMENTATION, 'at': 'backbone.layer2'}]
+    train(build_detector(), augmentations, samples=Boxes, **schedule or dict(prob=0.3))
+
+
+def detector_unused():
+    detector(interval=3, wrapper=UNUSED)
+
+
+def detector_methods():
+    """SeA with a background class, stability training on held proposals, and an attack on the image
+    that tries two of the losses."""
+    detector(DETECTOR_METHODS, prob=0.4)
+
+
+def methods():
+    """AdvBN with its own batch norms and steps shared by the processes, SeA, FMA and MixStyle in
+    one model, in some iterations; refused where DDP would wait for the second batch norms."""
+    from tests.contract.test_4_auxiliary_bn import ADVBN, augmented
+
+    augmentations = [
+        dict(type='mmfeataug.SeA', at='decode_head.conv_seg', rows=64),
+        dict(type='mmfeataug.FMA', bn='shared'),
+        dict(type='mmfeataug.MixStyle', at='backbone.layer1', prob=1.0),
+    ]
+
+    def model():
+        return build_segmentor(augmented(deeplab_cfg(), {**ADVBN, 'sync': True}))
+
+    train(model(), augmentations, wrapper=UNUSED, prob=0.6)
+    with pytest.raises(ValueError, match=r"bn='separate'.*find_unused_parameters=True"):
+        train(model(), augmentations)
+
+
+def mixing():
+    """Network and generator stay alike on all ranks, in iterations with and without mixing."""
+    from tests.test_hooks.test_teacher import TEACHER, mixed_segmentor
+
+    train(mixed_segmentor(), [], [TEACHER], UNUSED, prob=0.6)
+    message = re.compile('parameters of its own.*find_unused_parameters=True', re.DOTALL)
+    with pytest.raises(ValueError, match=message):
+        train(mixed_segmentor(), [], [TEACHER])
 
 
 def flat(model):
@@ -304,22 +347,38 @@ def synced(learn):
     assert not torch.allclose(view.features[0], feature)
 
 
+GRADIENTS = (
+    *(dropped, dropped_term, uneven, synced, real_methods, too_small_on_one),
+    *(unreached_on_one, draws),
+)
+TRAINING = (segmentor, detector_unused, methods, detector_methods, mixing)
+
+
 def main():
-    scenario, *args = sys.argv[1:]
+    """Run the scenarios that are named; none: all that two processes have to agree on."""
+    from tests.contract.test_7_settings import PROCESSES, two_processes
+
     distributed.init_process_group('gloo')
-    if scenario == 'train':
-        train(*args)
-    checks = (
-        *(dropped, dropped_term, uneven, synced, real_methods, too_small_on_one),
-        *(unreached_on_one, draws),
-    )
-    for learn in ('tail', 'network') if scenario == 'gradients' else ():
-        for check in checks:
-            torch.manual_seed(0)
-            check(learn)
-    print('agreed', flush=True)
+    scenarios = {f'{c.__name__} {learn}': partial(c, learn) for c in GRADIENTS for learn in LEARN}
+    scenarios |= {c.__name__: c for c in TRAINING}
+    scenarios |= {setting: partial(two_processes, setting) for setting in PROCESSES}
+    chosen = sys.argv[1:]
+    if chosen:
+        scenarios = {n: s for n, s in scenarios.items() if n.split()[0] in chosen}
+        scenarios |= {'detector': detector} if 'detector' in chosen else {}
+    for name, scenario in scenarios.items():
+        torch.manual_seed(0)
+        scenario()
+        print(f'{name} agrees', flush=True)
+    print('all agree', flush=True)
     distributed.barrier()
     distributed.destroy_process_group()
+    # At once: threads of the process group that are left race with the end of the interpreter,
+    # which ended one run of some hundreds with SIGABRT.
+    os._exit(0)
+
+
+LEARN = ('tail', 'network')
 
 
 if __name__ == '__main__':

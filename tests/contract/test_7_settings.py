@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Contract 7, training settings: under each, both engines train to the same weights.
+"""Contract 7, training settings: under each, unmoved views train to the same weights.
 
-Settings of several processes are tried by two of them, which torchrun starts with this file.
+Settings of several processes are tried by test_6_processes.
 """
 
 import copy
@@ -20,7 +20,6 @@ from torch import distributed
 
 from mmfeataug.hooks import FeatureAugHook
 from tests import models
-from tests.contract.test_6_processes import torchrun
 from tests.oracle import Unmoved
 from tests.test_hooks import test_feature_aug_hook as hook_tests
 
@@ -279,36 +278,20 @@ PROCESSES = {
 }
 
 
-@pytest.fixture(scope='module')
-def output_of_two_processes():
-    return torchrun(2, module='tests.contract.test_7_settings')
-
-
-@pytest.mark.parametrize('setting', PROCESSES)
-def test_two_processes(output_of_two_processes, setting):
-    assert output_of_two_processes.count(f'{setting} agrees') == 2
-
-
-def main():
-    distributed.init_process_group('gloo')
-    for setting, (build, options) in PROCESSES.items():
-        wrapper = dict(type='MMDistributedDataParallel', device_ids=None, **options)
-        cls, extra = Runner, dict(cfg=dict(model_wrapper_cfg=wrapper))
-        if setting.startswith('flexible'):
-            strategy = dict(type='DDPStrategy', model_wrapper=wrapper)
-            cls, extra = FlexibleRunner, dict(strategy=strategy)
-        runner, watch = agree(build, cls=cls, launcher='pytorch', **extra)
-        assert type(runner) is cls
-        assert type(runner.model).__name__ == 'MMDistributedDataParallel'
-        assert watch.moved('backbone.layer4')
-        assert build is segmentor or not watch.moved('spare')
-        mine = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
-        both = [torch.empty_like(mine) for _ in range(2)]
-        distributed.all_gather(both, mine)
-        assert torch.equal(*both)
-        print(f'{setting} agrees', flush=True)
-    distributed.destroy_process_group()
-
-
-if __name__ == '__main__':
-    main()
+def two_processes(setting):
+    """What each of two processes runs; see test_6_processes."""
+    build, options = PROCESSES[setting]
+    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, **options)
+    cls, extra = Runner, dict(cfg=dict(model_wrapper_cfg=wrapper))
+    if setting.startswith('flexible'):
+        strategy = dict(type='DDPStrategy', model_wrapper=wrapper)
+        cls, extra = FlexibleRunner, dict(strategy=strategy)
+    runner, watch = agree(build, cls=cls, launcher='pytorch', **extra)
+    assert type(runner) is cls
+    assert type(runner.model).__name__ == 'MMDistributedDataParallel'
+    assert watch.moved('backbone.layer4')
+    assert build is segmentor or not watch.moved('spare')
+    mine = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
+    both = [torch.empty_like(mine) for _ in range(2)]
+    distributed.all_gather(both, mine)
+    assert torch.equal(*both)
