@@ -6,16 +6,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OPENMMLAB := .venv-openmmlab
+LITE := .venv-lite
 # Test processes side by side; each takes one core and about 3 GB.
 WORKERS ?= 2
 # A little patience of idle threads costs less than their spinning where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test test-openmmlab test-slow zoo lint format benchmark clean
+.PHONY: help setup demo demo-lite test test-lite test-openmmlab test-slow zoo lint format benchmark clean
 
 help:
 	@echo "make demo            train baseline and A-FAN on drawn data, print mAP and mIoU, clean and corrupted"
+	@echo "make demo-lite       classification alone, which compiles nothing: digits, trained with A-FAN and tested"
 	@echo "make test            run the tests"
+	@echo "make test-lite       run engine, methods and classification on mmcv-lite"
 	@echo "make test-openmmlab  run the tests on the original packages (mmdet 3.3.0, mmsegmentation 1.2.2)"
 	@echo "make test-slow       run the long tests too"
 	@echo "make zoo             run the tests over all architectures and write docs/supported_models.md"
@@ -37,11 +40,28 @@ $(READY) $(OPENMMLAB)/.ready: setup.py
 	$(@D)/bin/pip install --no-build-isolation --no-deps -e .
 	touch $@
 
+# Classification needs no operator of mmcv.
+$(LITE)/.ready: requirements/pinned-lite.txt requirements/pinned.txt setup.py
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -r requirements/pinned-lite.txt
+	$(@D)/bin/pip install --no-deps mmcv-lite==2.2.0 -e .
+	touch $@
+
+demo-lite: $(LITE)/.ready
+	$(LITE)/bin/python tools/dataset_converters/make_digits.py
+	$(LITE)/bin/python tools/train.py configs/afan/afan_resnet18_1xb64_digits.py --work-dir work_dirs/demo-lite
+	$(LITE)/bin/python tools/test.py configs/afan/afan_resnet18_1xb64_digits.py work_dirs/demo-lite/epoch_8.pth
+	$(LITE)/bin/python tools/test.py configs/afan/afan_resnet18_1xb64_digits.py work_dirs/demo-lite/epoch_8.pth --corruption gaussian_noise 3
+
 demo: $(READY)
 	$(BIN)/python tools/demo.py
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not zoo"
+
+test-lite: $(LITE)/.ready
+	$(LITE)/bin/python -m pytest -n $(WORKERS) -m "not slow and not zoo" tests/test_engine tests/test_functional tests/test_methods \
+		tests/test_classification.py tests/contract
 
 test-openmmlab: $(OPENMMLAB)/.ready
 	$(OPENMMLAB)/bin/python -m pytest -n $(WORKERS) -m "not slow and not zoo"
@@ -65,5 +85,5 @@ benchmark: $(READY)
 	$(BIN)/python benchmarks/cost.py
 
 clean:
-	rm -rf $(VENV) $(OPENMMLAB) build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo
+	rm -rf $(VENV) $(OPENMMLAB) $(LITE) build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

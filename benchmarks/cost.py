@@ -3,29 +3,39 @@
 
     python benchmarks/cost.py [--model faster-rcnn_r18 ...] [--variant ...] [--steps 12]
 
-Times are CPU time at one thread, taken in one process. Each step of a variant stands between two
-stock steps and is divided by their mean, so that other processes and a drift of the machine's speed
-meet both alike; printed is the median over the rounds. Peak memory is what tensors of one step take
-at most beside the model, as PyTorch's allocator sees it, in a fresh process for each variant,
-divided by stock's.
+Times are CPU time at one thread (``--device cuda``: between events), taken in one process. Each step
+of a variant stands between two stock steps and is divided by their mean, so that other processes
+and a drift of the machine's speed meet both alike; printed is the median over the rounds. Peak
+memory is what tensors of one step take at most beside the model, as PyTorch's allocator sees it, in
+a fresh process for each variant, divided by stock's. On a GPU it is also counted how often the host
+waits for it, per view, beyond the stock step.
 ``1 + K t`` is what contract 9 counts with: t is the share of the stock step behind the tap, by time
 stamps in forward and backward.
 """
 
 import argparse
-import itertools
 import json
-import time
+import sys
 
 import methods
 import torch
-from measure import MODELS, build, compare, measure_memory, step
+from measure import (
+    MODELS,
+    build,
+    clock,
+    compare,
+    measure_memory,
+    peak_of,
+    step,
+    waits_of,
+)
 from rich.console import Console
 from rich.table import Table
 
 import mmfeataug
 from mmfeataug.engine import Choice, Plan, tail_shares
 from mmfeataug.hooks import Budget
+from mmfeataug.utils.results import print_table
 
 ZOO = [name for name in MODELS if name not in ('faster-rcnn_r18_roi', 'deeplabv3plus_r18')]
 LEARN = ('tail', 'skips', 'network')
@@ -61,61 +71,59 @@ def attach(model, name: str, variant: str):
 
 
 def time_variants(
-    name: str, variants: list[str], rounds: int
-) -> tuple[float, float, dict[str, float]]:
-    """The share t, seconds of a stock step, and the time of each variant in stock steps."""
-    model, batch = build(name)
+    name: str, variants: list[str], rounds: int, device: str, checkpointing: bool
+) -> tuple[float, float, dict[str, float], dict[str, int | None]]:
+    """The share t, seconds of a stock step, the time of each variant in stock steps, and how often
+    the host waits for a GPU in a step.
+    """
+    model, batch = build(name, device, checkpointing)
     tap = MODELS[name][1]
     share = tail_shares(
         model,
         lambda: model.parse_losses(model.loss(*batch))[0],
         [tap],
         max(rounds, 5),
-        time.process_time,
+        clock(device),
     )
-    handles = {}
+    handles, waits = {}, {}
     for variant in variants:
         handle = handles[variant] = attach(model, name, variant)
         step(model, batch)
+        waits[variant] = waits_of(lambda: step(model, batch), device)
         if handle is not None:
             handle.detach()
-    seconds, ratios = compare(model, batch, handles, rounds)
-    return share[tap].share, seconds, ratios
+    seconds, ratios = compare(model, batch, handles, rounds, device)
+    return share[tap].share, seconds, ratios, waits
 
 
-def peak_memory(name: str, variant: str) -> None:
+def peak_memory(name: str, variant: str, device: str, checkpointing: bool) -> None:
     """Print the most memory that tensors of one step take beside the model, and the size of the
     gradients, in MiB.
     """
-    model, batch = build(name)
+    model, batch = build(name, device, checkpointing)
     attach(model, name, variant)
     step(model, batch)
     model.zero_grad(set_to_none=True)
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
-        step(model, batch)
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
-    events.sort(key=lambda e: e.start_ns())
-    peak = max(itertools.accumulate(e.nbytes() for e in events))
+    peak = peak_of(lambda: step(model, batch), device)
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     print(json.dumps([peak / 2**20, gradients / 2**20]))
 
 
-def average_in_budget(name: str, factor: float, iterations: int) -> tuple[float, str]:
+def average_in_budget(name: str, factor: float, iterations: int, device: str) -> tuple[float, str]:
     """Average cost of a step in stock steps under ``FeatureAugHook(budget=factor)``, its first
     measurements included, stock steps in between; and what was chosen.
     """
-    model, batch = build(name)
+    model, batch = build(name, device)
     for _ in range(2):
         step(model, batch)
     handle = attach(model, name, 'tail K=4')
     handle.detach()
-    budget = Budget(factor, handle.names, 0, time.process_time)
+    now = clock(device)
+    budget = Budget(factor, handle.names, 0, now)
     spent = {'stock': 0.0, 'ours': 0.0}
     for i in range(iterations):
         for variant in spent:
-            start = time.process_time()
+            start = now()
             if variant == 'ours':
                 choice = budget.begin(i)
                 only = choice if isinstance(choice, Choice) else None
@@ -125,7 +133,9 @@ def average_in_budget(name: str, factor: float, iterations: int) -> tuple[float,
             if variant == 'ours':
                 handle.detach()
                 budget.end(handle.weights, i)
-            spent[variant] += time.process_time() - start
+            if device != 'cpu':
+                torch.cuda.synchronize()
+            spent[variant] += now() - start
     return spent['ours'] / spent['stock'], str(budget.allowance)
 
 
@@ -148,6 +158,11 @@ def main() -> None:
         '--budget', type=float, metavar='FACTOR', help='average of 60 steps under this budget'
     )
     parser.add_argument('--no-memory', action='store_true')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument(
+        '--checkpointing', action='store_true', help='with_cp=True, in the stock steps too'
+    )
+    parser.add_argument('--json', action='store_true', help='tables as JSON lines')
     parser.add_argument(
         '--size', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='of images; divisible by 32'
     )
@@ -157,11 +172,10 @@ def main() -> None:
     if args.size:
         MODELS.update({k: (*v[:3], tuple(args.size)) for k, v in MODELS.items()})
     if args.peak:
-        peak_memory(*args.peak)
+        peak_memory(*args.peak, args.device, args.checkpointing)
         return
     if args.methods is not None:
-        console = Console(width=120)
-        methods.show(args.steps, not args.no_memory, console, args.methods, args.model)
+        methods.show(args.steps, not args.no_memory, args.json, args.methods, args.model)
         return
     args.model = args.model or list(MODELS)[:3]
     if args.zoo:
@@ -169,15 +183,18 @@ def main() -> None:
     if args.learn:
         args.variant = [v for v in VARIANTS if v.split(' ')[0] in args.learn]
     variants = ['stock', *(v for v in args.variant if v != 'stock')]
-    console = Console(width=120)
+    console, log = Console(width=120), Console(stderr=True)
     for name in args.model if args.budget else ():
-        with console.status(f'{name}: 60 steps with a budget of {args.budget}'):
-            average, plan = average_in_budget(name, args.budget, 60)
+        with log.status(f'{name}: 60 steps with a budget of {args.budget}'):
+            average, plan = average_in_budget(name, args.budget, 60, args.device)
         console.print(f'{name}: average {average:.3f} stock steps; chosen: {plan}')
     for name in args.model if not args.budget else ():
-        with console.status(f'{name}: {len(variants)} variants, {args.steps} rounds'):
-            share, base, times = time_variants(name, variants, args.steps)
+        with log.status(f'{name}: {len(variants)} variants, {args.steps} rounds'):
+            share, base, times, waits = time_variants(
+                name, variants, args.steps, args.device, args.checkpointing
+            )
         title = f'{name} at {MODELS[name][1]}: stock step {base:.3f} s, t = {share:.3f}'
+        title += ', with_cp' * args.checkpointing
         table = Table(
             'variant',
             'time / stock',
@@ -185,6 +202,7 @@ def main() -> None:
             '1 + K t',
             'peak / stock',
             'limit of peak',
+            *['waits per view'] * (args.device != 'cpu'),
             title=title,
         )
         stock_memory = None
@@ -193,16 +211,22 @@ def main() -> None:
             bound = 1 + share * int(variant.split('K=')[1]) if 'K=' in variant else 1.0
             memory = limit = '-'
             if not args.no_memory:
-                with console.status(f'{name}: memory of {variant}'):
-                    grown, gradients = measure_memory(name, variant)
+                with log.status(f'{name}: memory of {variant}'):
+                    grown, gradients = measure_memory(
+                        name, variant, args.device, args.checkpointing
+                    )
                 stock_memory = stock_memory or grown
                 memory, limit = (
                     f'{grown / stock_memory:.2f}',
                     f'{1.1 + gradients / stock_memory:.2f}',
                 )
             most = 1.05 * bound + 0.05 * variant.startswith('network')
-            table.add_row(variant, f'{ratio:.2f}', f'{most:.2f}', f'{bound:.2f}', memory, limit)
-        console.print(table)
+            cells = [variant, f'{ratio:.2f}', f'{most:.2f}', f'{bound:.2f}', memory, limit]
+            if args.device != 'cpu':
+                views = int(variant.split('K=')[1]) if 'K=' in variant else 1
+                cells.append(f'{(waits[variant] - waits["stock"]) / views:.1f}')
+            table.add_row(*cells)
+        print_table(table, sys.stdout, args.json)
 
 
 if __name__ == '__main__':

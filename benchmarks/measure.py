@@ -1,10 +1,13 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""How a step is measured beside the stock step: models, times, memory."""
+"""How a step is measured beside the stock step: models, times, memory, waits of the host."""
 
+import itertools
 import json
 import subprocess
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -79,7 +82,7 @@ MODELS = {
 }
 
 
-def build(name: str):
+def build(name: str, device: str = 'cpu', checkpointing: bool = False):
     """The model in training mode, and a batch."""
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import MODELS as REGISTRY
@@ -94,8 +97,65 @@ def build(name: str):
     if 'size' in cfg.model.data_preprocessor:
         cfg.model.data_preprocessor.size = size
     torch.manual_seed(0)
-    model = revert_sync_batchnorm(REGISTRY.build(cfg.model)).train()
+    model = revert_sync_batchnorm(REGISTRY.build(cfg.model)).to(device).train()
+    if checkpointing:
+        switches = [m for m in model.modules() if hasattr(m, 'with_cp')]
+        if not switches:
+            raise SystemExit(f'--checkpointing: {name} has no with_cp')
+        for module in switches:
+            module.with_cp = True
     return model, random_batch(model, size, images)
+
+
+def seconds_of(work: Callable[[], object], device: str) -> float:
+    """CPU time at one thread, or between two events on a GPU."""
+    if device == 'cpu':
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
+
+
+def clock(device: str) -> Callable[[], float]:
+    """Seconds as :func:`seconds_of` counts them, for whoever waits for the GPU himself."""
+    return time.process_time if device == 'cpu' else time.perf_counter
+
+
+def peak_of(work: Callable[[], object], device: str) -> float:
+    """The most bytes that tensors take meanwhile beside what is there, as the allocator sees it."""
+    if device != 'cpu':
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        work()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
+    events.sort(key=lambda e: e.start_ns())
+    return max(itertools.accumulate(e.nbytes() for e in events))
+
+
+def waits_of(work: Callable[[], object], device: str) -> int | None:
+    """How often the host waits for the GPU meanwhile; None on a CPU."""
+    if device == 'cpu':
+        return None
+    torch.cuda.set_sync_debug_mode('warn')
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            work()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    return sum('synchronizing CUDA operation' in str(w.message) for w in caught)
 
 
 def step(model, batch) -> None:
@@ -104,18 +164,17 @@ def step(model, batch) -> None:
     model.parse_losses(model.loss(*batch))[0].backward()
 
 
-def compare(model, batch, handles: dict, rounds: int) -> tuple[float, dict[str, float]]:
+def compare(
+    model, batch, handles: dict, rounds: int, device: str = 'cpu'
+) -> tuple[float, dict[str, float]]:
     """Seconds of a stock step, and the time of each handle's step in stock steps: medians over
     rounds in which every step stands between two stock steps.
     """
 
     def seconds(handle=None) -> float:
-        """CPU time of a step."""
         if handle is not None:
             model.__dict__['loss'] = handle
-        start = time.process_time()
-        step(model, batch)
-        taken = time.process_time() - start
+        taken = seconds_of(lambda: step(model, batch), device)
         if handle is not None:
             handle.detach()
         return taken
@@ -138,11 +197,14 @@ def compare(model, batch, handles: dict, rounds: int) -> tuple[float, dict[str, 
     return median(stock), {name: median(each) for name, each in ratios.items()}
 
 
-def measure_memory(name: str, variant: str) -> tuple[float, float]:
+def measure_memory(
+    name: str, variant: str, device: str = 'cpu', checkpointing: bool = False
+) -> tuple[float, float]:
     """Peak of a step, and the size of the gradients, in MiB, in a fresh process."""
     size = map(str, MODELS[name][3])
     script = Path(__file__).with_name('cost.py')
-    command = [sys.executable, str(script), '--peak', name, variant, '--size', *size]
+    command = [sys.executable, str(script), '--peak', name, variant, '--device', device]
+    command += ['--checkpointing'] * checkpointing + ['--size', *size]
     return tuple(
         json.loads(
             subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[

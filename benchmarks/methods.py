@@ -2,6 +2,7 @@
 """The table of ``cost.py --methods``: every method at its default beside the stock step."""
 
 import copy
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import mmfeataug
 from mmfeataug.engine import Augmentation, AugmentedLoss, tail_shares
 from mmfeataug.models import collect, declare
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.results import print_table
 
 EARLY = 'backbone.layer1'
 CLASSIFIERS = {
@@ -133,7 +135,7 @@ def measure(
 def show(
     rounds: int,
     memory: bool,
-    console: Console,
+    as_json: bool,
     titles: Sequence[str] = (),
     names: Sequence[str] | None = None,
 ) -> None:
@@ -150,7 +152,7 @@ def show(
         rows = methods(name, titles)
         if not rows:
             continue
-        with console.status(f'{name}: {len(rows)} methods, {rounds} rounds'):
+        with Console(stderr=True).status(f'{name}: {len(rows)} methods, {rounds} rounds'):
             early, late, base, times = measure(name, rounds, rows)
         stock = None
         table = Table(
@@ -170,7 +172,7 @@ def show(
                 default = 1 + build_augmentation(settings).prob * (times[title] - 1)
                 taken = f'{default:.3f} ({taken} at prob=1)'
             table.add_row(title, method.passes, taken, f'{limit:.2f}', peak)
-        console.print(table)
+        print_table(table, sys.stdout, as_json)
 
 
 def attach(model, name: str, title: str) -> None:

@@ -17,6 +17,24 @@ REAL_DATA = Path(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        '--device',
+        choices=('cpu', 'cuda'),
+        default='cuda' if torch.cuda.is_available() else None,
+        help='where the tests marked gpu run; without one they are skipped',
+    )
+
+
+@pytest.fixture
+def device(request):
+    """Of tests marked gpu."""
+    chosen = request.config.getoption('--device')
+    if chosen is None:
+        pytest.skip('no GPU; --device cpu tries the code without')
+    return chosen
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Draws of a test depend on no other test."""

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from analysis_tools.report import main as report
@@ -27,6 +28,7 @@ from test_robustness import main as test_robustness
 
 from mmfeataug.datasets import make_demo_data
 from mmfeataug.evaluation import read_table
+from mmfeataug.utils.results import print_table, results_on_stdout
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
 DATA = Path('data/demo')  # where the demo configs look
@@ -120,17 +122,18 @@ def evaluate_all(folders: dict[tuple[str, str], Path], console: Console) -> Iter
             yield dict(metric=metric, method=method, **{k: percent * v for k, v in values.items()})
 
 
-def main() -> None:
+@results_on_stdout
+def main(out: TextIO) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--json', action='store_true', help='the table as JSON')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
-    # The frameworks print tables of their own; the console holds on to the real standard output.
-    console, start = Console(width=110, file=sys.stdout), time.monotonic()
+    console, start = Console(width=110, stderr=True), time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     console.print(f'Drawing scenes into {DATA} ...')
     make_demo_data(DATA, val=16)
@@ -145,10 +148,10 @@ def main() -> None:
     table = Table(*results[0], title=title)
     for row in results:
         table.add_row(*(v if isinstance(v, str) else f'{v:.1f}' for v in row.values()))
-    console.print(table)
+    print_table(table, out, args.json)
     (args.out / 'results.json').write_text(json.dumps(results, indent=2))
     console.print(f'{(time.monotonic() - start) / 60:.1f} minutes')
-    print((args.out / 'report.html').resolve())
+    print((args.out / 'report.html').resolve(), file=sys.stderr if args.json else out)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,10 @@ mean.
 """
 
 import argparse
+import json
 import os.path as osp
+from pathlib import Path
+from typing import TextIO
 
 from common import (
     add_aux_bn_argument,
@@ -13,10 +16,12 @@ from common import (
     close_processes,
     load_config,
 )
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmfeataug.evaluation import ATTACKS, NORMS, UNITS
+from mmfeataug.utils.results import results_on_stdout
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,6 +79,7 @@ def parse_args() -> argparse.Namespace:
         '--out-dir', help='where results go; <work directory>/adversarial by default'
     )
     parser.add_argument('--resume', action='store_true', help='keep the strengths that are there')
+    parser.add_argument('--json', action='store_true', help='print the results as JSON')
     add_aux_bn_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args()
@@ -82,7 +88,8 @@ def parse_args() -> argparse.Namespace:
 DEFAULT_EPS = {'pgd': (0, 0.5, 1, 2, 4), 'statistics': (0, 0.3, 0.6, 1.1), 'swap': (0, 0.5, 1)}
 
 
-def main() -> None:
+@results_on_stdout
+def main(out: TextIO) -> None:
     args = parse_args()
     cfg = load_config(args, ('test_dataloader',))
     cfg.load_from = args.checkpoint
@@ -98,6 +105,11 @@ def main() -> None:
     )
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     runner.test()
+    if is_main_process():
+        table = Path(
+            cfg.work_dir, 'adversarial.json' if args.json else 'adversarial.md'
+        ).read_text()
+        print(json.dumps(json.loads(table)) if args.json else table, file=out)
     close_processes()
 
 

@@ -7,10 +7,13 @@ import contextlib
 import copy
 import io
 import itertools
+import json
 import os.path as osp
+import sys
 import time
 import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -27,7 +30,6 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import Runner
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -54,6 +56,7 @@ from mmfeataug.evaluation import (
     write_table,
 )
 from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.results import print_table, results_on_stdout
 from mmfeataug.utils.tasks import task_of
 
 
@@ -80,6 +83,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--workers', type=int, help='processes that load images; as in the config')
     parser.add_argument('--out-dir', help='where tables go; <work directory>/robustness by default')
     parser.add_argument('--resume', action='store_true', help='go on with the table that is there')
+    parser.add_argument('--json', action='store_true', help='print the table as JSON')
     add_aux_bn_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args(argv)
@@ -213,8 +217,7 @@ def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path:
         runner.call_hook('after_run')
 
 
-def show(table: dict) -> None:
-    console = Console()
+def show(table: dict, out: TextIO) -> None:
     if table['metrics']:
         metric = main_metric(table)
         parts = [('', summary_rows(table))]
@@ -226,13 +229,14 @@ def show(table: dict) -> None:
                 grid.add_column(name, justify='right' if i else 'left')
             for line in body:
                 grid.add_row(*line)
-            console.print(grid)
-        console.print(f'{metric}: {summary_line(table, metric)}', highlight=False)
+            print_table(grid, out)
+        print(f'{metric}: {summary_line(table, metric)}', file=out)
     for note in table['notes']:
-        console.print(f'Note: {note}', highlight=False)
+        print(f'Note: {note}', file=out)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@results_on_stdout
+def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     try:
         corruptions = select_corruptions(args.corruptions)
@@ -291,8 +295,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(cfg, table, conditions, save, path)
     save()
     if is_main_process():
-        show(table)
-        print(f'{table["seconds"] / 60:.1f} minutes. Tables: {folder}')
+        if args.json:
+            print(json.dumps(table, allow_nan=False), file=out)
+        else:
+            show(table, out)
+        minutes = f'{table["seconds"] / 60:.1f} minutes. Tables: {folder}'
+        print(minutes, file=sys.stderr if args.json else out)
     close_processes()
 
 

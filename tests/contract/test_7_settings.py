@@ -126,9 +126,6 @@ def agree(build, **kwargs):
     return runner, watch
 
 
-ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-
-
 def learning_rates(runner):
     return sorted({group['lr'] for group in runner.optim_wrapper.param_groups})
 
@@ -244,7 +241,7 @@ def test_compile_is_refused(compile):
         run(segmentor, cls=FlexibleRunner, compile=compile)
 
 
-@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=ON_GPU)])
+@pytest.mark.gpu
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_amp_optim_wrapper(monkeypatch, dtype, device):
     """With a dynamic loss scale. mmengine's wrapper asks for an accelerator: on a CPU, it is told

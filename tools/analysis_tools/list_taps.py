@@ -11,6 +11,7 @@ import argparse
 import copy
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from mmengine.config import Config, DictAction
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from mmfeataug.datasets import random_batch
 from mmfeataug.engine import tail_shares
+from mmfeataug.utils.results import print_table, results_on_stdout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import build_model
@@ -43,6 +45,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--repeats', type=int, default=5, help='steps to take the median of')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--json', action='store_true', help='the table as JSON')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser.parse_args()
 
@@ -55,7 +58,8 @@ def first_batch(cfg: Config, model: torch.nn.Module) -> tuple:
     return data['inputs'], data['data_samples']
 
 
-def main() -> None:
+@results_on_stdout
+def main(out: TextIO) -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
@@ -84,10 +88,11 @@ def main() -> None:
             continue
         shapes = ' '.join('x'.join(map(str, shape)) for shape in place.shapes)
         table.add_row(path, shapes, f'{place.share:.2f}', f'{1 + args.views * place.share:.2f} x')
-    Console(width=140).print(table)
+    print_table(table, out, args.json)
     print(
         "'inputs' is a place too: the images themselves, t = 1. Add side='input' for what a "
-        'module is called with.'
+        'module is called with.',
+        file=sys.stderr if args.json else out,
     )
 
 

@@ -9,12 +9,14 @@ same signs for both.
 import argparse
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from mmengine.runner import Runner, load_checkpoint
 
 from mmfeataug.evaluation import PGD, Target, loaded_resized
 from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_surface, loss_surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -47,7 +49,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+@results_on_stdout
+def main(out: TextIO) -> None:
     args = parse_args()
     pixels = args.at == 'inputs'
     eps = args.eps or (4.0 if pixels else 0.5)
@@ -85,7 +88,7 @@ def main() -> None:
     reach = f' (1: {eps:g} {"grey levels" if pixels else "deviations"})'
     path = args.out or Path(cfg.work_dir) / 'loss_surface.png'
     title = f'{Path(args.config).stem}: loss around {args.at}'
-    print(draw_surface(surfaces, path, title, reach))
+    print(draw_surface(surfaces, path, title, reach), file=out)
 
 
 if __name__ == '__main__':

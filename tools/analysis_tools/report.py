@@ -4,19 +4,19 @@ what they see. Takes work directories with what tools/train.py, tools/test_robus
 tools/test_adversarial.py left in them; docs/report.md says more."""
 
 import argparse
-import contextlib
 import copy
-import io
 import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from mmengine.config import Config
 
 from mmfeataug.evaluation import ALL, SEVERITIES, Run, by_task, read_runs
 from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import (
     draw_predictions,
     render_predictions,
@@ -154,7 +154,8 @@ def make_examples(
     return examples
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@results_on_stdout
+def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     try:
         runs = read_runs(args.runs)
@@ -167,12 +168,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.examples:
         warnings.filterwarnings('ignore')
         logging.disable(logging.WARNING)
-        # Frameworks print on their own.
-        with contextlib.redirect_stdout(io.StringIO()):
-            for task, groups in by_task(runs).items():
-                examples[task] = make_examples(task, groups, args)
+        for task, groups in by_task(runs).items():
+            examples[task] = make_examples(task, groups, args)
     path = write_report(runs, args.out, title=args.title, baseline=args.baseline, examples=examples)
-    print(path)
+    print(path, file=out)
 
 
 if __name__ == '__main__':

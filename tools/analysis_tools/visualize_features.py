@@ -15,6 +15,7 @@ import copy
 import re
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ import mmfeataug
 from mmfeataug.engine import BatchAugmentation
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import (
     Painter,
     deepest,
@@ -118,7 +120,8 @@ def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Pa
     return save(draw_predictions(pictures), path)
 
 
-def main() -> None:
+@results_on_stdout
+def main(out: TextIO) -> None:
     args = parse_args()
     cfg = load_config(args, ('train_dataloader',))
     model = build_model(cfg)
@@ -152,10 +155,11 @@ def main() -> None:
                 title += f', level {change.level}'
                 name += f'_level_{change.level}'
             figure = draw(augmentation, change, images, title, model, show)
-            print(save(figure, args.out / f'{name}.png'))
+            print(save(figure, args.out / f'{name}.png'), file=out)
     if args.corruption:
         path = args.out / 'predictions.png'
-        print(draw_corrupted(cfg, args.checkpoint, args.image, args.corruption, path))
+        picture = draw_corrupted(cfg, args.checkpoint, args.image, args.corruption, path)
+        print(picture, file=out)
 
 
 if __name__ == '__main__':

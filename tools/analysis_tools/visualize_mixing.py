@@ -9,6 +9,7 @@ one that was trained, not its average.
 import argparse
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from mmengine.runner import load_checkpoint
@@ -18,6 +19,7 @@ from mmfeataug.engine import OWN_MODULES
 from mmfeataug.methods import AdAutoMix
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_mixing, record_mixtures, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -51,7 +53,8 @@ def load_weights(model: torch.nn.Module, path: str) -> None:
     model.load_state_dict({**model.state_dict(), **trained})
 
 
-def main() -> None:
+@results_on_stdout
+def main(out: TextIO) -> None:
     args = parse_args()
     if args.batch < 2:
         raise SystemExit(f'--batch {args.batch}: nothing is mixed; give at least 2 images')
@@ -71,7 +74,7 @@ def main() -> None:
         handle.follow(model)
         model.loss(inputs, samples)
     path = (args.out_dir or Path(cfg.work_dir)) / 'mixing.png'
-    print(draw_mixing(images, samples, mixtures[-1], path, meta))
+    print(draw_mixing(images, samples, mixtures[-1], path, meta), file=out)
 
 
 if __name__ == '__main__':
