@@ -3,9 +3,9 @@
 
     python benchmarks/cost.py [--model faster-rcnn_r18 ...] [--variant ...] [--steps 12]
 
-Times are CPU time at one thread (``--device cuda``: between events), taken in one process. Each step
+Times are CPU time at one thread (``--device cuda``: between events), taken in one process. A step
 of a variant stands between two stock steps and is divided by their mean, so that other processes
-and a drift of the machine's speed meet both alike; printed is the median over the rounds. Peak
+and a drift of the machine meet both alike; printed is the median over the rounds. Peak
 memory is what tensors of one step take at most beside the model, as PyTorch's allocator sees it, in
 a fresh process for each variant, divided by stock's. On a GPU it is also counted how often the host
 waits for it, per view, beyond the stock step.

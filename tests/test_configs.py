@@ -30,32 +30,29 @@ FINE_GRAINED = ('_cub', '_fgvc-aircraft', '_stanford-cars')
 FINE_TUNED = ('load_from', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 
 
-LARGE = (
-    'adautomix/adautomix_resnet18_1xb100-800e_cifar10.py',
-    'advbn/advbn_deeplabv3plus_r50-d8_4xb4-20k_voc12aug-512x512.py',
-    'advprop/advprop_deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py',
-    'afan/afan_deeplabv3plus_r50-d16_1xb4-30k_cityscapes-768x768_release.py',
-    'afan/afan_faster-rcnn_r50-c4_1xb8-11k_voc07_release.py',
-    'afan/afan_resnet18_8xb16_cifar10.py',
-    'fma/stability_faster-rcnn_r50_fpn_1x_voc0712.py',
-    'sea/sea_faster-rcnn_r50_fpn_1x_coco.py',
-    'statistic/np-plus_faster-rcnn_r50_fpn_1x_cityscapes.py',
+QUICK = (
+    'adautomix/adautomix_faster-rcnn_r18_fpn_8e_bccd.py',
+    'adautomix/adautomix_resnet18_1xb64_digits.py',
+    'advbn/advbn_deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py',
+    'advprop/advprop_faster-rcnn_r18_fpn_8e_bccd.py',
+    'afan/afan_deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py',
+    'afan/afan_faster-rcnn_r18_fpn_8e_bccd.py',
+    'afan/afan_resnet18_1xb64_digits.py',
+    'afan/lalfa_resnet18_1xb64_digits.py',
+    'baseline/faster-rcnn_r18_fpn_8e_bccd.py',
+    'demo/afan_deeplabv3plus_r18_demo-voc.py',
+    'demo/afan_faster-rcnn_r18_fpn_demo-coco.py',
+    'fma/fma_deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py',
+    'fma/stability_faster-rcnn_r18_fpn_8e_bccd.py',
+    'sea/sea_resnet18-linear_1xb64_digits.py',
+    'statistic/mixstyle_faster-rcnn_r18_fpn_8e_bccd.py',
 )
-"""Large models and data sets that stand for the others."""
-
-
-def long(name):
-    """Whether others stand for it where time is short: the same with another depth or data set."""
-    if name in LARGE:
-        return False
-    likes = ('automix_', 'dsu_', 'moex_', 'np_', 'padain_')  # of AdAutoMix, MixStyle and NP+
-    small = any(data in name for data in ('bccd', 'camvid', 'demo', 'digits'))
-    return not small or (Path(name).name.startswith(likes) and 'digits' not in name)
+"""Each method, task and layout of data once: they stand for the others where time is short."""
 
 
 def of_task(name):
     """A case with the mark of its task."""
-    marks = [pytest.mark.slow] if long(name) else []
+    marks = [] if name in QUICK else [pytest.mark.slow]
     if any(data in name for data in ('cifar', 'in1k', 'digits', 'imagenet', *FINE_GRAINED)):
         marks.append(pytest.mark.classification)
     return pytest.param(name, marks=marks)
@@ -201,7 +198,10 @@ def shrink(cfg, data, work_dir):
     return cfg
 
 
-@pytest.mark.parametrize('path', (ROOT / 'configs/baseline').glob('*.py'), ids=lambda p: p.stem)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'path', list((ROOT / 'configs/baseline').glob('*.py')), ids=lambda p: p.stem
+)
 def test_rate_scales_with_the_batch(path):
     """By ``--auto-scale-lr``, from what the rate is made for: the batch in the file's name."""
     cfg = Config.fromfile(path)
@@ -225,7 +225,7 @@ def test_builds(name):
             assert augmentation.compare in modules
 
 
-@pytest.mark.parametrize('name', PLUGIN)
+@pytest.mark.parametrize('name', [of_task(name) for name in PLUGIN])
 def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
     """And the baseline has enough for it: samples in a batch, a checkpoint to go on from."""
     baseline = base_of(name, tmp_path)._cfg_dict.to_dict()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.launch import launch
+
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / 'docs' / 'methods.md'
 TUTORIAL = ROOT / 'docs' / 'tutorial.md'
@@ -28,14 +30,7 @@ def test_own_method(tmp_path):
     assert len([line for line in code.splitlines() if line]) <= 30
     script = tmp_path / 'own_method.py'
     script.write_text(code)
-    result = subprocess.run(
-        [sys.executable, script],
-        cwd=ROOT,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = launch(script)
     assert result.returncode == 0, result.stderr[-3000:]
     losses = ast.literal_eval(result.stdout.splitlines()[-1])
     # Both weights are 0.5: a view that is the clean feature would have the clean loss.

@@ -3,11 +3,8 @@
 ends at the same weights, to the bit."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import torch
 
 from tests.contract.cases import DETECTOR_METHODS
 from tests.contract.test_1_stock_outside import assert_same
+from tests.launch import launch
 from tests.test_tools import DETECTION, ROOT, SEGMENTATION, data_options
 
 pytestmark = pytest.mark.methods
@@ -43,15 +41,8 @@ custom_hooks = [
 
 
 def train(config, work_dir, options, *flags, bomb=''):
-    command = [sys.executable, ROOT / 'tools/train.py', config, '--work-dir', work_dir, *flags]
-    return subprocess.run(
-        [*map(str, command), '--cfg-options', 'randomness.seed=7', *options],
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'BOMB': bomb},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [ROOT / 'tools/train.py', config, '--work-dir', work_dir, *flags, '--cfg-options']
+    return launch(*command, 'randomness.seed=7', *options, env={'BOMB': bomb})
 
 
 def both_sets_can_be_tested(config, work_dir, options):
@@ -91,24 +82,8 @@ def both_sets_can_be_tested(config, work_dir, options):
     assert torch.equal(found['--aux-bn',][key], weights[f'aux_bn.{key}'])
 
 
-# The registry first: mmengine stumbles over some builds of torchvision, and it minds that.
-RUN = (
-    'import runpy, sys, mmfeataug.registry; sys.argv = sys.argv[1:]; '
-    'sys.path.insert(0, sys.argv[0].rpartition("/")[0]); '
-    'runpy.run_path(sys.argv[0], run_name="__main__")'
-)
-
-
 def tool(script, *args):
-    script = ROOT / 'tools' / script
-    result = subprocess.run(
-        [sys.executable, '-c', RUN, *map(str, (script, *args))],
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = launch(ROOT / 'tools' / script, *args)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout + result.stderr
 

@@ -12,19 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.launch import launch
+
 ROOT = Path(__file__).resolve().parents[1]
 DETECTION = ROOT / 'configs/demo/afan_faster-rcnn_r18_fpn_demo-coco.py'
 SEGMENTATION = ROOT / 'configs/demo/afan_deeplabv3plus_r18_demo-cityscapes.py'
 
 
 def run(script, *args, ok=True):
-    result = subprocess.run(
-        [sys.executable, ROOT / 'tools' / script, *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
+    result = launch(ROOT / 'tools' / script, *args)
     assert (result.returncode == 0) == ok, result.stderr[-3000:]
     return result.stdout + result.stderr
 

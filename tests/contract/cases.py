@@ -90,17 +90,27 @@ TAPS = [
 CLASSIFICATION = pytest.mark.classification
 
 
-def of_task(build, *case):
+def of_task(build, *case, slow=False):
     """A case with the mark of its task."""
     return pytest.param(
         build,
         *case,
-        marks=[CLASSIFICATION] if build is build_classifier else [],
+        marks=[CLASSIFICATION] * (build is build_classifier) + [pytest.mark.slow] * slow,
         id='-'.join([build.__name__, *case]),
     )
 
 
 ALL_TAPS = pytest.mark.parametrize(('build', 'at', 'side'), [of_task(*case) for case in TAPS])
+LEARN = ('tail', 'skips', 'network')
+# Every tap with one choice of who learns; the others take longer.
+ALL_TAPS_AND_LEARN = pytest.mark.parametrize(
+    ('build', 'at', 'side', 'learn'),
+    [
+        of_task(*case, learn, slow=i % 3 != j)
+        for i, case in enumerate(TAPS)
+        for j, learn in enumerate(LEARN)
+    ],
+)
 EACH_TASK = pytest.mark.parametrize(
     ('build', 'at'),
     [

@@ -154,13 +154,14 @@ class TestTraining:
         )
 
     @pytest.mark.parametrize(
-        ('name', 'method'),
+        ('name', 'method', 'learn'),
         [
-            *(('deeplabv3plus', method) for method in ('AFAN', 'AdvBN', 'MixStyle')),
-            *((name, 'AdvBN') for name in ('faster-rcnn', 'retinanet', 'upernet-swin')),
+            *(('deeplabv3plus', 'AdvBN', learn) for learn in ('tail', 'network')),
+            *(('deeplabv3plus', method, 'tail') for method in ('AFAN', 'MixStyle')),
+            ('faster-rcnn', 'AdvBN', 'tail'),
+            *((name, 'AdvBN', 'network') for name in ('retinanet', 'upernet-swin')),
         ],
     )
-    @pytest.mark.parametrize('learn', ['tail', 'network'])
     def test_gradients_are_those_of_the_reference(self, name, method, learn):
         build, cfg, at = MODELS[name]
         config = dict(type=method, at=at, bn='separate', learn=learn)

@@ -12,8 +12,9 @@ import mmfeataug
 from mmfeataug.engine import AuxiliaryNorms, Plan, norms_behind
 from tests import reference
 from tests.contract.cases import (
-    ALL_TAPS,
+    ALL_TAPS_AND_LEARN,
     EACH_TASK,
+    LEARN,
     afan,
     deeplab_r50,
     faster_rcnn_frozen,
@@ -22,7 +23,6 @@ from tests.contract.cases import (
 from tests.models import build_detector, build_segmentor, step
 from tests.oracle import Unmoved, difference, double, double_precision, held_against_reference
 
-LEARN = ('tail', 'skips', 'network')
 CLEAN = 0.25
 
 
@@ -32,26 +32,25 @@ def _double():
         yield
 
 
-@ALL_TAPS
-def test_unmoved_view(build, at, side):
+@ALL_TAPS_AND_LEARN
+def test_unmoved_view(build, at, side, learn):
     """With clean weight c and a view of weight 1 - c that is the clean feature: behind the tap the
     stock gradient; before it c times that, all of it, or what flows through skips."""
     model, batch = double(build)
     stock = reference.clean_pass(model, batch, [(at, side)])
-    for learn in LEARN:
-        ours = copy.deepcopy(model)
-        view = Unmoved(at=at, side=side, weight=1 - CLEAN, learn=learn, bn='frozen')
-        with mmfeataug.attach(ours, [view], clean_weight=CLEAN, strict=True):
-            losses, gradients = step(ours, batch)
-        assert torch.equal(losses['unmoved.loss_0'], (1 - CLEAN) * stock.total)
-        right = stock.gradients
-        if learn != 'network':
-            of_view = gradients_of_unmoved_view(model, batch, at, side, learn)
-            right = {
-                n: g if g is None else CLEAN * g + (1 - CLEAN) * of_view[n]
-                for n, g in stock.gradients.items()
-            }
-        assert difference(gradients, right) < 1e-9
+    ours = copy.deepcopy(model)
+    view = Unmoved(at=at, side=side, weight=1 - CLEAN, learn=learn, bn='frozen')
+    with mmfeataug.attach(ours, [view], clean_weight=CLEAN, strict=True):
+        losses, gradients = step(ours, batch)
+    assert torch.equal(losses['unmoved.loss_0'], (1 - CLEAN) * stock.total)
+    right = stock.gradients
+    if learn != 'network':
+        of_view = gradients_of_unmoved_view(model, batch, at, side, learn)
+        right = {
+            n: g if g is None else CLEAN * g + (1 - CLEAN) * of_view[n]
+            for n, g in stock.gradients.items()
+        }
+    assert difference(gradients, right) < 1e-9
 
 
 def gradients_of_unmoved_view(model, batch, at, side, learn):
@@ -85,11 +84,10 @@ def test_shares_of_an_unmoved_view(build, at, before):
         torch.testing.assert_close(gradients[name], (CLEAN if inside else 1) * g)
 
 
-@ALL_TAPS
-def test_moved_views(build, at, side):
-    for learn in LEARN:
-        model, batch = double(build)
-        held_against_reference(model, [afan(at, side, learn=learn)], batch)
+@ALL_TAPS_AND_LEARN
+def test_moved_views(build, at, side, learn):
+    model, batch = double(build)
+    held_against_reference(model, [afan(at, side, learn=learn)], batch)
 
 
 @pytest.mark.parametrize('learn', ['tail', 'network'])
@@ -117,8 +115,16 @@ NESTED = {
 }
 
 
-@pytest.mark.parametrize('learn', [*LEARN, 'mixed'])
-@pytest.mark.parametrize('name', NESTED)
+@pytest.mark.parametrize(
+    ('name', 'learn'),
+    [
+        pytest.param(
+            *(name, learn), marks=[pytest.mark.slow] * (learn != 'mixed' and name != 'segmentor')
+        )
+        for name in NESTED
+        for learn in (*LEARN, 'mixed')
+    ],
+)
 def test_several_taps(name, learn):
     """Also nested ones, in any order, each with views that teach something else."""
     build, paths = NESTED[name]

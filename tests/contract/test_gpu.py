@@ -1,6 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What a GPU could do otherwise: contracts 2, 3, 4, 5, 7 and 9. ``pytest -m gpu`` runs these on one;
-``--device cpu`` tries the same code without.
+"""What a GPU could do otherwise: contracts 2, 3, 4, 5, 7 and 9. ``pytest -m gpu`` runs these on
+one; ``--device cpu`` tries the same code without.
 """
 
 import copy

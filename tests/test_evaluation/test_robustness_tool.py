@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mmengine.config import Config
 
 from mmfeataug.evaluation import rows
 from mmfeataug.evaluation.scores import read_scores
+from tests.launch import launch
 
 pytest.importorskip('imagecorruptions')
 
@@ -229,17 +229,9 @@ def classifier(demo_data, tool, tmp_path_factory):
 
 @pytest.mark.classification
 def test_killed_and_resumed(classifier, extras, tool):
-    result = subprocess.run(
-        [sys.executable, ROOT / 'tools/test_robustness.py', *arguments(classifier, 'killed')],
-        env={
-            **os.environ,
-            'OMP_NUM_THREADS': '1',
-            'TEST_DIE_AT': '3',
-            'PYTHONPATH': f'{extras}{os.pathsep}{os.environ.get("PYTHONPATH", "")}',
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+    result = launch(
+        *(ROOT / 'tools/test_robustness.py', *arguments(classifier, 'killed')),
+        env={'TEST_DIE_AT': '3', 'PYTHONPATH': str(extras)},
     )
     assert result.returncode == -signal.SIGKILL, result.stderr[-3000:]
     assert list(read(classifier, 'killed')['corrupted']['gaussian_noise']) == ['1']

@@ -1,8 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """AdAutoMix in real Runner loops: teacher, generator and optimizer through kill and resume."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from mmengine.hooks import EMAHook, Hook
 
 from mmfeataug.hooks import FeatureAugHook
 from tests.contract.test_1_stock_outside import assert_same
+from tests.launch import launch
 from tests.models import build_segmentor, deeplab_cfg
 from tests.test_hooks.test_feature_aug_hook import Draws, Spy, make_runner
 
@@ -98,9 +97,7 @@ def test_the_generator_learns_at_its_own_rate_and_checkpoints_hold_the_teacher(t
     )
 
     out = tmp_path / 'stock.pth'
-    subprocess.run(
-        [sys.executable, ROOT / 'tools/model_converters/to_stock.py', path, out], check=True
-    )
+    assert not launch(ROOT / 'tools/model_converters/to_stock.py', path, out).returncode
     stock = torch.load(out, weights_only=False)['state_dict']
     build_segmentor(deeplab_cfg()).load_state_dict(stock, strict=True)
 

@@ -5,11 +5,9 @@ import base64
 import importlib.util
 import io
 import json
-import os
 import shutil
 import statistics
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from mmfeataug.visualization import predictions
 from mmfeataug.visualization.predictions import draw_predictions, render_predictions
 from mmfeataug.visualization.report import Examples, write_report
 from mmfeataug.visualization.report.figures import styles
+from tests.launch import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'report.py'
@@ -329,13 +328,7 @@ def test_tool(tmp_path):
     (ours / 'cfg.py').write_text("default_scope = 'mmdet'\n")
     (ours / 'last_checkpoint').write_text('last.pth')
     (ours / 'last.pth').touch()
-    result = subprocess.run(
-        [sys.executable, TOOL, *specs, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
+    result = launch(TOOL, *specs, *options)
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.splitlines()[-1] == str(out / 'report.html')
     page = Page((out / 'report.html').read_text())
