@@ -1,7 +1,10 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+import ctypes
+import gc
 import logging
 import os
 import random
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,17 @@ def seeded():
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def small():
+    """Workers stay below 2.5 GB: models of earlier tests are in cycles, and freed memory in
+    arenas."""
+    yield
+    statm = Path('/proc/self/statm')
+    if statm.exists() and int(statm.read_text().split()[1]) * resource.getpagesize() > 2**30:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope='session')

@@ -28,7 +28,12 @@ def launch(script, *args, env=(), cwd=ROOT):
     server = _server()
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder, name)) for name in ('out', 'err')]
-        task = dict(argv=[str(script), *map(str, args)], env=dict(env), cwd=str(cwd), files=files)
+        task = dict(
+            argv=[str(script), *map(str, args)],
+            env={**os.environ, 'OMP_NUM_THREADS': '1', **dict(env)},
+            cwd=str(cwd),
+            files=files,
+        )
         server.stdin.write(json.dumps(task) + '\n')
         server.stdin.flush()
         code = int(server.stdout.readline())
@@ -44,7 +49,6 @@ def _server():
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )
     atexit.register(server.kill)
     return server

@@ -3,16 +3,13 @@
 
 import copy
 import random
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import MODELS as MMDET_MODELS
-from mmdet.utils import register_all_modules as register_mmdet
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS as MMSEG_MODELS
-from mmseg.utils import register_all_modules as register_mmseg
 
 from mmfeataug.datasets.random_batch import random_batch
 
@@ -219,21 +216,22 @@ def upernet_swin_cfg(num_classes=5):
 
 
 def build_detector(cfg=None, seed=0):
-    register_mmdet(init_default_scope=False)
-    init_default_scope('mmdet')
+    return _build('mmdet', cfg or faster_rcnn_cfg(), seed)
+
+
+def _build(package, cfg, seed):
+    pytest.importorskip('mmcv.ops', exc_type=ImportError)
+    pytest.importorskip(package)
+    import_module(f'{package}.utils').register_all_modules(init_default_scope=False)
+    init_default_scope(package)
     torch.manual_seed(seed)
-    model = MMDET_MODELS.build(ConfigDict(copy.deepcopy(cfg or faster_rcnn_cfg())))
+    model = import_module(f'{package}.registry').MODELS.build(ConfigDict(copy.deepcopy(cfg)))
     model.init_weights()
     return model.train()
 
 
 def build_segmentor(cfg=None, seed=0):
-    register_mmseg(init_default_scope=False)
-    init_default_scope('mmseg')
-    torch.manual_seed(seed)
-    model = MMSEG_MODELS.build(ConfigDict(copy.deepcopy(cfg or deeplab_cfg())))
-    model.init_weights()
-    return model.train()
+    return _build('mmseg', cfg or deeplab_cfg(), seed)
 
 
 def classifier_cfg(backbone=None, channels=64, num_classes=5, **model):

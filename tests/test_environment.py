@@ -1,4 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -6,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 import mmfeataug
-from mmfeataug.utils.environment import check_environment
+from mmfeataug.utils.environment import check_environment, missing_operators
 
 GOOD = {
     'torch': '2.13.0+cpu',
@@ -59,6 +60,21 @@ def test_both_families():
         UserWarning, match="onedl-mmdetection and mmdet are both installed.*provide 'mmdet'"
     ):
         check({**GOOD, 'mmdet': '3.3.0'})
+
+
+@pytest.mark.parametrize(
+    ('scope', 'found', 'fault'),
+    [
+        ('mmdet', None, "default_scope='mmdet' needs mmcv's compiled operators.*pip install"),
+        ('mmseg', None, "default_scope='mmseg' needs"),
+        ('mmseg', object(), None),
+        ('mmpretrain', None, None),
+    ],
+)
+def test_missing_operators(scope, found, fault):
+    said = missing_operators(scope, lambda name: found)
+    assert (said is None) == (fault is None)
+    assert fault is None or re.search(fault, said)
 
 
 def test_import_is_cheap():

@@ -12,6 +12,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
 import mmfeataug.registry  # noqa: F401  # first: mmengine and mmpretrain rely on what it declares
+from mmfeataug.utils.environment import missing_operators
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,8 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     if getattr(args, 'aux_bn', False):
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
+    if fault := missing_operators(cfg.get('default_scope')):
+        raise SystemExit(fault)
     check_data(cfg, loaders)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         _use_cpu_processes(cfg)

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 
 MIN_TORCH = (2, 1)
 """The oldest that is tested."""
@@ -22,6 +23,30 @@ FAMILIES = {
     'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
 }
+
+
+def missing_operators(
+    scope: str | None, find: Callable[[str], object | None] = find_spec
+) -> str | None:
+    """What to install where the models of a scope need compiled operators and there are none; None
+    where nothing is missing.
+
+    Args:
+        scope: ``default_scope`` of a config.
+        find: Looks for a module by its name.
+    """
+    if scope not in ('mmdet', 'mmseg'):
+        return None
+    try:
+        if find('mmcv._ext') is not None:
+            return None
+    except ModuleNotFoundError:
+        pass
+    return (
+        f"default_scope={scope!r} needs mmcv's compiled operators (mmcv._ext), which mmcv-lite "
+        'does not have: pip uninstall mmcv-lite, then pip install --no-build-isolation onedl-mmcv '
+        'onedl-mmdetection onedl-mmsegmentation; classification (mmpretrain) needs none'
+    )
 
 
 def check_environment(version: Callable[[str], str] = metadata.version) -> None:

@@ -126,6 +126,7 @@ def test_in_place_behind_a_frozen_stage(declared):
 
 
 def test_what_is_inherited_beside_a_wrapper_is_refused(tmp_path):
+    pytest.importorskip('mmdet')
     base = Path(__file__).resolve().parents[2] / 'configs/baseline/faster-rcnn_r18_fpn_8e_bccd.py'
     text = """
 _base_ = {base!r}

@@ -205,6 +205,7 @@ class TestInferenceAPIs:
     ROOT = Path(__file__).resolve().parents[2] / 'configs/advbn'
 
     def test_segmentor(self):
+        pytest.importorskip('mmseg')
         from mmseg.apis import inference_model, init_model
 
         name = 'advbn_deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
@@ -213,6 +214,7 @@ class TestInferenceAPIs:
         assert found.pred_sem_seg.data.shape[-2:] == (64, 96)
 
     def test_detector(self):
+        pytest.importorskip('mmdet')
         from mmdet.apis import inference_detector, init_detector
 
         name = 'advbn_faster-rcnn_r18_fpn_8e_bccd.py'

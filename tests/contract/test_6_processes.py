@@ -10,6 +10,9 @@ import pytest
 
 from tests.contract.processes import GRADIENTS
 
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

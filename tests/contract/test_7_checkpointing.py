@@ -10,14 +10,13 @@ from mmengine.runner import turn_on_activation_checkpointing
 import mmfeataug
 from mmfeataug.engine import TapError
 from mmfeataug.engine.checkpointing import Region
-from tests.contract.cases import afan, faster_rcnn_swin
+from tests.contract.cases import afan, deeplab_r50, faster_rcnn_swin
 from tests.models import (
     buffers,
     build_classifier,
     build_detector,
     build_segmentor,
     classifier_cfg,
-    deeplab_cfg,
     faster_rcnn_cfg,
     step,
 )
@@ -34,14 +33,6 @@ def faster_rcnn_r50():
     cfg = faster_rcnn_cfg(channels=(32, 64, 128, 256))
     cfg['backbone'].update(depth=50, base_channels=8)
     return build_detector(cfg)
-
-
-def deeplab_r50():
-    cfg = deeplab_cfg(depth=50)
-    cfg['backbone'].update(base_channels=8)
-    cfg['decode_head'].update(in_channels=256, c1_in_channels=32)
-    cfg['auxiliary_head'].update(in_channels=128)
-    return build_segmentor(cfg)
 
 
 def vit():

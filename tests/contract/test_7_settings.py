@@ -15,13 +15,14 @@ from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.runner import FlexibleRunner, Runner
-from mmseg.models import EncoderDecoder
 from torch import distributed
 
 from mmfeataug.hooks import FeatureAugHook
 from tests import models
 from tests.oracle import Unmoved
 from tests.test_hooks import test_feature_aug_hook as hook_tests
+
+EncoderDecoder = pytest.importorskip('mmseg.models').EncoderDecoder
 
 
 def segmentor(kind='EncoderDecoder', **backbone):
