@@ -3,6 +3,7 @@
 
 import copy
 import random
+from functools import cache
 from importlib import import_module
 
 import numpy as np
@@ -286,6 +287,21 @@ def build_classifier(cfg='resnet18', seed=0):
     model = MMPRETRAIN_MODELS.build(ConfigDict(copy.deepcopy(cfg)))
     model.init_weights()
     return model.train()
+
+
+@cache
+def half_on_cpu():
+    """Whether this PyTorch computes in float16 without a GPU, as it does since 2.3."""
+    try:
+        with torch.autocast('cpu', dtype=torch.float16):
+            torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 3, 3)).sum().backward()
+    except RuntimeError:
+        return False
+    return hasattr(torch.amp, 'GradScaler')
+
+
+needs_half = pytest.mark.skipif(not half_on_cpu(), reason='no float16 on CPUs')
+HALF = pytest.param(torch.float16, marks=needs_half)
 
 
 def random_test_batch(model, size=64, images=2, seed=0):

@@ -55,7 +55,7 @@ def main() -> None:
             raise SystemExit('--show: the config has no default_hooks.visualization; add one')
         # mmdet's hook and mmpretrain's draw where they are told, mmseg's where the visualizer does.
         if hook.type.endswith(('DetVisualizationHook', 'SegVisualizationHook')):
-            hook.draw = True
+            hook.draw, hook.interval = True, 1
         else:
             hook.enable, hook.interval = True, 1
         if args.show:

@@ -22,6 +22,7 @@ from tests.models import (
     build_segmentor,
     deeplab_cfg,
     faster_rcnn_cfg,
+    needs_half,
     random_test_batch,
     retinanet_cfg,
     step,
@@ -264,6 +265,7 @@ def test_half_precision(method):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@needs_half
 def test_a_term_that_overflows_lowers_the_scale():
     """It is dropped, and the next iterations have a smaller factor against underflow."""
     model = MODELS['deeplabv3plus']()

@@ -16,7 +16,7 @@ from mmfeataug.engine.gradients import LossScale
 from mmfeataug.methods import AFAN
 from tests import reference
 from tests.contract.cases import afan
-from tests.models import build_segmentor, gradients, random_test_batch
+from tests.models import HALF, build_segmentor, gradients, needs_half, random_test_batch
 from tests.oracle import Unmoved, seen_views
 
 
@@ -64,7 +64,7 @@ class Louder(Unmoved):
 
 
 @pytest.mark.parametrize('learn', ['tail', 'skips', 'network'])
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, HALF])
 def test_gradients_are_those_of_the_reference(dtype, learn):
     """Under the same autocast. In fp16 the engine brings a scale of its own against underflow,
     which the reference lacks."""
@@ -86,7 +86,7 @@ def test_gradients_are_those_of_the_reference(dtype, learn):
     assert torch.dist(ours, theirs) < (0.02 if dtype == torch.bfloat16 else 0.1) * theirs.norm()
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, HALF])
 @pytest.mark.parametrize('learn', ['skips', 'network'])
 def test_unmoved_view_under_autocast(dtype, learn):
     """The gradients at recorded results of the narrow type are swept on in it."""
@@ -108,6 +108,7 @@ def test_unmoved_view_under_autocast(dtype, learn):
     assert found[0].isfinite().all()
 
 
+@needs_half
 def test_an_overflow_halves_the_scale():
     """Otherwise the attack would stand still, its signs being those of NaN."""
     model = build_segmentor()
@@ -119,6 +120,7 @@ def test_an_overflow_halves_the_scale():
         assert handle.state_dict()['loss_scale'] == 2.0**39
 
 
+@needs_half
 def test_an_overflow_of_an_attack_halves_the_scale():
     """Its view is dropped before it has gradients of its own."""
     model = build_segmentor()
@@ -137,6 +139,7 @@ def test_an_overflow_of_an_attack_halves_the_scale():
     assert handle.state_dict()['loss_scale'] == before / 2
 
 
+@needs_half
 def test_fp16_is_scaled_inside_and_outside_alike():
     """The framework's scaler multiplies the loss; what it divides out again must be the plain
     gradient."""

@@ -249,6 +249,8 @@ def test_amp_optim_wrapper(monkeypatch, dtype, device):
     that there is one, and its scaler and autocast are those of the CPU.
     """
     if device == 'cpu':
+        if not models.half_on_cpu():
+            pytest.skip('no scaler on CPUs')
         module = 'mmengine.optim.optimizer.amp_optimizer_wrapper'
         monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
         monkeypatch.setattr(f'{module}.GradScaler', partial(torch.amp.GradScaler, device='cpu'))
