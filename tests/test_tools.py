@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The command-line tools as users run them."""
 
+import json
 import os
 import pickle
 import socket
@@ -203,11 +204,18 @@ def test_missing_data_is_said_before_anything_is_built(tmp_path):
 
 
 def test_list_taps():
-    log = run(
-        'analysis_tools/list_taps.py',
+    """What is computed goes to standard output, the bar to standard error."""
+    command = [
+        ROOT / 'tools/analysis_tools/list_taps.py',
         ROOT / 'configs/baseline/faster-rcnn_r18_fpn_8e_bccd.py',
         *('--size', 64, 64, '--repeats', 1, '--views', 2),
-    )
+    ]
+    result = launch(*command)
+    assert 'stock steps' in result.stderr
+    log = result.stdout
+    assert 'mmengine' not in log
+    rows = json.loads(launch(*command, '--json').stdout)['rows']
+    assert 'backbone.layer2' in [row['at'] for row in rows]
     line = next(line for line in log.splitlines() if ' backbone.layer2 ' in line)
     assert '2x64x8x8' in line
     share, cost = (float(cell.strip(' x')) for cell in line.split('│')[3:5])

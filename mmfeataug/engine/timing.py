@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checkpointing import is_checkpointed, non_reentrant
 from .leaves import flatten
 from .tap import patched
 
@@ -44,7 +45,8 @@ def tail_shares(
         clock: Seconds; ``time.process_time`` where other processes share the machine.
 
     Returns:
-        The modules that yield features (loss modules do not), in call order. Modules without a
+        The modules that yield features (loss modules do not, and what activation checkpointing runs
+        again is no place for a tap), in call order. Modules without a
         gradient (a frozen stem) count as if the whole backward pass lay behind them.
     """
     modules = dict(model.named_modules())
@@ -66,6 +68,8 @@ def tail_shares(
             name = names[module]
 
             def call(*args: Any, **kwargs: Any) -> Any:
+                if is_checkpointed():
+                    return original(*args, **kwargs)
                 result = original(*args, **kwargs)
                 forward.setdefault(name, now())  # noqa: B023
                 tensors = [
@@ -83,9 +87,8 @@ def tail_shares(
             return call
 
         model.zero_grad(set_to_none=True)
-        with patched(
-            (m, 'forward', watch) for m in names if type(m).forward is not nn.Module.forward
-        ):
+        places = (m for m in names if type(m).forward is not nn.Module.forward)
+        with non_reentrant(model), patched((m, 'forward', watch) for m in places):
             start = now()
             compute_loss().backward()
             end = now()

@@ -8,7 +8,7 @@ import torch
 from mmengine.runner import turn_on_activation_checkpointing
 
 import mmfeataug
-from mmfeataug.engine import TapError
+from mmfeataug.engine import TapError, tail_shares
 from mmfeataug.engine.checkpointing import Region
 from tests.contract.cases import afan, deeplab_r50, faster_rcnn_swin
 from tests.models import (
@@ -140,6 +140,14 @@ def test_layer_inside_that_the_hook_drives():
     layer = dict(type='mmfeataug.MixStyle', at='backbone.layer1.0.conv1', prob=1.0)
     with mmfeataug.attach(model, [layer]), pytest.raises(TapError, match=r'inside.*layer1.0'):
         model.loss(*batch)
+
+
+def test_places_inside_are_not_listed():
+    model, batch = double(deeplab_r50)
+    checkpointed(model)
+    places = tail_shares(model, lambda: model.parse_losses(model.loss(*batch))[0], repeats=1)
+    assert {'backbone.layer2', 'backbone.layer2.0'} < places.keys()
+    assert 'backbone.layer2.0.conv2' not in places
 
 
 def test_nothing_stays():

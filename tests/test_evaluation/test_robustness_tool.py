@@ -178,6 +178,16 @@ def test_table(case, capsys):
     assert table['seconds'] > 0
 
 
+def test_printed(case, tool, capsys):
+    """The table alone goes to standard output, for people or as JSON; nothing is evaluated anew."""
+    tool.main(arguments(case, 'plain', '--resume'))
+    printed = capsys.readouterr()
+    assert 'mPC' in printed.out
+    assert 'Tables: ' in printed.out
+    tool.main(arguments(case, 'plain', '--resume', '--json'))
+    assert json.loads(capsys.readouterr().out) == read(case, 'plain')
+
+
 def test_files_agree(case):
     table, folder = case['table'], case['folder'] / 'plain'
     with (folder / 'robustness.csv').open() as file:
