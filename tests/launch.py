@@ -4,6 +4,7 @@ frameworks anew: they are forked from one that has.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import runpy
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,8 @@ def _server():
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        # Read when PyTorch is imported.
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )
     atexit.register(server.kill)
     return server
@@ -56,8 +60,9 @@ def _server():
 
 def serve():
     """Fork a child for each task that comes in, and answer with its exit code."""
-    import mmseg.apis  # noqa: F401
-
+    with contextlib.redirect_stdout(sys.stderr):
+        for name in ('mmfeataug.registry', 'mmdet.apis', 'mmseg.apis', 'mmfeataug.visualization'):
+            import_module(name)
     for line in sys.stdin:
         child = os.fork()
         if not child:
@@ -69,9 +74,11 @@ def serve():
 def _become(argv, env, cwd, files):
     """Run the script as ``__main__``; does not return."""
     code = 1
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     try:
+        os.environ.clear()
         os.environ.update(env)
         os.chdir(cwd)
         sys.argv = argv

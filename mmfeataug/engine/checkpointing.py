@@ -8,7 +8,7 @@ that a pass was made with are gone: they are put back for that time.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,9 +31,11 @@ class Region:
     """
 
     def __init__(self, model: nn.Module, function: Callable) -> None:
-        self._model = model
+        self.model = model
         self._owners = _owners(function)
-        modules = [m for owner in self._owners or [model] for m in owner.modules()]
+        self._is_module = isinstance(function, nn.Module)
+        every = [m for owner in self._owners or [model] for m in owner.modules()]
+        modules = [m for m in every if not isinstance(m, torch.jit.ScriptModule)]
         self._before = [(m, _switches(m)) for m in modules]
         self._now: list[tuple[nn.Module, dict[str, Any]]] = []
 
@@ -62,8 +64,12 @@ class Region:
         torch.clear_autocast_cache()
 
     def __str__(self) -> str:
-        names = [n for n, m in self._model.named_modules() if m in self._owners]
-        return names[0] if names else ''
+        """The nearest place that is not inside; empty where none is known."""
+        names = [n for n, m in self.model.named_modules() if m in self._owners]
+        if not names:
+            return ''
+        # A module that is called by checkpoint() is inside as a whole.
+        return names[0].rpartition('.')[0] if self._is_module else names[0]
 
 
 class _Forward:
@@ -74,15 +80,20 @@ class _Forward:
         _running.append(self._region)
 
     def __exit__(self, *_: object) -> None:
-        _running.pop()
+        if self._region in _running:
+            _running.remove(self._region)
 
 
 class _Again(_Forward):
     def __enter__(self) -> None:
         super().__enter__()
         self._region.switch_back()
+        # Regions inside of this one have the form that they had in the first run.
+        self._form = non_reentrant(self._region.model)
+        self._form.__enter__()
 
     def __exit__(self, *_: object) -> None:
+        self._form.__exit__(None, None, None)
         self._region.switch_forth()
         super().__exit__()
 
@@ -117,12 +128,14 @@ def non_reentrant(model: nn.Module) -> Iterator[None]:
     """
     kept = {name: vars(checkpoints)[name] for name in _NAMES}
     generator = kept['_checkpoint_without_reentrant_generator']
+    started: list[Generator] = []
 
     @functools.wraps(generator)
     def with_switches(function: Callable, preserve: bool, context_fn: Callable, *rest, **kwargs):
         if context_fn is checkpoints.noop_context_fn:
             context_fn = Region(model, function).contexts
-        return generator(function, preserve, context_fn, *rest, **kwargs)
+        started.append(generator(function, preserve, context_fn, *rest, **kwargs))
+        return started[-1]
 
     class NonReentrant:
         @staticmethod
@@ -140,6 +153,9 @@ def non_reentrant(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         vars(checkpoints).update(kept)
+        # PyTorch 2.1 leaves one open, and its hooks in place, where a function raises.
+        for each in reversed(started):
+            each.close()
 
 
 _NAMES = ('CheckpointFunction', '_checkpoint_without_reentrant_generator')

@@ -114,6 +114,50 @@ def test_several_taps(runs):
     same_as_without(deeplab_r50, entries, runs)
 
 
+def test_nested_regions(runs):
+    """Those inside run again in the form that they had."""
+    model, batch = double(deeplab_r50)
+    other = checkpointed(copy.deepcopy(model))
+    turn_on_activation_checkpointing(other, ['backbone.layer2', 'backbone.layer4'])
+    entry = afan('backbone.layer3', learn='network')
+    _, gradients = held_against_reference(model, [entry], batch)
+    with mmfeataug.attach(other, [entry], clean_weight=0.25, strict=True):
+        _, found = step(other, copy.deepcopy(batch))
+    assert runs
+    assert difference(found, gradients) < 1e-9
+
+
+class ByModule(torch.nn.Module):
+    """A checkpointed module, as in mmseg's UNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+        self.stage = torch.nn.ModuleDict(dict(convs=torch.nn.Linear(4, 4)))
+
+    def loss(self, inputs, data_samples=None):
+        x = torch.utils.checkpoint.checkpoint(self.stage['convs'], self.stem(inputs))
+        return {'loss': self.head(x).square().mean()}
+
+    def parse_losses(self, losses):
+        return sum(v for k, v in losses.items() if 'loss' in k), losses
+
+
+def test_an_error_inside_leaves_nothing():
+    """Also while somebody keeps it. The place that is named is not the refused one."""
+    model = ByModule()
+    with (
+        mmfeataug.attach(model, [afan('stage.convs')]),
+        pytest.raises(TapError, match="nearest place outside is 'stage'") as kept,
+    ):
+        model.loss(torch.ones(3, 4))
+    with mmfeataug.attach(model, [afan('stem')], clean_weight=0.5):
+        losses = model.loss(torch.ones(3, 4))
+        model.parse_losses(losses)
+    assert 'afan.loss_0' in losses
+    assert kept.value
+
+
 @pytest.mark.parametrize('mode', ['with_cp', 'activation_checkpointing'])
 def test_tap_inside(mode):
     """Refused by name, with the nearest place outside."""
