@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OPENMMLAB := .venv-openmmlab
 LITE := .venv-lite
-# Test processes side by side; each takes one core and about 3 GB.
+# Test processes side by side; each takes one core and up to 2 GB.
 WORKERS ?= 2
 # A little patience of idle threads costs less than their spinning where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
