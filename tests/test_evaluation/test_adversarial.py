@@ -18,6 +18,7 @@ from mmfeataug.evaluation.curve import score
 from mmfeataug.evaluation.ground_truth import for_loss, loaded_resized
 from mmfeataug.evaluation.pgd import PGD
 from mmfeataug.utils.pixels import PixelScale
+from tests.launch import launch
 from tests.models import (
     build_classifier,
     build_detector,
@@ -440,11 +441,15 @@ def test_tool(segmentor_file, demo_data, tmp_path):
     options = data_options(demo_data['cityscapes'])
     args = [config, segmentor_file, '--work-dir', tmp_path, '--out-dir', tmp_path / 'out']
     settings = ['--at', LAYER, '--eps', 0, 1, '--steps', 1, '--against', 'decode', '--norm', 'l2']
-    log = run('test_adversarial.py', *args, *settings, '--cfg-options', *options)
-    assert '| eps (std, l2) |' in log
+    tool = ROOT / 'tools/test_adversarial.py'
+    # The frameworks' logs go elsewhere: what is printed is the result alone.
+    printed = launch(tool, *args, *settings, '--json', '--cfg-options', *options)
+    assert 'mmengine - INFO' in printed.stderr
     assert (tmp_path / 'out/adversarial.png').exists()
     assert not list(tmp_path.glob('*.py'))
     result = json.loads((tmp_path / 'out/adversarial.json').read_text())
+    assert json.loads(printed.stdout) == result
+    assert '| eps (std, l2) |' in (tmp_path / 'out/adversarial.md').read_text()
     assert result['task'] == 'segmentation'
     assert result['against'] == ['decode']
     assert result['checkpoint'] == str(segmentor_file)
