@@ -103,7 +103,10 @@ def tool(script, *args):
                 'model.data_preprocessor.size=(64,64)',
             ],
         ),
-        (DETECTION, 'backbone.layer2', 'coco', 'SIGTERM', ['train_cfg.max_epochs=4']),
+        pytest.param(
+            *(DETECTION, 'backbone.layer2', 'coco', 'SIGTERM', ['train_cfg.max_epochs=4']),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=['segmentation-SIGKILL', 'detection-SIGTERM'],
 )

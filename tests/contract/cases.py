@@ -105,7 +105,10 @@ def of_task(build, *case, slow=False):
     )
 
 
-ALL_TAPS = pytest.mark.parametrize(('build', 'at', 'side'), [of_task(*case) for case in TAPS])
+# Every third; the others take longer.
+ALL_TAPS = pytest.mark.parametrize(
+    ('build', 'at', 'side'), [of_task(*case, slow=i % 3 != 0) for i, case in enumerate(TAPS)]
+)
 LEARN = ('tail', 'skips', 'network')
 # Every tap with one choice of who learns; the others take longer.
 ALL_TAPS_AND_LEARN = pytest.mark.parametrize(
