@@ -7,8 +7,8 @@ Times are CPU time at one thread (``--device cuda``: between events), taken in o
 of a variant stands between two stock steps and is divided by their mean, so that other processes
 and a drift of the machine meet both alike; printed is the median over the rounds. Peak
 memory is what tensors of one step take at most beside the model, as PyTorch's allocator sees it, in
-a fresh process for each variant, divided by stock's. On a GPU it is also counted how often the host
-waits for it, per view, beyond the stock step.
+a fresh process for each variant on a CPU, divided by stock's. On a GPU it is also counted how often
+the host waits for it, per view, beyond the stock step.
 ``1 + K t`` is what contract 9 counts with: t is the share of the stock step behind the tap, by time
 stamps in forward and backward.
 """
@@ -72,9 +72,9 @@ def attach(model, name: str, variant: str):
 
 def time_variants(
     name: str, variants: list[str], rounds: int, device: str, checkpointing: bool
-) -> tuple[float, float, dict[str, float], dict[str, int | None]]:
-    """The share t, seconds of a stock step, the time of each variant in stock steps, and how often
-    the host waits for a GPU in a step.
+) -> tuple[float, float, dict[str, float], dict[str, tuple]]:
+    """The share t, seconds of a stock step, the time of each variant in stock steps; on a GPU, also
+    how often the host waits for it in a step of each, and what :func:`peak_memory` finds.
     """
     model, batch = build(name, device, checkpointing)
     tap = MODELS[name][1]
@@ -85,28 +85,31 @@ def time_variants(
         max(rounds, 5),
         clock(device),
     )
-    handles, waits = {}, {}
+    handles, on_gpu = {}, {}
     for variant in variants:
         handle = handles[variant] = attach(model, name, variant)
-        step(model, batch)
-        waits[variant] = waits_of(lambda: step(model, batch), device)
         if handle is not None:
             handle.detach()
     seconds, ratios = compare(model, batch, handles, rounds, device)
-    return share[tap].share, seconds, ratios, waits
+    for variant, handle in handles.items() if device != 'cpu' else ():
+        if handle is not None:
+            model.__dict__['loss'] = handle
+        waits = waits_of(lambda: step(model, batch), device)
+        on_gpu[variant] = waits, *peak_memory(model, batch, device)
+        if handle is not None:
+            handle.detach()
+    return share[tap].share, seconds, ratios, on_gpu
 
 
-def peak_memory(name: str, variant: str, device: str, checkpointing: bool) -> None:
-    """Print the most memory that tensors of one step take beside the model, and the size of the
+def peak_memory(model, batch, device: str = 'cpu') -> tuple[float, float]:
+    """The most memory that tensors of one step take beside the model, and the size of the
     gradients, in MiB.
     """
-    model, batch = build(name, device, checkpointing)
-    attach(model, name, variant)
     step(model, batch)
     model.zero_grad(set_to_none=True)
     peak = peak_of(lambda: step(model, batch), device)
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    print(json.dumps([peak / 2**20, gradients / 2**20]))
+    return peak / 2**20, gradients / 2**20
 
 
 def average_in_budget(name: str, factor: float, iterations: int, device: str) -> tuple[float, str]:
@@ -172,9 +175,13 @@ def main() -> None:
     if args.size:
         MODELS.update({k: (*v[:3], tuple(args.size)) for k, v in MODELS.items()})
     if args.peak:
-        peak_memory(*args.peak, args.device, args.checkpointing)
+        model, batch = build(args.peak[0], checkpointing=args.checkpointing)
+        attach(model, *args.peak)
+        print(json.dumps(peak_memory(model, batch)))
         return
     if args.methods is not None:
+        if args.device != 'cpu' or args.checkpointing:
+            parser.error('--methods are measured on a CPU, without --checkpointing')
         methods.show(args.steps, not args.no_memory, args.json, args.methods, args.model)
         return
     args.model = args.model or list(MODELS)[:3]
@@ -190,7 +197,7 @@ def main() -> None:
         console.print(f'{name}: average {average:.3f} stock steps; chosen: {plan}')
     for name in args.model if not args.budget else ():
         with log.status(f'{name}: {len(variants)} variants, {args.steps} rounds'):
-            share, base, times, waits = time_variants(
+            share, base, times, on_gpu = time_variants(
                 name, variants, args.steps, args.device, args.checkpointing
             )
         title = f'{name} at {MODELS[name][1]}: stock step {base:.3f} s, t = {share:.3f}'
@@ -211,10 +218,11 @@ def main() -> None:
             bound = 1 + share * int(variant.split('K=')[1]) if 'K=' in variant else 1.0
             memory = limit = '-'
             if not args.no_memory:
-                with log.status(f'{name}: memory of {variant}'):
-                    grown, gradients = measure_memory(
-                        name, variant, args.device, args.checkpointing
-                    )
+                if on_gpu:
+                    grown, gradients = on_gpu[variant][1:]
+                else:
+                    with log.status(f'{name}: memory of {variant}'):
+                        grown, gradients = measure_memory(name, variant, args.checkpointing)
                 stock_memory = stock_memory or grown
                 memory, limit = (
                     f'{grown / stock_memory:.2f}',
@@ -224,7 +232,7 @@ def main() -> None:
             cells = [variant, f'{ratio:.2f}', f'{most:.2f}', f'{bound:.2f}', memory, limit]
             if args.device != 'cpu':
                 views = int(variant.split('K=')[1]) if 'K=' in variant else 1
-                cells.append(f'{(waits[variant] - waits["stock"]) / views:.1f}')
+                cells.append(f'{(on_gpu[variant][0] - on_gpu["stock"][0]) / views:.1f}')
             table.add_row(*cells)
         print_table(table, sys.stdout, args.json)
 

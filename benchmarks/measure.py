@@ -179,9 +179,9 @@ def compare(
             handle.detach()
         return taken
 
-    # The first ten steps of a handle with passes of its own watch what losses keep between calls:
-    # here two do, for all.
-    shared = LossState(model, passes=2)
+    # The first step of a handle with passes of its own finds out what losses keep between calls:
+    # here one does, for all.
+    shared = LossState(model)
     augmented = [h for h in handles.values() if h is not None and (h.taps or h.copy_taps)]
     for handle in augmented:
         handle.loss_state = shared
@@ -197,13 +197,11 @@ def compare(
     return median(stock), {name: median(each) for name, each in ratios.items()}
 
 
-def measure_memory(
-    name: str, variant: str, device: str = 'cpu', checkpointing: bool = False
-) -> tuple[float, float]:
-    """Peak of a step, and the size of the gradients, in MiB, in a fresh process."""
+def measure_memory(name: str, variant: str, checkpointing: bool = False) -> tuple[float, float]:
+    """Peak of a step on a CPU, and the size of the gradients, in MiB, in a fresh process."""
     size = map(str, MODELS[name][3])
     script = Path(__file__).with_name('cost.py')
-    command = [sys.executable, str(script), '--peak', name, variant, '--device', device]
+    command = [sys.executable, str(script), '--peak', name, variant]
     command += ['--checkpointing'] * checkpointing + ['--size', *size]
     return tuple(
         json.loads(

@@ -7,6 +7,7 @@ from torch import nn
 
 from .engine import Augmentation, AugmentedLoss, raise_together
 from .registry import AUGMENTATIONS
+from .utils.message_hub import message_hub
 
 
 def attach(
@@ -55,7 +56,14 @@ def attach(
             faults.append(error)
     try:
         # What the model and the other augmentations lack is said, too.
-        handle = AugmentedLoss(model, built, clean_weight=clean_weight, strict=strict, seed=seed)
+        handle = AugmentedLoss(
+            model,
+            built,
+            clean_weight=clean_weight,
+            strict=strict,
+            seed=seed,
+            outside=message_hub,
+        )
     except (TypeError, ValueError) as error:
         raise_together([*faults, error])
         raise

@@ -17,7 +17,7 @@ BELOW = {
     'functional': set(),
     'engine': {'utils'},
     'registry': {'utils'},
-    'api': {'engine', 'registry'},
+    'api': {'engine', 'registry', 'utils'},
     'methods': {'engine', 'functional', 'registry', 'utils'},
     'models': {'engine', 'registry', 'functional'},
     'datasets': {'registry', 'utils'},

@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What stands in for ``model.loss`` while augmentations are attached."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from .batch import Batch, Losses
 from .checks import augmentation_faults, model_faults, raise_together
 from .copies import CopyTaps
 from .layers import FeatureTransform
-from .loss_state import LossState
+from .loss_state import LossState, nowhere
 from .settings import Plan, Settings
 from .step import run_step
 from .tap import Tap, patched
@@ -35,6 +35,7 @@ class AugmentedLoss:
         clean_weight: Factor of the clean loss while views are active; positive.
         strict: Raise where a replay is not exact instead of falling back to a full re-run.
         seed: Of the methods' random draws.
+        outside: Namespaces beside the model that its loss writes into.
 
     Attributes:
         augmentations: All of them, by the names they are logged under.
@@ -61,6 +62,7 @@ class AugmentedLoss:
         clean_weight: float = 1.0,
         strict: bool = False,
         seed: int = 0,
+        outside: Callable[[], Iterable[dict[str, Any]]] = nowhere,
     ) -> None:
         if isinstance(getattr(model, 'loss', None), AugmentedLoss):
             raise RuntimeError(
@@ -90,7 +92,7 @@ class AugmentedLoss:
         self.plan = Plan()
         self.step_count, self.was_active = 0, False
         self.weights: dict[str, list[float]] = {}
-        self._settings = Settings(clean_weight, strict, seed, LossState(model))
+        self._settings = Settings(clean_weight, strict, seed, LossState(model, outside))
         self._replaced = model.__dict__.get('loss')
         model.__dict__['loss'] = self
 

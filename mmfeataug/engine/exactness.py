@@ -14,26 +14,31 @@ from mmfeataug.utils.pytorch import OutOfMemoryError
 from .batch import Losses
 from .recorded_loss import RecordedTail
 from .tap import TapError
-from .votes import on_all_ranks
+from .votes import on_all_ranks, on_any_rank
 
 ROUNDING, FLOOR = 1e-6, 1e-5
 """Relative deviation of a loss that rounding explains, and that it explains in a model which is not
 bit-stable."""
+AGAIN = 30, 300, 1000
+"""Augmented steps in which taps are verified again, and all multiples of the last one."""
 
 
-def verify(tail: RecordedTail, strict: bool) -> None:
+def verify(tail: RecordedTail, strict: bool, step_count: int = 0) -> None:
     """Replay once with the unchanged features, and settle whether this tap may use what was
     recorded.
 
     Args:
-        tail: Nothing is done if its tap has been verified.
+        tail: Nothing is done if its tap has been verified and no further look is due.
         strict: Raise where it may not, instead of running the whole network for each view.
+        step_count: Number of augmented steps before this one.
 
     Raises:
-        TapError: With ``strict``; and if the stock loss cannot be run a second time.
+        TapError: With ``strict``; and if the stock loss cannot be run a second time, or moves on
+            with each run.
     """
     tap, recording, clean = tail.tap, tail.recording, tail.recorded.losses
-    if tap.verified:
+    due = step_count and (step_count in AGAIN or step_count % AGAIN[-1] == 0)
+    if tap.verified and not (due and tap.memoize):
         return
     tap.verified = True
     like = recording.features[0]
@@ -85,9 +90,52 @@ def _is_noise(tail: RecordedTail, deviation: float) -> bool:
             f'tap at {tail.tap}: the stock loss cannot be run a second time on the same batch '
             f'({type(error).__name__}: {error}), which views need'
         ) from error
+    _refuse_drift(tail, repeats)
     noise = max(_deviation(a, b) for a, b in itertools.combinations(repeats, 2))
     # Three repeats tell the size of noise badly.
     return deviation <= ROUNDING or (0 < noise < math.inf and deviation <= max(4 * noise, FLOOR))
+
+
+def _refuse_drift(tail: RecordedTail, repeats: list[Losses]) -> None:
+    """Raise if a term moves on in one direction with each run: the loss reads what an earlier call
+    has left somewhere, and nobody puts it back.
+    """
+    like = tail.features[0]
+    (suspected,) = on_any_rank([bool(_moving(tail, repeats))], like)
+    if not suspected:
+        return
+    # Noise is in order for so long once in a million.
+    repeats += [_replayed(tail, memoize=False) for _ in range(6)]
+    moving = _moving(tail, repeats)
+    (found,) = on_any_rank([bool(moving)], like)
+    if not found:
+        return
+    term, values = moving or ('a term', [])
+    raise TapError(
+        f'the loss moves on each time it is run on the same batch ({term}: '
+        f'{", ".join(f"{v:.6g}" for v in values[:4]) or "on another process"}, ...): it depends on '
+        'what earlier calls have left outside of the model, in a global variable for instance, '
+        'which views would move on as well. Keep that in an attribute or buffer of a module'
+    )
+
+
+def _moving(tail: RecordedTail, repeats: list[Losses]) -> tuple[str, list[float]] | None:
+    """A term that rises, or falls, from the clean pass through all repeats, by more than rounding;
+    with its values.
+    """
+    passes = [tail.recorded.losses, *repeats]
+    for key in passes[0]:
+        if any(key not in losses for losses in passes):
+            continue
+        values = [
+            sum(float(t.detach().double().sum()) for t in _tensors(losses[key]))
+            for losses in passes
+        ]
+        steps = [b - a for a, b in itertools.pairwise(values)]
+        one_way = all(s > 0 for s in steps) or all(s < 0 for s in steps)
+        if one_way and abs(values[-1] - values[0]) > ROUNDING * abs(values[0]):
+            return key, values
+    return None
 
 
 def _replayed(tail: RecordedTail, memoize: bool) -> Losses:

@@ -1,243 +1,311 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What losses keep between calls, put back after an extra pass."""
 
-import copy
-import sys
-from collections import deque
-from collections.abc import Iterator
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .auxiliary import OWN_MODULES, PREFIX
+from .places import GENERATORS, Namespace, Place, places, same
+
+SMALL = 2**18
+"""Elements up to which a tensor is copied in each step, in case it changes."""
+REFRESH = 50
+"""Steps after which all places are looked for anew, whatever is known."""
 
 
-class LossState:
-    """Buffers, frozen parameters and plain attributes that a call of ``loss()`` changes, apart
-    from batch norms.
-
-    Dynamic R-CNN keeps an IoU history, others moving averages, queues or prototypes. Plain are
-    numbers, strings, tensors, arrays, and lists, tuples, dicts, sets and deques of these, in
-    modules and in helpers that they hold, at any depth. Which places change is learnt in the first
-    clean passes (:meth:`learn`); from then on only those are saved and restored.
-
-    Args:
-        model: All of its modules are watched at first.
-        passes: Number of clean passes to learn from.
-    """
-
-    def __init__(self, model: nn.Module, passes: int = 10) -> None:
-        seen: set[int] = set()
-        modules = [m for m in model.modules() if not isinstance(m, _BatchNorm)]
-        self._namespaces: list[list[dict[str, Any]]] = [list(_namespaces(m, seen)) for m in modules]
-        self._changed: set[int] = set()
-        self._passes = passes
-
-    def save(self) -> list[list[dict[str, Any]]]:
-        """Copies of every plain value in every watched namespace."""
-        return [[_copy_plain(space) for space in group] for group in self._namespaces]
-
-    def learn(
-        self, before: list[list[dict[str, Any]]], after: list[list[dict[str, Any]]]
-    ) -> tuple[list[list[dict[str, Any]]], list[list[dict[str, Any]]]]:
-        """Note what a clean pass changed; after enough passes, watch nothing else any more.
-
-        Args:
-            before: :meth:`save` before the pass.
-            after: :meth:`save` after it.
-
-        Returns:
-            Both, reduced to what is still watched.
-        """
-        if self._passes == 0:
-            return before, after
-        self._passes -= 1
-        pairs = enumerate(zip(before, after, strict=True))
-        self._changed |= {i for i, pair in pairs if not _equal(*pair)}
-        if self._passes:
-            return before, after
-        kept = sorted(self._changed)
-        self._namespaces = [self._namespaces[i] for i in kept]
-        return [before[i] for i in kept], [after[i] for i in kept]
-
-    def restore(self, saved: list[list[dict[str, Any]]]) -> None:
-        """Put the values of :meth:`save` back.
-
-        Containers are filled anew. A tensor comes back itself if its memory still has what it had;
-        if not, a copy takes its place, because the graph of another pass may need what is there
-        now. Tensors that share memory still do.
-        """
-        copies: dict[int, torch.UntypedStorage] = {
-            leaf.memory: leaf.tensor.untyped_storage().clone()
-            for leaf in _leaves(saved)
-            if not leaf.unchanged()
-        }
-        for group, spaces in zip(self._namespaces, saved, strict=True):
-            for space, values in zip(group, spaces, strict=True):
-                for key in [k for k, v in space.items() if _is_state(k, v) and k not in values]:
-                    del space[key]
-                for key, value in values.items():
-                    space[key] = _write_back(space.get(key), value, copies)
+def nowhere() -> Iterable[dict[str, Any]]:
+    """Nothing beside the model."""
+    return ()
 
 
-_SCALARS = (bool, int, float, complex, str, bytes, type(None), frozenset, np.generic)
-_CONTAINERS = (list, dict, set, deque)
-_FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
-# What nn.Module keeps for itself is structure, not state, and who sets its mode wants it kept.
-_STRUCTURE = {*vars(nn.Module()), 'training'}
+@dataclass
+class _Kept:
+    """A tensor, and what it held: a copy, or where that would be too much, what tells a change."""
 
-
-class _Saved(NamedTuple):
-    """A tensor, and what it held."""
-
-    tensor: torch.Tensor
-    value: torch.Tensor
+    tensor: Tensor
+    value: Tensor | None
+    version: int
+    print: Tensor | None = None
 
     @property
     def memory(self) -> int:
         return self.tensor.untyped_storage().data_ptr()
 
-    def unchanged(self) -> bool:
-        return self.tensor.shape == self.value.shape and torch.equal(self.tensor, self.value)
 
-    def copy(self, storage: torch.UntypedStorage) -> torch.Tensor:
-        """The value, in this memory if it still has a place there."""
-        if self.tensor.shape != self.value.shape:
-            return self.value.clone()
-        mine, tensor = self.value.new_empty(0), self.tensor
-        mine.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
-        return mine.copy_(self.value)
+@dataclass
+class Saved:
+    """State of the losses at one time; made by :class:`LossState`.
 
-
-class _SavedArray(NamedTuple):
-    """An array, and what it held."""
-
-    array: np.ndarray
-    value: np.ndarray
-
-    def restored(self) -> np.ndarray:
-        if self.array.shape != self.value.shape:
-            return self.value.copy()
-        if self.array.tobytes() != self.value.tobytes():
-            self.array[...] = self.value
-        return self.array
-
-
-def _namespaces(module: nn.Module, seen: set[int]) -> Iterator[dict[str, Any]]:
-    """The module's own attributes, buffers and parameters, and the attributes of helpers it holds
-    (assigners, samplers), and of theirs.
+    Attributes:
+        content: Of every place.
+        kept: Tensors, by their identity.
+        arrays, generators: Each with its state.
+        swapped: Tensors that have changed since, of which a copy takes the place.
+        in_place: What is written into tensors that stay themselves.
     """
-    yield module._buffers  # type: ignore[misc]
-    yield module._parameters  # type: ignore[misc]
-    waiting: list[Any] = [module]
-    while waiting:
-        value = waiting.pop()
-        if id(value) in seen or (isinstance(value, nn.Module) and value is not module):
-            continue
-        seen.add(id(value))
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, (list, tuple, set, deque)):
-            waiting += value
-        elif value is module or _is_helper(value):
-            yield value.__dict__
-            waiting += value.__dict__.values()
+
+    content: list[tuple[Place, list, list]]
+    kept: dict[int, _Kept] = field(default_factory=dict)
+    arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    generators: list[tuple[Any, Any]] = field(default_factory=list)
+    swapped: dict[int, _Kept] = field(default_factory=dict)
+    in_place: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
-def _is_helper(value: Any) -> bool:
-    """Whether an object of a class of the model's, whose attributes may be state."""
-    if isinstance(value, (nn.Module, torch.Tensor, *_FUNCTIONS)) or not hasattr(value, '__dict__'):
-        return False
-    # Loggers, locks and the like lead everywhere.
-    return type(value).__module__.partition('.')[0] not in sys.stdlib_module_names
+class LossState:
+    """All that a call of ``loss()`` may change, apart from weights that learn and the running
+    statistics of batch norms.
 
+    Dynamic R-CNN keeps an IoU history, others moving averages, queues, prototypes, or a whole
+    averaged network. Watched are attributes of modules and of helpers that they hold, at any depth:
+    numbers, strings, containers, tensors, arrays, random generators, parameters without gradient.
+    A large tensor is copied from the step on in which it first changes; in that one step, replays
+    start from what the clean call has left of it.
 
-def _is_state(key: str, value: Any) -> bool:
-    if key in _STRUCTURE:
-        return False
-    if isinstance(value, nn.Parameter):
-        return not value.requires_grad
-    # Other objects are kept as they are: an attribute may be None before the first call.
-    return not isinstance(value, _FUNCTIONS)
+    Args:
+        model: All of its modules are watched.
+        outside: Further namespaces that losses write into, without what they lead to.
+    """
 
+    def __init__(
+        self, model: nn.Module, outside: Callable[[], Iterable[dict[str, Any]]] = nowhere
+    ) -> None:
+        self._model, self._outside = model, outside
+        self._places: list[Place] = []
+        self._averaged: set[nn.Module] = set()
+        self._known = WeakTensorKeyDictionary()
+        self._steps = 0
 
-def _copy_plain(space: dict[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) for key, value in space.items() if _is_state(key, value)}
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles learn anew.
+        return dict(model=self._model, outside=self._outside)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
-def _copy(value: Any) -> Any:
-    """Containers are copied, tensors and arrays kept with a copy, other objects stay the same."""
-    if isinstance(value, nn.Parameter) and value.requires_grad:
-        return value
-    if isinstance(value, torch.Tensor):
-        strided = value.layout == torch.strided
-        return _Saved(value, value.detach().clone()) if strided else value
-    if isinstance(value, np.ndarray):
-        return _SavedArray(value, value.copy())
-    if type(value) is tuple or hasattr(value, '_make'):
-        return _tuple_like(value, map(_copy, value))
-    if not isinstance(value, _CONTAINERS):
-        return value
-    copied: Any = copy.copy(value)
-    if not isinstance(copied, set):
-        for key in copied if isinstance(copied, dict) else range(len(copied)):
-            copied[key] = _copy(copied[key])
-    return copied
-
-
-def _tuple_like(value: tuple, items: Any) -> tuple:
-    """A tuple of the same type, which may have named fields."""
-    make = getattr(type(value), '_make', type(value))
-    return make(items)
-
-
-def _leaves(value: Any) -> Iterator[_Saved]:
-    if isinstance(value, _Saved):
-        yield value
-    elif isinstance(value, (list, tuple, deque, dict)) and not isinstance(value, _SavedArray):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(inner)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, _Saved) and isinstance(b, _Saved):
-        return a.value.shape == b.value.shape and bool(torch.equal(a.value, b.value))
-    if isinstance(a, _SavedArray) and isinstance(b, _SavedArray):
-        return a.value.dtype == b.value.dtype and a.value.tobytes() == b.value.tobytes()
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple, deque)) and isinstance(b, (list, tuple, deque)):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    if isinstance(a, (*_SCALARS, set)) and isinstance(b, (*_SCALARS, set)):
-        return a == b
-    return a is b
-
-
-def _write_back(current: Any, saved: Any, copies: dict[int, torch.UntypedStorage]) -> Any:
-    if isinstance(saved, _Saved):
-        if isinstance(saved.tensor, nn.Parameter):
-            # Optimizers and averages know this very tensor.
-            if not saved.unchanged():
-                saved.tensor.data.copy_(saved.value)
-            return saved.tensor
-        return saved.copy(copies[saved.memory]) if saved.memory in copies else saved.tensor
-    if isinstance(saved, _SavedArray):
-        return saved.restored()
-    if type(saved) is tuple or hasattr(saved, '_make'):
-        return _tuple_like(saved, [_write_back(None, value, copies) for value in saved])
-    if not isinstance(saved, _CONTAINERS):
+    def save(self) -> Saved:
+        """What there is before the clean call."""
+        saved = self._read(self._steps % REFRESH == 0)
+        for tensor in self._tensors(saved):
+            wanted = not self._steps or tensor.numel() <= SMALL or tensor in self._known
+            learns = isinstance(tensor, nn.Parameter) and tensor.requires_grad
+            copied = tensor in self._known if learns else wanted
+            saved.kept[id(tensor)] = _Kept(
+                tensor,
+                tensor.detach().clone() if copied else None,
+                tensor._version,
+                None if copied or learns else _fingerprint(tensor),
+            )
+        self._steps += 1
         return saved
-    target: Any = current if type(current) is type(saved) else copy.copy(saved)
-    values: Any = saved
-    if isinstance(saved, dict):
-        old = target if target is current else {}
-        values = {key: _write_back(old.get(key), value, copies) for key, value in saved.items()}
-    elif not isinstance(saved, set):
-        # Elements may have moved along: each gets a container of its own.
-        values = [_write_back(None, value, copies) for value in saved]
-    target.clear()
-    put = target.extend if isinstance(saved, (list, deque)) else target.update
-    put(values)
-    return target
+
+    def save_after(self, before: Saved) -> Saved:
+        """What the clean call has left.
+
+        Args:
+            before: What it has found; learns what has changed since.
+        """
+        after = self._read()
+        changed = self._changed(before)
+        averaged = {
+            root
+            for root in self._frozen
+            if root in self._averaged or any(id(p) in changed for p in root.parameters())
+        }
+        self._averaged |= averaged
+        statistics = {
+            id(buffer)
+            for root in averaged
+            for m in root.modules()
+            if isinstance(m, _BatchNorm)
+            for buffer in m.buffers(recurse=False)
+        }
+        memories = set()
+        for key in changed:
+            kept = before.kept[key]
+            self._known[kept.tensor] = True
+            if kept.value is None:
+                kept.value = kept.tensor.detach().clone()
+            if not isinstance(kept.tensor, nn.Parameter) and key not in self._norms:
+                memories.add(kept.memory)
+        for key, kept in before.kept.items():
+            stays = isinstance(kept.tensor, nn.Parameter) or key in self._norms
+            if not stays and memories and kept.memory in memories:
+                if kept.value is None:
+                    kept.value = kept.tensor.detach().clone()
+                before.swapped[key] = kept
+            elif key in self._norms and key not in statistics:
+                continue
+            elif kept.value is not None and _is_dense(kept.tensor):
+                before.in_place.append((kept.tensor, kept.value))
+                now = kept.tensor.detach().clone() if key in changed else kept.value
+                after.in_place.append((kept.tensor, now))
+        after.in_place += [
+            (tensor, tensor.detach().clone())
+            for tensor in self._tensors(after)
+            if id(tensor) not in before.kept and tensor.numel() <= SMALL and _is_dense(tensor)
+        ]
+        return after
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what was saved.
+
+        Containers are filled anew and stay themselves. A tensor that the clean call has changed is
+        there itself after it, and for other passes a copy of what it held takes its place, because
+        graphs may need what is there now. Tensors that share memory still do.
+        """
+        memories: dict[int, torch.UntypedStorage] = {}
+        copies = {key: _copy(kept, memories) for key, kept in saved.swapped.items()}
+        for place, content, leaves in saved.content:
+            if copies and any(id(leaf) in copies for leaf in leaves):
+                content = _substitute(content, copies)
+            if not same(place.read(), content):
+                place.write(content)
+        for tensor, value in saved.in_place:
+            # Past the version counter: graphs of other passes may have saved it.
+            if tensor.shape == value.shape:
+                tensor.data.copy_(value)
+            else:
+                tensor.data = value.clone()
+        for array, held in saved.arrays:
+            array[...] = held
+        for generator, state in saved.generators:
+            _set_state(generator, state)
+
+    def _read(self, anew: bool = False) -> Saved:
+        led_on = [place.refresh() for place in self._places]
+        if anew or any(led_on):
+            self._look()
+        outside: list[Place] = [Namespace(space) for space in self._outside()]
+        for place in outside:
+            place.content = place.read()
+        saved = Saved([(p, p.content, p.leaves) for p in (*self._places, *outside)])
+        for place in self._places:
+            for leaf in place.leaves:
+                if isinstance(leaf, np.ndarray):
+                    if leaf.flags.writeable:
+                        saved.arrays.append((leaf, leaf.copy()))
+                elif isinstance(leaf, GENERATORS):
+                    saved.generators.append((leaf, _get_state(leaf)))
+        return saved
+
+    def _look(self) -> None:
+        """Find all places."""
+        modules = [
+            m
+            for path, m in self._model.named_modules()
+            if not {OWN_MODULES, PREFIX} & set(path.split('.'))
+        ]
+        self._frozen = list(_frozen_roots(self._model))
+        in_frozen = {m for root in self._frozen for m in root.modules()}
+        norms = [m for m in modules if isinstance(m, _BatchNorm)]
+        self._norms = {id(b) for m in norms for b in m.buffers(recurse=False)}
+
+        def spaces() -> Iterator[dict[str, Any]]:
+            for module in modules:
+                yield module._parameters  # type: ignore[misc]
+                if not isinstance(module, _BatchNorm):
+                    yield module._buffers  # type: ignore[misc]
+                    yield module.__dict__
+                elif module in in_frozen and module.training:
+                    yield module._buffers  # type: ignore[misc]
+
+        self._places = places(spaces())
+
+    def _tensors(self, saved: Saved) -> Iterator[Tensor]:
+        seen: set[int] = set()
+        for _, _, leaves in saved.content:
+            for leaf in leaves:
+                if not isinstance(leaf, Tensor) or id(leaf) in seen:
+                    continue
+                seen.add(id(leaf))
+                if leaf.layout == torch.strided and not (leaf.is_meta or leaf.is_inference()):
+                    yield leaf
+
+    def _changed(self, before: Saved) -> set[int]:
+        changed: set[int] = set()
+        open_keys: list[int] = []
+        flags: list[Tensor] = []
+        for key, kept in before.kept.items():
+            shape = kept.tensor.shape if kept.value is None else kept.value.shape
+            if kept.tensor._version != kept.version or kept.tensor.shape != shape:
+                changed.add(key)
+            elif kept.value is not None:
+                open_keys.append(key)
+                flags.append((kept.tensor.detach() != kept.value).any())
+            elif kept.print is not None:
+                open_keys.append(key)
+                flags.append(_fingerprint(kept.tensor) != kept.print)
+        # One wait for each device.
+        for device in {flag.device for flag in flags}:
+            here = [(k, f) for k, f in zip(open_keys, flags, strict=True) if f.device == device]
+            found = torch.stack([f for _, f in here]).tolist()
+            changed |= {k for (k, _), yes in zip(here, found, strict=True) if yes}
+        return changed
+
+
+def _frozen_roots(module: nn.Module) -> Iterator[nn.Module]:
+    """The topmost modules that have parameters, none of which learns."""
+    learn = [p.requires_grad for p in module.parameters()]
+    if learn and not any(learn):
+        yield module
+    elif learn:
+        for child in module.children():
+            yield from _frozen_roots(child)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether no two elements share memory, as in expanded tensors."""
+    return all(s or n < 2 for s, n in zip(tensor.stride(), tensor.shape, strict=True))
+
+
+def _fingerprint(tensor: Tensor) -> Tensor:
+    held = tensor.detach()
+    if held.is_floating_point():
+        return torch.linalg.vector_norm(held, dtype=torch.promote_types(held.dtype, torch.float32))
+    return held.sum()
+
+
+def _copy(kept: _Kept, memories: dict[int, torch.UntypedStorage]) -> Tensor:
+    tensor, value = kept.tensor, kept.value
+    assert value is not None
+    if tensor.shape != value.shape or not _is_dense(tensor):
+        return value.clone()
+    if kept.memory not in memories:
+        memories[kept.memory] = tensor.untyped_storage().clone()
+    mine = value.new_empty(0)
+    mine.set_(memories[kept.memory], tensor.storage_offset(), tensor.shape, tensor.stride())
+    return mine.copy_(value)
+
+
+def _substitute(values: Any, copies: dict[int, Tensor]) -> list:
+    return [
+        copies.get(id(value), value)
+        if not isinstance(value, tuple)
+        else getattr(type(value), '_make', type(value))(_substitute(value, copies))
+        for value in values
+    ]
+
+
+def _get_state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if hasattr(generator, 'get_state') else generator.getstate()
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, (torch.Generator, np.random.RandomState)):
+        generator.set_state(state)
+    else:
+        generator.setstate(state)

@@ -97,7 +97,7 @@ class RecordedLoss:
                 if recording.tap.module is None:
                     inputs = recording.capture(inputs)
             losses = batch.loss(inputs)
-        self._before, self._after = self.state.learn(self._before, self.state.save())
+        self._after = self.state.save_after(self._before)
         self._random_after = RandomState()
         try:
             self.total = self._differentiate(losses, recordings, clean_weight, keep_prefix)

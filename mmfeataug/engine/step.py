@@ -66,7 +66,7 @@ def run_step(
         for tap, reached in zip(taps, every, strict=True):
             if reached:
                 tap.was_reached = True
-                verify(tails[tap], settings.strict)
+                verify(tails[tap], settings.strict, step_count)
                 add_views(tails[tap], objective)
             else:
                 for name, augmentation in tap.members:

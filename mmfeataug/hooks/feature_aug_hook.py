@@ -105,7 +105,8 @@ class FeatureAugHook(Hook):
         self.begin, self.end, self.interval, self.warmup = begin, end, interval, warmup
         self.by_epoch = by_epoch
         self._handle: AugmentedLoss | None = None
-        self._announced = self._measuring = False
+        self._plan = Plan()
+        self._announced = self._measuring = self._was_called = self._said_not_called = False
         self._made_for: list = []
         self._seed = 0
 
@@ -182,7 +183,7 @@ class FeatureAugHook(Hook):
             enabled = bool(decision)
             only = decision if isinstance(decision, Choice) else None
             self._measuring = True
-        handle.plan = Plan(runner.iter, enabled, ramp, only)
+        handle.plan = self._plan = Plan(runner.iter, enabled, ramp, only)
 
     def after_train_iter(
         self,
@@ -191,9 +192,16 @@ class FeatureAugHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Log the share of iterations with views; say once which places were chosen."""
+        """Log the share of iterations with views; say once which places were chosen.
+
+        Raises:
+            RuntimeError: If training has not come by the loss that stands in for the model's.
+        """
         handle = self._handle
         assert handle is not None
+        if handle.plan is self._plan and self._plan.enabled:
+            self._say_not_called(runner)
+        self._was_called |= handle.plan is not self._plan
         runner.message_hub.update_scalar(
             'train/feature_aug.active', handle.step_count / (runner.iter + 1)
         )
@@ -221,6 +229,21 @@ class FeatureAugHook(Hook):
         if self._handle is not None:
             self._handle.detach()
             self._handle = None
+
+    def _say_not_called(self, runner: Runner) -> None:
+        assert self._handle is not None
+        model = type(self._handle.model).__name__
+        message = (
+            f'iteration {runner.iter} was to have views, but {model}.train_step did not call '
+            f"{model}.loss, so that it was a stock step: let forward(mode='loss') or train_step "
+            'call self.loss(inputs, data_samples)'
+        )
+        if not self._was_called:
+            self.after_train(runner)
+            raise RuntimeError(message)
+        if not self._said_not_called:
+            self._said_not_called = True
+            runner.logger.warning('FeatureAugHook: %s; said once', message)
 
     def _follow_average(self, runner: Runner, model: nn.Module) -> None:
         """Give methods that need a teacher the average of the run's first ``EMAHook``."""

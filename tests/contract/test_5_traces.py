@@ -5,11 +5,12 @@ import copy
 import itertools
 import logging
 import math
-from collections import namedtuple
+from collections import deque, namedtuple
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from torch import nn
 
 import mmfeataug
@@ -17,6 +18,7 @@ from mmfeataug.engine import FeatureAugmentation, View
 from tests.contract.cases import EACH_TASK, afan
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import buffers, build_detector, random_test_batch, relative_difference, step
+from tests.oracle import Unmoved
 
 
 def counters(model):
@@ -167,72 +169,159 @@ class Helper:
         self.count, self.inner = 0, inner
 
 
+class Slotted:
+    __slots__ = ('count',)
+
+    def __init__(self):
+        self.count = 0
+
+
 Pair = namedtuple('Pair', 'count name')
 
 
-class Remembering(nn.Module):
-    """A toy whose loss counts its calls in every place where losses keep things."""
+class Average(nn.Module):
+    """Of another module, as teachers are; its batch norm has statistics of its own."""
 
-    def __init__(self):
+    def __init__(self, of):
         super().__init__()
-        self.stem, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.module = copy.deepcopy(of).requires_grad_(False)
+        self.register_buffer('steps', torch.tensor(0))
+
+    def follow(self, of):
+        self.steps += 1
+        for mine, theirs in zip(self.module.parameters(), of.parameters(), strict=True):
+            mine.data.lerp_(theirs.data, 0.1)
+
+
+class Remembering(nn.Module):
+    """A toy whose loss counts its calls in every place where losses keep things.
+
+    Args:
+        start: Call from which on it counts.
+    """
+
+    def __init__(self, start=0):
+        super().__init__()
+        self.stem, self.norm, self.head = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
+        self.calls, self.start = 0, start
         self.count, self.history, self.table = 0, [], {'count': 0}
-        self._private, self._set = {'count': 0}, set()
+        self._private, self._set, self.deque = {'count': 0}, set(), deque(maxlen=100)
         self.tuple, self.pair, self.array = (0,), Pair(0, 'a'), np.zeros(1)
         self.nested, self.by_name = Helper(Helper(Helper())), {'a': Helper(), 'b': [Helper()]}
+        self.late, self.in_tuple, self.slotted = None, (Helper(),), Slotted()
         self.frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.replaced = nn.Parameter(torch.zeros(1), requires_grad=False)
         self.register_buffer('buffer', torch.zeros(1))
+        self.register_buffer('large', torch.zeros(2**18 + 1))
+        self.tensor, self.tensors = torch.zeros(1), [torch.zeros(1)]
+        self.random = np.random.default_rng(0)
+        self.drawn = 0
+        self.teacher = Average(nn.Sequential(self.stem, self.norm))
 
     def counts(self):
         """By place."""
+        hub = MessageHub.get_current_instance().log_scalars
         return {
             'attribute': self.count,
             'list': len(self.history),
             'dict': self.table['count'],
             'private dict': self._private['count'],
             'private set': len(self._set),
+            'deque': len(self.deque),
             'tuple': self.tuple[0],
             'named tuple': self.pair.count,
             'array': int(self.array[0]),
             'nested helper': self.nested.inner.inner.count,
             'helper in a dict': self.by_name['a'].count,
             'helper in a list in a dict': self.by_name['b'][0].count,
+            'helper in a tuple': self.in_tuple[0].count,
+            'helper that is made late': getattr(self.late, 'count', 0),
+            'slots': self.slotted.count,
             'frozen parameter': int(self.frozen),
+            'replaced parameter': int(self.replaced),
             'buffer': int(self.buffer),
+            'tensor': int(self.tensor),
+            'tensor in a list': int(self.tensors[0]),
+            'generator': self.drawn,
+            'average': int(self.teacher.steps),
+            'MessageHub': len(hub['remembered'].data[0]) if 'remembered' in hub else 0,
         }
 
     def loss(self, inputs, data_samples=None):
-        out = self.head(self.stem(inputs).relu())
+        self.calls += 1
+        if self.calls > self.start:
+            self.remember()
+        self.teacher.module(inputs)
+        out = self.head(self.norm(self.stem(inputs)).relu())
+        return {'loss': (out - sum(self.counts().values())).square().mean()}
+
+    def remember(self):
         number = len(self._set)
         self.count += 1
         self.history.append(float(number))
+        self.deque.append(float(number))
         self.table['count'] += 1
         self._private['count'] += 1
         self._set.add(number)
         self.tuple, self.pair = (number + 1,), self.pair._replace(count=number + 1)
         self.array += 1
-        for helper in (self.nested.inner.inner, self.by_name['a'], self.by_name['b'][0]):
+        if self.late is None:
+            self.late = Helper()
+        helpers = self.nested.inner.inner, self.by_name['a'], self.by_name['b'][0], self.late
+        for helper in (*helpers, self.in_tuple[0], self.slotted):
             helper.count += 1
         self.frozen.data += 1
+        self.replaced = nn.Parameter(self.replaced.data + 1, requires_grad=False)
         self.buffer += 1
-        return {'loss': (out - sum(self.counts().values())).square().mean()}
+        self.large.data[3] += 1
+        self.tensor = self.tensor + 1
+        self.tensors[0] += 1
+        self.random.random()
+        self.drawn = DRAWS.index(self.random.bit_generator.state['state']['state'])
+        self.teacher.follow(nn.Sequential(self.stem, self.norm))
+        MessageHub.get_current_instance().update_scalar('remembered', 1.0)
 
     def parse_losses(self, losses):
         return sum(v.mean() for k, v in losses.items() if 'loss' in k), losses
 
 
+def draws(count):
+    """States of a generator after so many draws."""
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        yield random.bit_generator.state['state']['state']
+        random.random()
+
+
+DRAWS = list(draws(40))
+
+
+@pytest.mark.parametrize('start', [0, 19])
 @pytest.mark.parametrize('learn', ['tail', 'network'])
-def test_state_of_losses_is_what_one_stock_call_leaves(learn):
-    """In every plain form, and replays start from what the clean call started from."""
+def test_state_of_losses_is_what_one_stock_call_leaves(learn, start):
+    """In every plain form, from whichever iteration on, and replays start from what the clean call
+    started from.
+    """
     torch.manual_seed(0)
-    stock = Remembering().train()
+    stock = Remembering(start).train()
     ours = copy.deepcopy(stock)
-    x = torch.randn(3, 4)
-    entry = afan('stem', gamma=0.1, learn=learn)
-    frozen = ours.frozen
-    with mmfeataug.attach(ours, [entry], strict=True):
-        for number in range(1, 13):
-            step(ours, (x,))
-            step(stock, (x,))
-            assert ours.counts() == stock.counts() == dict.fromkeys(stock.counts(), number)
+    x, frozen = torch.randn(3, 4), ours.frozen
+    view = dict(at='stem', learn=learn, bn='frozen', weight=0.25)
+    for model, entries in ((stock, []), (ours, [Unmoved(**view), Unmoved(**view)])):
+        MessageHub.get_current_instance().log_scalars.pop('remembered', None)
+        optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+        weight = 0.5 if entries else 1.0
+        with mmfeataug.attach(model, entries, clean_weight=weight, strict=True):
+            for number in range(1, 31):
+                losses, _ = step(model, (x,))
+                optimizer.step()
+                counts = model.counts()
+                assert counts == dict.fromkeys(counts, max(number - start, 0))
+                assert int(model.large[3]) == max(number - start, 0)
+                views = [float(v) for k, v in losses.items() if '.loss_' in k]
+                # An unmoved view has the clean loss, times its weight.
+                assert views == pytest.approx([float(losses['loss']) / 2] * len(entries))
     assert ours.frozen is frozen
+    if learn == 'network':
+        # Such views make the stock step.
+        assert_same(ours.teacher, stock.teacher)

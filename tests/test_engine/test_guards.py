@@ -1,4 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+import copy
+import pickle
 import random
 from collections import deque
 
@@ -63,16 +65,22 @@ class Keeper(nn.Module):
         self.other = nn.Linear(2, 2)
 
 
+class Slotted:
+    __slots__ = ('count', 'mean')
+
+    def __init__(self):
+        self.count = 0
+
+
 class TestLossState:
-    def test_only_what_changes_is_watched_and_put_back(self):
+    def test_what_changes_is_put_back(self):
         model = Keeper()
-        state = LossState(model, passes=1)
+        state = LossState(model)
         before = state.save()
         queue, mean = model.queue, model.mean
         model.queue.append(3)
         model.mean += 1
-        before, after = state.learn(before, state.save())
-        assert len(before) == 1
+        after = state.save_after(before)
         model.new = 7
         state.restore(before)
         assert model.queue is queue
@@ -88,10 +96,10 @@ class TestLossState:
     def test_who_shares_memory_still_does(self):
         model = Keeper()
         model.table['mean'], model.first = model.mean, model.mean[:1]
-        state = LossState(model, passes=1)
+        state = LossState(model)
         before = state.save()
         model.mean += 1
-        before, _ = state.learn(before, state.save())
+        state.save_after(before)
         state.restore(before)
         assert not model.mean.any()
         model.mean.mul_(0).add_(4)
@@ -110,14 +118,14 @@ class TestLossState:
     def test_what_stands_deeper(self):
         """A queue for each class."""
         model = Keeper()
-        state = LossState(model, passes=1)
+        state = LossState(model)
         before = state.save()
         table, inner = model.table, model.table['a']
         inner.append(torch.ones(2))
-        before, after = state.learn(before, state.save())
-        assert len(before) == 1
+        after = state.save_after(before)
         for _ in range(2):
-            inner[1] += 1
+            if len(inner) > 1:
+                inner[1] += 1
             inner.append(3)
             state.restore(before)
             assert model.table is table
@@ -126,7 +134,71 @@ class TestLossState:
             assert len(inner) == 2
             assert torch.equal(inner[1], torch.ones(2))
 
-    def test_nothing_changes_nothing_is_watched(self):
-        state = LossState(Keeper(), passes=1)
-        assert state.learn(state.save(), state.save()) == ([], [])
-        assert state.save() == []
+    @pytest.mark.parametrize('first', [0, 3])
+    def test_large_tensors(self, first):
+        """Whichever way they are written to; the one step in which that is new apart."""
+        model = Keeper()
+        model.register_buffer('bank', torch.zeros(2**18 + 1))
+        model.labels = torch.zeros(2**18 + 1, dtype=torch.long)
+        state = LossState(model)
+        for step in range(6):
+            before = state.save()
+            if step >= first:
+                model.bank.data[5] += 1
+                model.labels[7] += 1
+            after = state.save_after(before)
+            state.restore(before)
+            done = max(step - first + 1, 0)
+            # What the first change of a large tensor has overwritten is gone.
+            began = done - bool(done) if step != first or first == 0 else done
+            assert (model.bank[5], model.labels[7]) == (began, began)
+            model.bank.data[5] += 1
+            model.labels[7] += 1
+            state.restore(after)
+            if done:
+                assert (model.bank[5], model.labels[7]) == (done, done)
+            else:
+                model.bank[5] = model.labels[7] = 0
+
+    def test_what_other_passes_change_alone(self):
+        """A view may do what the clean pass did not."""
+        model = Keeper()
+        model.slotted, model.random = Slotted(), np.random.default_rng(0)
+        state = LossState(model)
+        before = state.save()
+        after = state.save_after(before)
+        model.mean.data += 1
+        model.slotted.count, model.slotted.mean = 5, torch.ones(2)
+        model.table['b'] = 1
+        drawn = model.random.random()
+        state.restore(after)
+        assert not model.mean.any()
+        assert model.slotted.count == 0
+        assert not hasattr(model.slotted, 'mean')
+        assert list(model.table) == ['a']
+        assert model.random.random() == drawn
+
+    def test_graphs_do_not_notice(self):
+        """What is put back in place was saved for backward."""
+        model = Keeper()
+        model.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        x = torch.ones(2, requires_grad=True)
+        state = LossState(model)
+        before = state.save()
+        total = (x * model.frozen * (model.mean + 1)).sum()
+        after = state.save_after(before)
+        for saved in (before, after):
+            state.restore(saved)
+        total.backward()
+        assert x.grad.tolist() == [1, 1]
+
+    def test_copies_learn_anew(self):
+        model = Keeper()
+        model.__dict__['state'] = state = LossState(model)
+        state.save_after(state.save())
+        other = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+        before = other.state.save()
+        other.mean += 1
+        other.state.save_after(before)
+        other.state.restore(before)
+        assert not other.mean.any()

@@ -138,6 +138,30 @@ def test_noise_is_no_fault_of_the_tap(size):
         assert handle.taps[0].memoize
 
 
+@pytest.mark.parametrize('step', [1e-5, -0.3])
+def test_drift_is_no_noise(step):
+    """A state outside of the model, that each call moves on."""
+    told = []
+    toy = Toy(lambda: told.append(1) or 2 + step * len(told))
+    with (
+        mmfeataug.attach(toy, [Spy(at='mid')]),
+        pytest.raises(TapError, match=r'moves on each time.*loss: .*global variable'),
+    ):
+        toy.loss(X)
+
+
+def test_exactness_is_looked_at_again():
+    """A loss that begins late to read what nobody puts back."""
+    told = []
+    toy = Toy(lambda: told.append(1) or 1 + 0.1 * max(len(told) - 80, 0))
+    with mmfeataug.attach(toy, [Spy(at='mid')]) as handle:
+        for _ in range(30):
+            toy.loss(X)
+        assert handle.taps[0].memoize
+        with pytest.raises(TapError, match='moves on each time'):
+            toy.loss(X)
+
+
 def test_what_repeats_itself_but_not_the_clean_pass_is_no_noise():
     """A state that nobody restores: both kinds of replay are wrong, by the same."""
     told = []

@@ -347,3 +347,33 @@ class TestWrappers:
 
         with pytest.raises(TypeError, match=message):
             declare(torch.nn.Identity(), [entry])
+
+
+class PastTheLoss(type(build_segmentor())):
+    """Calls its own loss in some iterations only."""
+
+    own = ()
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode != 'loss':
+            return super().forward(inputs, data_samples, mode)
+        self.number = getattr(self, 'number', -1) + 1
+        if self.number in self.own:
+            return self.loss(inputs, data_samples)
+        return type(self).__mro__[1].loss(self, inputs, data_samples)
+
+
+@pytest.mark.parametrize('own', [(), (0,)])
+def test_a_loss_that_is_not_on_the_way(tmp_path, own, monkeypatch):
+    model = build_segmentor()
+    model.__class__ = type('PastTheLoss', (PastTheLoss,), {'own': own})
+    hook = FeatureAugHook([AUGMENTATION], clean_weight=0.5)
+    if not own:
+        with pytest.raises(RuntimeError, match=r'did not call PastTheLoss\.loss.*call self\.loss'):
+            train(tmp_path, hook, model=model)
+        assert 'loss' not in vars(model)
+        return
+    runner, said = make_runner(tmp_path, hook, model=model), []
+    monkeypatch.setattr(runner.logger, 'warning', lambda text, *args: said.append(text % args))
+    runner.train()
+    assert len([m for m in said if 'did not call PastTheLoss.loss' in m]) == 1

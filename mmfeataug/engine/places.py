@@ -1,0 +1,223 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Where a model keeps what it knows: the containers and objects that its attributes lead to."""
+
+import enum
+import logging
+import random
+import sys
+from abc import ABC, abstractmethod
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from operator import is_
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+# What nn.Module keeps for itself is structure, not state, and who sets its mode wants it kept.
+_STRUCTURE = {*vars(nn.Module()), 'training'}
+_PACKAGE = __name__.partition('.')[0]
+_ABSENT = object()
+
+
+class Place(ABC):
+    """One container or object whose items may change.
+
+    Attributes:
+        content: Its items when it was last read; replaced, never changed.
+        leaves: Tensors, arrays and random generators among them, also in tuples.
+        inner: Containers and objects among them.
+    """
+
+    def __init__(self) -> None:
+        self.content: list = []
+        self.leaves: list = []
+        self.inner: list = []
+
+    @abstractmethod
+    def read(self) -> list:
+        """The items now."""
+
+    @abstractmethod
+    def write(self, content: list) -> None:
+        """Put items of an earlier :meth:`read` back."""
+
+    def refresh(self) -> bool:
+        """Read it; whether other containers are in there than before."""
+        content = self.read()
+        if same(content, self.content):
+            return False
+        self.content, inner = content, self.inner
+        self.leaves, self.inner = [], []
+        waiting = self.values()
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, (torch.Tensor, np.ndarray, *GENERATORS)):
+                self.leaves.append(value)
+            elif isinstance(value, tuple):
+                waiting += value
+            elif isinstance(value, (dict, list, set, deque)) or _is_helper(value):
+                self.inner.append(value)
+        return not same(inner, self.inner)
+
+    def values(self) -> list:
+        """What of :attr:`content` may lead further."""
+        return list(self.content)
+
+
+class Namespace(Place):
+    """Attributes of a module or a helper; functions among them stay as they are, because whoever
+    patches a method takes it back himself.
+
+    Args:
+        space: Its ``__dict__``.
+    """
+
+    def __init__(self, space: dict[str, Any]) -> None:
+        super().__init__()
+        self.space = space
+
+    def read(self) -> list:
+        """Names, then values."""
+        return [*self.space, *self.space.values()]
+
+    def write(self, content: list) -> None:
+        """See :class:`Place`."""
+        half = len(content) // 2
+        wanted = dict(zip(content[:half], content[half:], strict=True))
+        for key in [*self.space]:
+            if key not in wanted and key not in _STRUCTURE and not _is_function(self.space[key]):
+                del self.space[key]
+        for key, value in wanted.items():
+            if key in _STRUCTURE or _is_function(value) or _is_function(self.space.get(key)):
+                continue
+            self.space[key] = value
+
+    def values(self) -> list:
+        """Without structure."""
+        return [v for k, v in self.space.items() if k not in _STRUCTURE]
+
+
+class Mapping(Place):
+    """Any other dict, with its order."""
+
+    def __init__(self, target: dict) -> None:
+        super().__init__()
+        self.target = target
+
+    def read(self) -> list:
+        """Keys, then values."""
+        # As they are: configs build objects when they are asked.
+        return [*dict.keys(self.target), *dict.values(self.target)]
+
+    def write(self, content: list) -> None:
+        """See :class:`Place`."""
+        half = len(content) // 2
+        kind: Any = OrderedDict if isinstance(self.target, OrderedDict) else dict
+        kind.clear(self.target)
+        kind.update(self.target, zip(content[:half], content[half:], strict=True))
+
+
+class Sequence(Place):
+    """A list, deque or set."""
+
+    def __init__(self, target: Any) -> None:
+        super().__init__()
+        self.target = target
+
+    def read(self) -> list:
+        """See :class:`Place`."""
+        return list(self.target)
+
+    def write(self, content: list) -> None:
+        """See :class:`Place`."""
+        self.target.clear()
+        put = self.target.update if isinstance(self.target, set) else self.target.extend
+        put(content)
+
+
+class Slots(Place):
+    """Attributes that a class names in ``__slots__``."""
+
+    def __init__(self, target: Any) -> None:
+        super().__init__()
+        self.target, self.names = target, _slots(target)
+
+    def read(self) -> list:
+        """Values of the slots."""
+        return [getattr(self.target, name, _ABSENT) for name in self.names]
+
+    def write(self, content: list) -> None:
+        """See :class:`Place`."""
+        for name, value in zip(self.names, content, strict=True):
+            if value is not _ABSENT:
+                object.__setattr__(self.target, name, value)
+            elif hasattr(self.target, name):
+                object.__delattr__(self.target, name)
+
+
+def same(a: list, b: list) -> bool:
+    """Whether two lists hold the very same objects."""
+    return len(a) == len(b) and all(map(is_, a, b))
+
+
+def places(spaces: Iterator[dict[str, Any]]) -> list[Place]:
+    """All places that some namespaces lead to, each once; modules lead nowhere.
+
+    Args:
+        spaces: ``__dict__`` of modules, their parameters and buffers.
+    """
+    found: list[Place] = []
+    seen: set[int] = set()
+    waiting: list[Place] = [Namespace(space) for space in spaces]
+    while waiting:
+        place = waiting.pop()
+        found.append(place)
+        place.refresh()
+        for value in place.inner:
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            if isinstance(value, dict):
+                waiting.append(Mapping(value))
+            elif isinstance(value, (list, set, deque)):
+                waiting.append(Sequence(value))
+            if hasattr(value, '__dict__'):
+                waiting.append(Namespace(value.__dict__))
+            if _slots(value):
+                waiting.append(Slots(value))
+    return found
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, FUNCTIONS)
+
+
+def _is_helper(value: Any) -> bool:
+    """Whether an object of a class of the model's, whose attributes may be state."""
+    if isinstance(value, (nn.Module, enum.Enum, logging.Logger, *FUNCTIONS)):
+        return False
+    cls = type(value)
+    if not hasattr(value, '__dict__') and not _slots(value):
+        return False
+    # Loggers, locks and the like lead everywhere, and what is ours knows its own state.
+    package = cls.__module__.partition('.')[0]
+    if package in sys.stdlib_module_names or cls.__module__.startswith('torch.distributed'):
+        return False
+    return not any(c.__module__.partition('.')[0] == _PACKAGE for c in cls.__mro__)
+
+
+def _slots(value: Any) -> list[str]:
+    if isinstance(value, (dict, list, set, deque)):
+        return []
+    names: list[str] = []
+    for cls in type(value).__mro__:
+        own = cls.__dict__.get('__slots__', ())
+        for name in (own,) if isinstance(own, str) else own:
+            private = name.startswith('__') and not name.endswith('__')
+            names.append(f'_{cls.__name__.lstrip("_")}{name}' if private else name)
+    return [name for name in names if name not in ('__dict__', '__weakref__')]
