@@ -8,6 +8,7 @@ from .attacked_batch import Target
 from .attacks import ATTACKS
 from .compare import Comparison, Spread, compare_tables, spread
 from .compare_attacks import AttackComparison, compare_attacks
+from .geometry import Geometry, Region
 from .ground_truth import loaded_resized
 from .logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
 from .pgd import NORMS, PGD, UNITS
@@ -59,7 +60,9 @@ __all__ = [
     'AttackComparison',
     'Comparison',
     'Curve',
+    'Geometry',
     'Record',
+    'Region',
     'Run',
     'Spread',
     'Target',

@@ -31,6 +31,7 @@ from mmfeataug.engine import (
 from mmfeataug.models import layers
 
 from .base import Attack, Images
+from .geometry import Geometry
 from .ground_truth import for_loss
 
 
@@ -42,8 +43,7 @@ class Target:
         at: A dotted path, or ``'inputs'``.
         side: ``'output'`` or ``'input'`` of that module.
         seed: Of random starts, and of what losses draw (samplers of RoIs).
-        resized: Whether ground truth is in coordinates of the resized image; see
-            :func:`for_loss`.
+        resized: Of :func:`loaded_resized`; see :func:`for_loss`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Target:
         at: str = 'inputs',
         side: str = 'output',
         seed: int = 0,
-        resized: bool = False,
+        resized: Geometry | bool = False,
     ) -> None:
         self.model, self.seed, self.resized = model, seed, resized
         self.tap = Tap(model, at, side)
@@ -70,7 +70,8 @@ class Target:
             samples: Likewise.
         """
         streams = RandomState()
-        images = Images.of(samples, self.seed)
+        geometry = self.resized if isinstance(self.resized, Geometry) else None
+        images = Images.of(samples, self.seed, geometry)
         truth = for_loss(samples, inputs, self.model, self.resized)
         recorded = None
         try:

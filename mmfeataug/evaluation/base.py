@@ -13,6 +13,8 @@ from torch import Tensor
 from mmfeataug.engine import FeatureAugmentation
 from mmfeataug.functional import uniform_in_ball
 
+from .geometry import Geometry, Region, region_of
+
 
 @dataclass
 class Images:
@@ -20,22 +22,27 @@ class Images:
 
     Attributes:
         names: One an image: what a draw is seeded by beside ``seed``.
-        shapes: Height and width in pixels, without padding.
+        regions: Where each lies; the rest is padding.
         seed: Of the evaluation.
     """
 
     names: list[str]
-    shapes: list[tuple[int, int]]
+    regions: list[Region]
     seed: int
 
     @classmethod
-    def of(cls, samples: Sequence[Any], seed: int) -> 'Images':
+    def of(cls, samples: Sequence[Any], seed: int, geometry: Geometry | None = None) -> 'Images':
         """Of data samples.
+
+        Args:
+            samples: Each says where it comes from.
+            seed: Of the evaluation.
+            geometry: Of their data set.
 
         Raises:
             ValueError: If a sample says neither its path nor its number.
         """
-        names, shapes = [], []
+        names, regions = [], []
         for sample in samples:
             meta = sample.metainfo
             found = [meta[k] for k in ('img_path', 'img_id', 'sample_idx') if k in meta]
@@ -46,8 +53,9 @@ class Images:
                 )
             # Without the folder: the same images elsewhere get the same draws.
             names.append(os.path.basename(str(found[0])))
-            shapes.append(tuple(meta.get('img_shape', (1 << 30, 1 << 30))[:2]))
-        return cls(names, shapes, seed)
+            region = None if geometry is None else geometry.region(sample)
+            regions.append(region_of(sample) if region is None else region)
+        return cls(names, regions, seed)
 
     def key(self, names: Sequence[str]) -> int:
         """Seed in [0, 2**32)."""
@@ -70,8 +78,9 @@ class Images:
         targets = [out] if len(rows) == 1 and rows[0][0] is like else list(out)
         for i, (target, (row, names)) in enumerate(zip(targets, rows, strict=True)):
             if pixels:
-                height, width = self.shapes[i]
-                row, target = row[..., :height, :width], target[..., :height, :width]
+                top, left, bottom, right = self.regions[i]
+                row = row[..., top:bottom, left:right]
+                target = target[..., top:bottom, left:right]
             generator = torch.Generator().manual_seed(self.key(names))
             target.copy_(uniform_in_ball(row, norm, generator))
         return out
@@ -79,8 +88,8 @@ class Images:
     def inside(self, like: Tensor) -> Tensor:
         """1 at pixels, 0 at padding; ``(N, 1, H, W)``."""
         mask = torch.zeros_like(like[:, :1])
-        for i, (height, width) in enumerate(self.shapes):
-            mask[i, :, :height, :width] = 1
+        for i, (top, left, bottom, right) in enumerate(self.regions):
+            mask[i, :, top:bottom, left:right] = 1
         return mask
 
 

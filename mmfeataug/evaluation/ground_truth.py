@@ -1,9 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Ground truth of test pipelines, in the coordinates that training losses expect.
-
-Test pipelines of detection and segmentation load annotations behind the resizing of the image, so
-that metrics see the original coordinates.
-"""
+"""Ground truth of test pipelines, in the coordinates that training losses expect."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,18 +8,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .geometry import Geometry, to_view
 
-def for_loss(samples: Sequence[Any], inputs: Tensor, model: Any, resized: bool) -> list[Any]:
+FIELDS = 'gt_instances', 'ignored_instances', 'gt_sem_seg'
+"""What of a data sample has coordinates."""
+
+
+def for_loss(
+    samples: Sequence[Any], inputs: Tensor, model: Any, resized: Geometry | bool
+) -> list[Any]:
     """Data samples to call ``loss`` with; the given ones stay as they are.
 
     Args:
         samples: As a data preprocessor leaves them.
-        inputs: Images with their padding, ``(N, 3, H, W)``.
+        inputs: Images with their padding, ``(N, C, H, W)``.
         model: Says how label maps are padded.
-        resized: Whether boxes and masks are in coordinates of the resized image already.
+        resized: Of :func:`loaded_resized`. For samples of no data set: whether boxes and masks are
+            in coordinates of what the network sees already; if not, they are brought there as far
+            as the samples say how.
 
     Raises:
-        ValueError: If a sample has no ground truth.
+        ValueError: If a sample has no ground truth, or a step of the pipeline moves the image and
+            nobody knows where to.
     """
     height, width = inputs.shape[-2:]
     size = (height, width)
@@ -31,25 +37,31 @@ def for_loss(samples: Sequence[Any], inputs: Tensor, model: Any, resized: bool) 
     found = []
     for sample in samples:
         _require(sample)
+        moved = resized.truth(sample) if isinstance(resized, Geometry) else None
         # A container of its own.
         sample = sample.detach()
-        for name in ('gt_instances', 'ignored_instances'):
-            if name in sample and not resized:
-                setattr(sample, name, _rescaled(getattr(sample, name), sample, size))
+        if moved is not None:
+            for name in FIELDS:
+                if name in sample and name in moved:
+                    setattr(sample, name, _like(getattr(moved, name), getattr(sample, name)))
+        elif resized is not True:
+            for name in FIELDS[:2]:
+                if name in sample:
+                    setattr(sample, name, _rescaled(getattr(sample, name), sample))
+        for name in FIELDS[:2]:
+            if 'masks' in getattr(sample, name, ()):
+                instances = getattr(sample, name).clone()
+                instances.masks = instances.masks.pad(size)
+                setattr(sample, name, instances)
         if 'gt_sem_seg' in sample:
             sample.gt_sem_seg = _padded(sample.gt_sem_seg, sample, size, pad)
         found.append(sample)
     return found
 
 
-def loaded_resized(dataset: Any) -> bool:
-    """Whether a data set's pipeline loads annotations before it resizes the image."""
-    while hasattr(dataset, 'dataset') or getattr(dataset, 'datasets', None):
-        dataset = dataset.dataset if hasattr(dataset, 'dataset') else dataset.datasets[0]
-    steps = [type(t).__name__ for t in getattr(dataset.pipeline, 'transforms', ())]
-    loads = [i for i, name in enumerate(steps) if 'Annotations' in name and 'Load' in name]
-    resizes = [i for i, name in enumerate(steps) if 'Resize' in name]
-    return bool(loads and resizes) and loads[0] < resizes[-1]
+def loaded_resized(dataset: Any) -> Geometry:
+    """How the test pipeline of a data set moves ground truth, to hand to :func:`for_loss`."""
+    return Geometry(dataset)
 
 
 def _require(sample: Any) -> None:
@@ -65,39 +77,38 @@ def _require(sample: Any) -> None:
     )
 
 
-def _rescaled(instances: Any, sample: Any, size: tuple[int, int]) -> Any:
-    """Boxes and masks in coordinates of the resized and padded image."""
+def _like(truth: Any, given: Any) -> Any:
+    """Ground truth on the device of the given one, with boxes of its type."""
+    truth = truth.clone()
+    tensor = next((v for v in given.values() if isinstance(v, Tensor)), None)
+    if tensor is not None:
+        truth = truth.to(tensor.device)
+    if isinstance(given.get('bboxes'), Tensor) and hasattr(truth.bboxes, 'tensor'):
+        truth.bboxes = truth.bboxes.tensor
+    return truth
+
+
+def _rescaled(instances: Any, sample: Any) -> Any:
+    """Boxes and masks in coordinates of the resized image."""
     instances = instances.clone()
-    height, width = sample.img_shape[:2]
-    across, down = _factors(sample)
     if 'bboxes' in instances:
         boxes = instances.bboxes
         if isinstance(boxes, Tensor):
-            instances.bboxes = boxes * boxes.new_tensor([across, down, across, down])
+            instances.bboxes = to_view(boxes, sample)
         else:
-            boxes.rescale_((across, down))
+            boxes.tensor = to_view(boxes.tensor, sample)
     if 'masks' in instances:
-        instances.masks = instances.masks.resize((height, width)).pad(size)
+        instances.masks = instances.masks.resize(sample.img_shape[:2])
     return instances
 
 
-def _factors(sample: Any) -> tuple[float, float]:
-    factor = sample.metainfo.get('scale_factor')
-    if factor is not None:
-        return float(factor[0]), float(factor[1])
-    (height, width), (old_height, old_width) = sample.img_shape[:2], sample.ori_shape[:2]
-    return width / old_width, height / old_height
-
-
 def _padded(label_map: Any, sample: Any, size: tuple[int, int], pad: int) -> Any:
-    """A label map that covers what the network sees. Heads bring their scores to its size, so
-    without padding it can stay as it is.
-    """
-    height, width = sample.metainfo.get('img_shape', size)[:2]
-    if (height, width) == size:
-        return label_map
+    """A label map of the size of what the network sees; a batch may be of files of several."""
     name = 'data' if 'data' in label_map else 'sem_seg'
     labels = getattr(label_map, name)
+    height, width = sample.metainfo.get('img_shape', size)[:2]
+    if labels.shape[-2:] == (height, width) == size:
+        return label_map
     resized = F.interpolate(labels[None].float(), (height, width), mode='nearest')[0]
     padding = (0, size[1] - width, 0, size[0] - height)
     label_map = type(label_map)()

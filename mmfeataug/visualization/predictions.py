@@ -15,6 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
+from mmfeataug.evaluation import Geometry, Region
+
 from .record import shown
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class Painter:
         visualizer.dataset_meta = built.dataset.metainfo
         # Steps of data sets that others wrap are in there too.
         show = shown(model, [str(loader['dataset'])])
-        painted = []
+        painted, geometry = [], Geometry(built.dataset)
         for index in indices:
             data = built.collate_fn([built.dataset[index]])
             with torch.no_grad():
@@ -73,7 +75,8 @@ class Painter:
                 image = image.astype(np.uint8)
                 paint = partial(visualizer.visualize_cls, resize=max(LEAST, min(image.shape[:2])))
             else:
-                image = _file(data['inputs'][0].permute(1, 2, 0).numpy(), sample)
+                region = geometry.region_at(*geometry.leaf(index))
+                image = _file(data['inputs'][0].permute(1, 2, 0).numpy(), sample, region)
                 paint = partial(visualizer.add_datasample, 'picture')
             pictures = []
             for what in (dict(draw_gt=True, draw_pred=False), dict(draw_gt=False, draw_pred=True)):
@@ -83,15 +86,12 @@ class Painter:
         return painted
 
 
-def _file(image: np.ndarray, sample: Any) -> np.ndarray:
+def _file(image: np.ndarray, sample: Any, region: Region) -> np.ndarray:
     """RGB in the size of the file, which predictions and labels are in, whatever the pipeline made
     of it. mmcv loads BGR.
     """
     height, width = sample.ori_shape[:2]
-    if 'scale_factor' in sample.metainfo:
-        across, down = sample.scale_factor[:2]
-        # The rest is padding.
-        image = image[: round(height * down), : round(width * across)]
+    image = image[region.top : region.bottom, region.left : region.right]
     return np.ascontiguousarray(mmcv.imresize(image, (width, height))[..., ::-1])
 
 

@@ -15,7 +15,8 @@ from mmfeataug.evaluation.attacked_batch import Target, as_in_training
 from mmfeataug.evaluation.attacks import make_attack
 from mmfeataug.evaluation.base import Images
 from mmfeataug.evaluation.curve import score
-from mmfeataug.evaluation.ground_truth import for_loss, loaded_resized
+from mmfeataug.evaluation.geometry import Region
+from mmfeataug.evaluation.ground_truth import for_loss
 from mmfeataug.evaluation.pgd import PGD
 from mmfeataug.utils.pixels import PixelScale
 from tests.launch import launch
@@ -154,7 +155,7 @@ def test_features(name, eps, options):
 def test_random_starts_fill_the_ball():
     feature = torch.zeros(2, 3, 4, 4)
     attack = PGD(at='x', eps=0.5, steps=1, step_size=0.0, unit='absolute')
-    attack.images = Images(['a', 'b'], [(4, 4)] * 2, 0)
+    attack.images = Images(['a', 'b'], [Region(0, 0, 4, 4)] * 2, 0)
     tail = Tail(lambda features, against=(): (0, [feature]), torch.Generator())
     (view,) = attack.views([feature], [feature], tail)
     draw = attack.images.draw(feature, 'linf', False)
@@ -241,17 +242,20 @@ def test_nothing_is_left_behind(case, at):
 
 
 def test_draws_depend_on_seed_and_image_alone():
-    shapes = [(6, 5), (8, 8)]
-    two = Images(['a', 'b'], shapes, 0)
+    regions = [Region(0, 0, 6, 5), Region(0, 0, 8, 8)]
+    two = Images(['a', 'b'], regions, 0)
     images = torch.zeros(2, 3, 8, 8)
     draw = two.draw(images, 'linf', pixels=True)
     assert draw[0, :, 6:].eq(0).all()
     assert draw[0, :, :, 5:].eq(0).all()
     assert draw.abs().amax((1, 2, 3)).gt(0.9).all()
-    turned = Images(['b', 'a'], shapes[::-1], 0).draw(torch.zeros(2, 3, 9, 8), 'linf', True)
+    turned = Images(['b', 'a'], regions[::-1], 0).draw(torch.zeros(2, 3, 9, 8), 'linf', True)
     assert torch.equal(turned[1, :, :8], draw[0])
     assert torch.equal(turned[0, :, :8], draw[1])
-    other = Images(['a', 'b'], shapes, 1).draw(images, 'linf', pixels=True)
+    boxed = Images(['a', 'b'], [Region(1, 2, 7, 7), regions[1]], 0)
+    assert torch.equal(boxed.draw(images, 'linf', True)[0, :, 1:7, 2:7], draw[0, :, :6, :5])
+    assert boxed.inside(images)[0].sum() == 30
+    other = Images(['a', 'b'], regions, 1).draw(images, 'linf', pixels=True)
     assert not torch.equal(other, draw)
     # One draw for all where rows are no images.
     rows = two.draw(torch.zeros(5, 4), 'l2', pixels=False)
@@ -390,7 +394,6 @@ def test_strength_0_is_the_stock_test(name, demo_data, tmp_path):
     assert result['unit'] == 'pixel'
     assert result['steps'] == 2
     assert '| eps (pixel, linf) |' in (tmp_path / 'adversarial.md').read_text()
-    assert loaded_resized(Runner.build_dataloader(cfg.test_dataloader).dataset) is False
 
 
 def test_a_detector_that_finds_nothing_has_no_precision():

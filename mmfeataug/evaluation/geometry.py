@@ -1,0 +1,309 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Where a test pipeline puts the pixels of a file, found by its own steps.
+
+Test pipelines load annotations behind the steps that move the image, so that metrics see the
+coordinates of the file. Here a sample goes through the same steps once more, with its annotations
+loaded right behind the image, so that the steps move both; and with another image of the same size,
+which leaves what is padding as it is.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from mmfeataug.engine import RandomState
+
+RECORDS = ('border', 'pad_param', 'scale_factor')
+"""What steps of OpenMMLab write down about the pixels that they move."""
+KEYS = ('img_path', 'img_id', 'sample_idx')
+"""By which a data sample is found in its data set."""
+
+
+class Region(NamedTuple):
+    """Where an image lies in what the network sees, in pixels."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class Placement(NamedTuple):
+    """Where a step has put an image in its result: factors, and pixels above and left of it."""
+
+    across: float = 1.0
+    down: float = 1.0
+    top: int = 0
+    left: int = 0
+
+
+class Geometry:
+    """Of the test pipelines of a data set.
+
+    Args:
+        dataset: Built; may wrap or join others.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._leaves = [leaf for leaf in _leaves(dataset) if hasattr(leaf, 'pipeline')]
+        self._found: dict[tuple[str, Any], tuple[Any, int]] | None = None
+
+    def region(self, sample: Any) -> Region | None:
+        """Where the image of a data sample lies; None if the data set does not have it."""
+        place = self._place(sample)
+        return None if place is None else self.region_at(*place)
+
+    def region_at(self, dataset: Any, index: int) -> Region:
+        """Where the image of this number lies."""
+        plain, other = (
+            np.asarray(_run(dataset, index, changed=changed)['inputs']) for changed in (False, True)
+        )
+        differs = (plain != other).any(0)
+        if not differs.any():
+            return Region(0, 0, *differs.shape)
+        rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
+        return Region(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+    def truth(self, sample: Any) -> Any | None:
+        """A data sample with ground truth in coordinates of what the pipeline hands out; None if
+        the data set does not have it.
+
+        Raises:
+            ValueError: If a step moves the image and neither moves ground truth nor writes down
+                how, with its name.
+        """
+        place = self._place(sample)
+        if place is None:
+            return None
+        found = _run(*place, early=True)['data_samples']
+        expected, seen = (s.metainfo.get('img_shape') for s in (sample, found))
+        if expected is not None and tuple(expected[:2]) != tuple(seen[:2]):
+            raise ValueError(
+                f'the test pipeline made {tuple(expected[:2])} pixels of '
+                f'{sample.metainfo.get("img_path")} and {tuple(seen[:2])} when it was run again: '
+                'an attack needs one that draws nothing at random'
+            )
+        return found
+
+    def leaf(self, index: int) -> tuple[Any, int]:
+        """The data set that an item of the whole comes from, and its number there."""
+        for leaf in self._leaves:
+            if index < len(leaf):
+                return leaf, index
+            index -= len(leaf)
+        raise IndexError(index)
+
+    def _place(self, sample: Any) -> tuple[Any, int] | None:
+        if self._found is None:
+            self._found = {}
+            for leaf in self._leaves:
+                for index in range(len(leaf)):
+                    info = leaf.get_data_info(index)
+                    for key in KEYS:
+                        if isinstance(info.get(key), (str, int)):
+                            self._found.setdefault((key, info[key]), (leaf, index))
+        meta = sample.metainfo
+        places = [
+            self._found.get((k, meta[k])) for k in KEYS if isinstance(meta.get(k), (str, int))
+        ]
+        return next((place for place in places if place is not None), None)
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    if hasattr(dataset, 'datasets'):
+        for inner in dataset.datasets:
+            yield from _leaves(inner)
+    elif hasattr(dataset, 'dataset'):
+        yield from _leaves(dataset.dataset)
+    else:
+        yield dataset
+
+
+def is_loader(step: Any) -> bool:
+    """Whether a step of a pipeline loads annotations."""
+    name = type(step).__name__
+    return 'Load' in name and 'Annotations' in name
+
+
+def _run(dataset: Any, index: int, *, early: bool = False, changed: bool = False) -> dict[str, Any]:
+    """What the pipeline hands out.
+
+    Args:
+        dataset: With a pipeline.
+        index: Of the item.
+        early: Load annotations right behind the image.
+        changed: Put another image in the place of the loaded one.
+    """
+    steps = list(dataset.pipeline.transforms)
+    waiting = [step for step in steps if is_loader(step)] if early else []
+    streams = RandomState()
+    try:
+        np.random.seed(0)
+        results = dataset.get_data_info(index)
+        has_image = False
+        for step in steps:
+            if early and is_loader(step):
+                continue
+            results = _moved(step, results) if early and has_image else step(results)
+            if results is None:
+                raise ValueError(f'{type(step).__name__} leaves out item {index} of the test set')
+            if not has_image and 'img' in results:
+                has_image = True
+                if changed:
+                    results['img'] = _other(results['img'])
+                for loader in waiting:
+                    results = loader(results)
+        return results
+    finally:
+        streams.restore()
+
+
+def _other(image: np.ndarray) -> np.ndarray:
+    """An image that differs in each pixel."""
+    if image.dtype.kind in 'ui':
+        return np.iinfo(image.dtype).max - image
+    return image + (np.abs(image).max() + 1).astype(image.dtype)
+
+
+def _moved(step: Any, results: dict[str, Any]) -> dict[str, Any]:
+    """One step, with ground truth that moves along."""
+    image, records = results.get('img'), {k: copy.deepcopy(results.get(k)) for k in RECORDS}
+    before = {k: copy.deepcopy(v) for k, v in results.items() if _is_truth(k, results)}
+    # Steps may write into the image.
+    held = image.copy() if isinstance(image, np.ndarray) else None
+    results = step(results)
+    after = None if results is None else results.get('img')
+    if held is None or not isinstance(after, np.ndarray):
+        return results
+    news = [k for k in RECORDS if not np.array_equal(records[k], results.get(k))]
+    if held.shape[:2] == after.shape[:2] and not news:
+        return results
+    size = after.shape[:2]
+    unmoved = [k for k, v in before.items() if _is_unmoved(k, v, results.get(k), size)]
+    if not unmoved:
+        return results
+    placement = _placement(held, after, records, results, news)
+    if placement is None:
+        raise ValueError(
+            f'{type(step).__name__} moves the image and neither moves {", ".join(unmoved)} nor '
+            'writes down how (border, pad_param, scale_factor): where ground truth lies in what '
+            'the network sees is not known; put it behind steps that do, or leave it out of the '
+            'test pipeline'
+        )
+    for key in unmoved:
+        results[key] = _put(before[key], placement, size)
+    return results
+
+
+def _is_truth(key: str, results: Mapping[str, Any]) -> bool:
+    return key in ('gt_bboxes', 'gt_masks', 'gt_seg_map', *results.get('seg_fields', ()))
+
+
+def _is_unmoved(key: str, before: Any, after: Any, size: tuple[int, int]) -> bool:
+    if key == 'gt_bboxes':
+        return len(before) > 0 and np.array_equal(_boxes(before), _boxes(after))
+    if key == 'gt_masks':
+        return len(before) > 0 and (after.height, after.width) != size
+    return after.shape[:2] != size
+
+
+def _boxes(boxes: Any) -> np.ndarray:
+    return np.asarray(getattr(boxes, 'tensor', boxes))
+
+
+def _placement(
+    before: np.ndarray,
+    after: np.ndarray,
+    records: Mapping[str, Any],
+    results: Mapping[str, Any],
+    news: list[str],
+) -> Placement | None:
+    (height, width), size = before.shape[:2], after.shape[:2]
+    if size[0] >= height and size[1] >= width and np.array_equal(after[:height, :width], before):
+        # Padding below and to the right.
+        return Placement()
+    if not news:
+        return None
+    across, down = (
+        np.asarray(results.get('scale_factor', (1.0, 1.0)), float)[:2]
+        / np.asarray(
+            (1.0, 1.0) if records['scale_factor'] is None else records['scale_factor'], float
+        )[:2]
+    )
+    top = left = 0
+    for key in ('border', 'pad_param'):
+        if key in news:
+            top, _, left, _ = (round(float(v)) for v in results[key])
+    return Placement(float(across), float(down), top, left)
+
+
+def _put(truth: Any, placement: Placement, size: tuple[int, int]) -> Any:
+    """Ground truth where a step has put the image."""
+    across, down, top, left = placement
+    if isinstance(truth, np.ndarray) and truth.ndim == 2 and truth.shape[1:] == (4,):
+        return truth * np.float32([across, down] * 2) + np.float32([left, top] * 2)
+    if hasattr(truth, 'rescale_') and hasattr(truth, 'translate_'):
+        truth.rescale_((across, down))
+        truth.translate_((left, top))
+        return truth
+    if hasattr(truth, 'to_ndarray'):
+        masks = truth.resize((round(truth.height * down), round(truth.width * across))).to_ndarray()
+        out = np.zeros((len(masks), *size), masks.dtype)
+        _paste(out, masks, top, left)
+        from mmdet.structures.mask import BitmapMasks
+
+        return BitmapMasks(out, *size)
+    import mmcv
+
+    height, width = truth.shape[:2]
+    shape = (round(width * across), round(height * down))
+    resized = mmcv.imresize(truth, shape, interpolation='nearest')
+    out = np.full((1, *size), 255, truth.dtype)
+    _paste(out, resized[None], top, left)
+    return out[0]
+
+
+def _paste(out: np.ndarray, maps: np.ndarray, top: int, left: int) -> None:
+    """Maps ``(n, h, w)`` into others, cut off at the border."""
+    above, before = max(-top, 0), max(-left, 0)
+    maps = maps[:, above:, before:]
+    height, width = out.shape[1] - max(top, 0), out.shape[2] - max(left, 0)
+    maps = maps[:, : max(height, 0), : max(width, 0)]
+    place = out[:, max(top, 0) : max(top, 0) + maps.shape[1], max(left, 0) :]
+    place[:, :, : maps.shape[2]] = maps
+
+
+def region_of(sample: Any) -> Region:
+    """Where an image lies, as far as its data sample says it: for samples of no data set."""
+    meta = sample.metainfo
+    height, width = meta.get('img_shape', (1 << 30, 1 << 30))[:2]
+    if 'border' in meta or 'pad_param' in meta:
+        top, bottom, left, right = (
+            round(float(v)) for v in meta.get('border', meta.get('pad_param'))
+        )
+        if 'border' in meta:
+            # Of the image in it, not of what is added.
+            return Region(top, left, min(bottom, height), min(right, width))
+        return Region(top, left, height - bottom, width - right)
+    if 'scale_factor' in meta and 'ori_shape' in meta:
+        across, down = meta['scale_factor'][:2]
+        height = min(height, round(meta['ori_shape'][0] * float(down)))
+        width = min(width, round(meta['ori_shape'][1] * float(across)))
+    return Region(0, 0, height, width)
+
+
+def to_view(boxes: Tensor, sample: Any) -> Tensor:
+    """Boxes ``(n, 4)`` of the file in what the network sees, as far as the data sample says it."""
+    meta = sample.metainfo
+    factor = meta.get('scale_factor')
+    if factor is None and ('border' in meta or 'pad_param' in meta):
+        factor = (1.0, 1.0)
+    if factor is None:
+        (height, width), (old_height, old_width) = sample.img_shape[:2], sample.ori_shape[:2]
+        factor = width / old_width, height / old_height
+    region = region_of(sample)
+    scaled = boxes * boxes.new_tensor([float(factor[0]), float(factor[1])] * 2)
+    return scaled + boxes.new_tensor([region.left, region.top] * 2)
