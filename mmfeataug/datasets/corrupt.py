@@ -14,6 +14,7 @@ from mmcv.transforms import BaseTransform
 
 from mmfeataug.registry import TRANSFORMS
 from mmfeataug.utils.corruptions import ALL
+from mmfeataug.utils.pixels import range_of
 
 
 @TRANSFORMS.register_module()
@@ -28,8 +29,9 @@ class Corrupt(BaseTransform):
     number of workers, any order and any folder give the same noise in the same image. NumPy's
     global random state is afterwards what it was before.
 
-    Required Keys: ``img`` (BGR in [0, 255], shape (height, width, 3), both sides 32 pixels or more)
-    and ``img_path``, ``img_id`` or ``sample_idx``.
+    Required Keys: ``img`` (BGR of shape (height, width, 3), or grey of shape (height, width) or
+    (height, width, 1), both sides 32 pixels or more) and ``img_path``, ``img_id`` or
+    ``sample_idx``.
 
     Modified Keys: ``img`` (same shape and dtype).
 
@@ -37,6 +39,8 @@ class Corrupt(BaseTransform):
         corruption: A name in ``mmfeataug.evaluation.FAMILIES``.
         severity: 1 (light) to 5 (strong); 0 leaves the image alone. Defaults to 1.
         rgb: Whether images are RGB already. Defaults to False.
+        image_range: Smallest and largest value of the images. Defaults to None: those of their
+            type, 0 to 255 in floating point. The corruptions work on 8 bits.
 
     Raises:
         ValueError: If ``corruption`` or ``severity`` is unknown, or the image is not what the
@@ -50,7 +54,13 @@ class Corrupt(BaseTransform):
     .. _Benchmarking Robustness in Object Detection: https://arxiv.org/abs/1907.07484
     """
 
-    def __init__(self, corruption: str, severity: int = 1, rgb: bool = False) -> None:
+    def __init__(
+        self,
+        corruption: str,
+        severity: int = 1,
+        rgb: bool = False,
+        image_range: tuple[float, float] | None = None,
+    ) -> None:
         if corruption not in ALL:
             raise ValueError(
                 f'corruption={corruption!r} is unknown: choose one of {", ".join(ALL)}'
@@ -63,16 +73,30 @@ class Corrupt(BaseTransform):
             _library()
         self.corruption = corruption
         self.severity = int(severity)
-        self.rgb = rgb
+        self.rgb, self.image_range = rgb, image_range
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by its corrupted version."""
         if self.severity:
             image = results['img']
+            bands = image if image.ndim == 3 else image[..., None]
+            if bands.shape[2] not in (1, 3) or min(bands.shape[:2]) < 32:
+                raise ValueError(
+                    f'Corrupt got an image of shape {image.shape}: it needs 1 or 3 channels and at '
+                    "least 32 x 32 pixels (color_type='color' of LoadImageFromFile)"
+                )
+            low, high = range_of(image, self.image_range)
+            step = (high - low) / 255
             order = slice(None, None, None if self.rgb else -1)
-            rgb = np.ascontiguousarray(_as_uint8(image)[..., order])
+            levels = bands if image.dtype == np.uint8 else ((bands - low) / step).clip(0, 255)
+            # A grey image as three equal channels, of which one comes back.
+            rgb = levels.repeat(3 // bands.shape[2], 2)[..., order].astype(np.uint8)
+            rgb = np.ascontiguousarray(rgb)
             corrupted = corrupt_image(rgb, self.corruption, self.severity, self.seed(results))
-            results['img'] = np.ascontiguousarray(corrupted[..., order], dtype=image.dtype)
+            corrupted = corrupted[..., order][..., : bands.shape[2]].reshape(image.shape)
+            if step != 1 or low:
+                corrupted = corrupted * step + low
+            results['img'] = np.ascontiguousarray(corrupted, dtype=image.dtype)
         return results
 
     def seed(self, results: dict) -> int:
@@ -122,20 +146,6 @@ def _numpy_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)
-
-
-def _as_uint8(image: np.ndarray) -> np.ndarray:
-    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 32:
-        raise ValueError(
-            f'Corrupt got an image of shape {image.shape}: it needs 3 channels and '
-            "at least 32 x 32 pixels (color_type='color' of LoadImageFromFile)"
-        )
-    if image.dtype != np.uint8 and (image.min() < 0 or image.max() > 255):
-        raise ValueError(
-            f'Corrupt got values from {image.min()} to {image.max()}: it needs levels '
-            'in [0, 255]. Place it right after LoadImageFromFile'
-        )
-    return image.astype(np.uint8, copy=False)
 
 
 def _library() -> ModuleType:

@@ -8,7 +8,13 @@ import torch
 from mmcv.transforms import BaseTransform
 
 from mmfeataug.registry import TRANSFORMS
-from mmfeataug.utils.distortions import DISTORTIONS, build_distortions, combined_distortion
+from mmfeataug.utils.distortions import (
+    DISTORTIONS,
+    build_distortions,
+    combined_distortion,
+    refuse_channels,
+)
+from mmfeataug.utils.pixels import range_of
 
 
 @TRANSFORMS.register_module()
@@ -20,7 +26,7 @@ class CombinedDistortion(BaseTransform):
     where they are, and with them boxes, masks and label maps; draws come from PyTorch's random
     stream, which mmengine seeds in each worker.
 
-    Required Keys: ``img`` (in [0, 255], shape (height, width, 3)).
+    Required Keys: ``img`` (shape (height, width) or (height, width, channels)).
 
     Modified Keys: ``img`` (same shape and dtype).
 
@@ -28,33 +34,47 @@ class CombinedDistortion(BaseTransform):
         distortions: Configs of kornia's intensity augmentations, for images in 0 to 1.
         prob: Probability that an image is distorted. Defaults to 1.
         rgb: Whether images are RGB already; mmcv loads BGR. Defaults to False.
+        image_range: Smallest and largest value of the images. Defaults to None: those of their
+            type, 0 to 255 in floating point.
 
     Raises:
         ImportError: If kornia is missing.
-        ValueError: For a distortion that moves pixels or is unknown, or ``prob`` outside 0 to 1.
+        ValueError: For a distortion that moves pixels or is unknown, ``prob`` outside 0 to 1, or
+            (with the first image) one that takes no images of so many channels.
     """
 
     def __init__(
-        self, distortions: Sequence[dict] = DISTORTIONS, prob: float = 1.0, rgb: bool = False
+        self,
+        distortions: Sequence[dict] = DISTORTIONS,
+        prob: float = 1.0,
+        rgb: bool = False,
+        image_range: tuple[float, float] | None = None,
     ) -> None:
         if isinstance(prob, bool) or not isinstance(prob, (int, float)) or not 0 <= prob <= 1:
             raise ValueError(f'prob={prob!r}: give a probability, 0 to 1')
         self.distortions, self.prob, self.rgb = [dict(d) for d in distortions], prob, rgb
-        self._built = build_distortions(distortions)
+        self.image_range = image_range
+        self._built, self._probed = build_distortions(distortions), 0
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by a distorted version."""
         if torch.rand(()) < self.prob:
             image = results['img']
-            order = slice(None, None, None if self.rgb else -1)
-            rgb = np.ascontiguousarray(image[..., order], np.float32) / 255
+            low, high = range_of(image, self.image_range)
+            bands = image if image.ndim == 3 else image[..., None]
+            channels = bands.shape[-1]
+            if channels != self._probed:
+                refuse_channels(self._built, channels)
+                self._probed = channels
+            order = slice(None, None, None if self.rgb or channels != 3 else -1)
+            scaled = (np.asarray(bands[..., order], np.float32) - low) / (high - low)
             (distorted,) = combined_distortion(
-                torch.from_numpy(rgb).movedim(-1, 0)[None], self._built
+                torch.from_numpy(np.ascontiguousarray(scaled)).movedim(-1, 0)[None], self._built
             )
-            levels = distorted.movedim(0, -1).numpy()[..., order] * 255
+            levels = distorted.movedim(0, -1).numpy()[..., order] * (high - low) + low
             if np.issubdtype(image.dtype, np.integer):
                 levels = levels.round()
-            results['img'] = np.ascontiguousarray(levels, image.dtype)
+            results['img'] = np.ascontiguousarray(levels, image.dtype).reshape(image.shape)
         return results
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn import ModuleList
 
+from mmfeataug.utils.pixels import channels_of
 from mmfeataug.utils.tasks import task_of
 
 
@@ -26,7 +27,7 @@ def random_batch(
         seed: Same seed, same batch.
 
     Returns:
-        ``inputs`` of shape ``(images, 3, H, W)`` and the data samples: three boxes an image (with
+        ``inputs`` of shape ``(images, C, H, W)`` and the data samples: three boxes an image (with
         masks where the model needs them) and a label map, or a label map with one ignored stripe
         and its edges, or a class.
 
@@ -40,7 +41,8 @@ def random_batch(
     )[task_of(model)]
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
-    inputs = torch.randn(images, 3, *size, generator=generator).to(device)
+    shape = images, channels_of(model), *size
+    inputs = torch.randn(shape, generator=generator).to(device)
     samples = []
     for _ in range(images):
         sample = make(model, size, generator)

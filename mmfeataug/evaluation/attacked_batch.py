@@ -29,6 +29,8 @@ from mmfeataug.engine import (
     verify,
 )
 from mmfeataug.models import layers
+from mmfeataug.utils.pipelines import steps
+from mmfeataug.utils.pixels import learn_pipeline
 
 from .base import Attack, Images
 from .geometry import Geometry
@@ -55,6 +57,8 @@ class Target:
         resized: Geometry | bool = False,
     ) -> None:
         self.model, self.seed, self.resized = model, seed, resized
+        if isinstance(resized, Geometry):
+            learn_pipeline(model, steps(resized.dataset))
         self.tap = Tap(model, at, side)
         # Another one for predictions: other modules run before it.
         self.outlet = Tap(model, at, side)

@@ -8,13 +8,14 @@ which leaves what is padding as it is.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from mmfeataug.engine import RandomState
+from mmfeataug.utils.pipelines import leaves
 
 RECORDS = ('border', 'pad_param', 'scale_factor')
 """What steps of OpenMMLab write down about the pixels that they move."""
@@ -45,10 +46,14 @@ class Geometry:
 
     Args:
         dataset: Built; may wrap or join others.
+
+    Attributes:
+        dataset: The same.
     """
 
     def __init__(self, dataset: Any) -> None:
-        self._leaves = [leaf for leaf in _leaves(dataset) if hasattr(leaf, 'pipeline')]
+        self.dataset = dataset
+        self._leaves = [leaf for leaf in leaves(dataset) if hasattr(leaf, 'pipeline')]
         self._found: dict[tuple[str, Any], tuple[Any, int]] | None = None
 
     def region(self, sample: Any) -> Region | None:
@@ -112,16 +117,6 @@ class Geometry:
         return next((place for place in places if place is not None), None)
 
 
-def _leaves(dataset: Any) -> Iterator[Any]:
-    if hasattr(dataset, 'datasets'):
-        for inner in dataset.datasets:
-            yield from _leaves(inner)
-    elif hasattr(dataset, 'dataset'):
-        yield from _leaves(dataset.dataset)
-    else:
-        yield dataset
-
-
 def is_loader(step: Any) -> bool:
     """Whether a step of a pipeline loads annotations."""
     name = type(step).__name__
@@ -178,7 +173,7 @@ def _moved(step: Any, results: dict[str, Any]) -> dict[str, Any]:
     after = None if results is None else results.get('img')
     if held is None or not isinstance(after, np.ndarray):
         return results
-    news = [k for k in RECORDS if not np.array_equal(records[k], results.get(k))]
+    news = [k for k in RECORDS if repr(records[k]) != repr(results.get(k))]
     if held.shape[:2] == after.shape[:2] and not news:
         return results
     size = after.shape[:2]
@@ -227,12 +222,9 @@ def _placement(
         return Placement()
     if not news:
         return None
-    across, down = (
-        np.asarray(results.get('scale_factor', (1.0, 1.0)), float)[:2]
-        / np.asarray(
-            (1.0, 1.0) if records['scale_factor'] is None else records['scale_factor'], float
-        )[:2]
-    )
+    factors = (results.get('scale_factor'), records['scale_factor'])
+    now, then = (np.asarray((1.0, 1.0) if f is None else f, float)[:2] for f in factors)
+    across, down = now / then
     top = left = 0
     for key in ('border', 'pad_param'):
         if key in news:
@@ -244,7 +236,8 @@ def _put(truth: Any, placement: Placement, size: tuple[int, int]) -> Any:
     """Ground truth where a step has put the image."""
     across, down, top, left = placement
     if isinstance(truth, np.ndarray) and truth.ndim == 2 and truth.shape[1:] == (4,):
-        return truth * np.float32([across, down] * 2) + np.float32([left, top] * 2)
+        moved = truth * np.array([across, down] * 2) + np.array([left, top] * 2)
+        return moved.astype(truth.dtype)
     if hasattr(truth, 'rescale_') and hasattr(truth, 'translate_'):
         truth.rescale_((across, down))
         truth.translate_((left, top))

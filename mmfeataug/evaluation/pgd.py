@@ -39,11 +39,13 @@ class PGD(Attack):
         step_size: In ``unit``; None: ``2.5 * eps / steps``.
         norm: ``'linf'``, or ``'l2'`` over all elements of an image or of its feature. A place that
             yields several tensors has one ball for each.
-        unit: ``'pixel'``: grey levels of the raw image, 0 to 255, where it is not padding.
+        unit: ``'pixel'``: grey levels of the raw image, 1/255 of its range, where it is not
+            padding.
             ``'absolute'``: as the feature is. ``'std'``: standard deviations of the clean feature,
             see :func:`mmfeataug.functional.deviation`.
         against: Words in the names of the terms of the loss; empty: the whole loss.
         random_start: False starts from the clean value.
+        image_range: With ``'pixel'``: see :class:`mmfeataug.utils.pixels.PixelScale`.
 
     Raises:
         ValueError, TypeError: For settings that cannot be.
@@ -61,6 +63,7 @@ class PGD(Attack):
         unit: str = 'pixel',
         against: Sequence[str] = (),
         random_start: bool = True,
+        image_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(at=at, side=side)
         if not isinstance(steps, int) or steps < 1:
@@ -78,11 +81,14 @@ class PGD(Attack):
         self.step_size = non_negative('step_size', step, at)
         self.steps, self.norm, self.unit = steps, norm, unit
         self.against, self.random_start = tuple(against), random_start
+        self.image_range = image_range
         self._pixels: PixelScale | None = None
 
     def bind(self, model: nn.Module) -> None:
         """Learn the scale of pixels."""
-        self._pixels = PixelScale(model)
+        if self._pixels is None:
+            # It learns its range from the first batch of the evaluation.
+            self._pixels = PixelScale(model, self.image_range)
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """The attacked features; see :meth:`FeatureAugmentation.views`."""

@@ -16,6 +16,8 @@ from mmfeataug.api import attach
 from mmfeataug.engine import AugmentedLoss, Choice, Plan, is_sharded, raise_together
 from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
+from mmfeataug.utils.pipelines import steps
+from mmfeataug.utils.pixels import learn_pipeline
 
 from .budget import Allowance, Budget
 
@@ -122,6 +124,7 @@ class FeatureAugHook(Hook):
         if isinstance(left_over, AugmentedLoss):
             # An earlier training run of this process was interrupted.
             left_over.detach()
+        learn_pipeline(model, steps(runner.train_dataloader.dataset))
         augmentations = [*self.augmentations, *collect(model)]
         # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
         shared = [runner.seed or 0]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation
 from mmfeataug.models import layers
 from mmfeataug.registry import HOOKS
+from mmfeataug.utils.pipelines import steps
 from mmfeataug.visualization import (
     Change,
     deepest,
@@ -170,7 +171,7 @@ class FeatureAugVisualizationHook(Hook):
         if not inputs:
             raise TypeError('the data preprocessor yields no tensor of images')
         model, (batch, first) = _model(runner), inputs
-        show = shown(model, _transforms(runner.train_dataloader.dataset))
+        show = shown(model, (type(t).__name__ for t in steps(runner.train_dataloader.dataset)))
         images = show(first)
         if isinstance(augmentation, BatchAugmentation):
             changes = deepest(changes)
@@ -226,13 +227,3 @@ def _may_act(model: nn.Module, name: str, augmentation: Augmentation) -> bool:
         # A layer declared in the model.
         return True
     return handle.acts(name)
-
-
-def _transforms(dataset: Any) -> list[str]:
-    """Types of the steps of a data set's pipeline, through data sets that wrap others."""
-    names: list[str] = []
-    while dataset is not None:
-        pipeline = getattr(dataset, 'pipeline', ())
-        names += [type(t).__name__ for t in getattr(pipeline, 'transforms', pipeline)]
-        dataset = getattr(dataset, 'dataset', None) or getattr(dataset, 'datasets', [None])[0]
-    return names

@@ -58,14 +58,16 @@ class AFAN(FeatureAugmentation):
         unit: ``'absolute'``, or ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard
             deviations of the clean feature (:func:`mmfeataug.functional.deviation`, as in
             attacks on a test set), so that one value serves any layer and model; or, at
-            ``'inputs'``, ``'pixel'``: in grey levels of the raw image (0 to 255), whatever the
-            data preprocessor makes of them, and the image stays in range.
+            ``'inputs'``, ``'pixel'``: in grey levels of the raw image (1/255 of its range),
+            whatever normalises it, and the image stays in range.
         against: Words in the names of the loss terms to attack, such as ``('loss_cls',)`` or
             ``('bbox',)``; empty: the whole loss. A list of several such lists makes one attack
             each and keeps the one with the larger whole loss, as Det-AdvProp does
             (https://arxiv.org/abs/2103.13886). Costs one evaluation of the tail an attack step,
             and one more an attack if there are several.
         side, bn, learn: See :class:`FeatureAugmentation`.
+        image_range: With ``unit='pixel'``: smallest and largest value of the images before they are
+            normalised; None learns it, see :class:`mmfeataug.utils.pixels.PixelScale`.
 
     Raises:
         ValueError: For settings that contradict each other; ``axes='channel'`` on a feature of one
@@ -90,8 +92,10 @@ class AFAN(FeatureAugmentation):
         side: str = 'output',
         bn: str = 'shared',
         learn: str = 'tail',
+        image_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
+        self.image_range = image_range
         points = (strengths,) if isinstance(strengths, (int, float)) else tuple(strengths)
         self.strengths = tuple(non_negative('strengths', s, at) for s in points)
         if not self.strengths:
@@ -127,7 +131,7 @@ class AFAN(FeatureAugmentation):
 
     def bind(self, model: nn.Module) -> None:
         """Learn the scale of pixels."""
-        self._pixels = PixelScale(model)
+        self._pixels = PixelScale(model, self.image_range)
 
     def fault(self, features: list[Tensor]) -> str:
         """Too few values for statistics to re-inject."""

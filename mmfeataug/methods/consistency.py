@@ -9,8 +9,13 @@ from torch import Tensor, nn
 
 from mmfeataug.engine import BatchAugmentation, CopyPass, seed_global, stock_state_dict
 from mmfeataug.utils.checkpoints import load_weights
-from mmfeataug.utils.distortions import DISTORTIONS, build_distortions, combined_distortion
-from mmfeataug.utils.pixels import PixelScale
+from mmfeataug.utils.distortions import (
+    DISTORTIONS,
+    build_distortions,
+    combined_distortion,
+    refuse_channels,
+)
+from mmfeataug.utils.pixels import PixelScale, channels_of
 from mmfeataug.utils.settings import non_negative
 
 TARGETS = ('detached', 'online', 'frozen')
@@ -32,9 +37,11 @@ class Consistency(BatchAugmentation):
             ``teacher``, in evaluation mode of its batch norms.
         teacher: Checkpoint of the frozen target, usually the ``load_from`` of the fine-tuning.
         side, bn, hold: See :class:`BatchAugmentation`.
+        image_range: See :class:`mmfeataug.utils.pixels.PixelScale`.
 
     Raises:
-        ValueError: For settings that cannot be, such as a distortion that moves pixels.
+        ValueError: For settings that cannot be, such as a distortion that moves pixels, or takes no
+            images of so many channels.
     """
 
     def __init__(
@@ -49,8 +56,10 @@ class Consistency(BatchAugmentation):
         side: str = 'output',
         bn: str = 'frozen',
         hold: Sequence[str] = (),
+        image_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, hold=hold, online=target == 'online')
+        self.image_range = image_range
         if target not in TARGETS:
             raise ValueError(f'target={target!r} at {at!r}: choose one of {", ".join(TARGETS)}')
         if (target == 'frozen') != (teacher is not None):
@@ -72,8 +81,9 @@ class Consistency(BatchAugmentation):
         return bool(self.weight or self.task_weight)
 
     def bind(self, model: nn.Module) -> None:
-        """Learn the scale of pixels, and load the frozen target."""
-        self._pixels = PixelScale(model)
+        """Learn the scale of pixels, try the distortions, and load the frozen target."""
+        self._pixels = PixelScale(model, self.image_range)
+        refuse_channels(self._distortions, channels_of(model))
         if self.teacher is not None:
             self._frozen = load_weights(self.teacher)
             stock = stock_state_dict(model.state_dict())

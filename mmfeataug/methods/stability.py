@@ -31,7 +31,7 @@ class StabilityTraining(Consistency):
         divergence: ``'kl'`` or ``'ce'``, see :func:`mmfeataug.functional.prediction_divergence`.
         sigmoid: Each class is a decision of its own.
         distortions: Gaussian noise as in the paper; its strength here is ours.
-        weight, task_weight, target, teacher, side, bn, hold: See :class:`Consistency`.
+        weight, task_weight, target, teacher, side, bn, hold, image_range: See :class:`Consistency`.
     """
 
     def __init__(

@@ -53,14 +53,36 @@ def build_distortions(configs: Sequence[dict[str, Any]]) -> list[Callable[[Tenso
     return built
 
 
+def refuse_channels(distortions: Sequence[Callable[[Tensor], Tensor]], channels: int) -> None:
+    """Try distortions on an image of so many channels.
+
+    Raises:
+        ValueError: With the names of those that do not take it, and of those that do.
+    """
+    works: dict[bool, list[str]] = {True: [], False: []}
+    streams = torch.get_rng_state()
+    for distortion in distortions:
+        try:
+            taken = distortion(torch.rand(1, channels, 16, 16)).shape[1] == channels
+        except Exception:  # Whatever the library below says.
+            taken = False
+        works[taken].append(type(distortion).__name__)
+    torch.set_rng_state(streams)
+    if works[False]:
+        raise ValueError(
+            f'{", ".join(works[False])} cannot distort images of {channels} channel(s): give '
+            f'distortions=[...] without, such as {", ".join(works[True]) or "RandomGaussianNoise"}'
+        )
+
+
 def combined_distortion(
     images: Tensor, distortions: Sequence[Callable[[Tensor], Tensor]]
 ) -> Tensor:
     """Each image with one distortion of its own, drawn from PyTorch's random stream.
 
     Args:
-        images: ``(N, 3, H, W)`` in 0 to 1.
-        distortions: Callables of ``(1, 3, H, W)``.
+        images: ``(N, C, H, W)`` in 0 to 1.
+        distortions: Callables of ``(1, C, H, W)``.
 
     Returns:
         Same shape, in 0 to 1, without gradient.

@@ -16,6 +16,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
 from mmfeataug.evaluation import Geometry, Region
+from mmfeataug.utils.pipelines import steps
+from mmfeataug.utils.pixels import learn_pipeline
 
 from .record import shown
 
@@ -64,19 +66,20 @@ class Painter:
         model, visualizer = self._runner.model.eval(), self._runner.visualizer
         visualizer.dataset_meta = built.dataset.metainfo
         # Steps of data sets that others wrap are in there too.
+        learn_pipeline(model, steps(built.dataset))
         show = shown(model, [str(loader['dataset'])])
         painted, geometry = [], Geometry(built.dataset)
         for index in indices:
             data = built.collate_fn([built.dataset[index]])
             with torch.no_grad():
                 sample = model.test_step(data)[0].cpu()
+            image = show(model.data_preprocessor(data)['inputs'])[0].clip(0, 255).round()
+            image = image.astype(np.uint8)
             if 'pred_label' in sample:
-                image = show(model.data_preprocessor(data)['inputs'])[0].clip(0, 255)
-                image = image.astype(np.uint8)
                 paint = partial(visualizer.visualize_cls, resize=max(LEAST, min(image.shape[:2])))
             else:
                 region = geometry.region_at(*geometry.leaf(index))
-                image = _file(data['inputs'][0].permute(1, 2, 0).numpy(), sample, region)
+                image = _file(image, sample, region)
                 paint = partial(visualizer.add_datasample, 'picture')
             pictures = []
             for what in (dict(draw_gt=True, draw_pred=False), dict(draw_gt=False, draw_pred=True)):
@@ -87,12 +90,12 @@ class Painter:
 
 
 def _file(image: np.ndarray, sample: Any, region: Region) -> np.ndarray:
-    """RGB in the size of the file, which predictions and labels are in, whatever the pipeline made
-    of it. mmcv loads BGR.
+    """In the size of the file, which predictions and labels are in, whatever the pipeline made of
+    it.
     """
     height, width = sample.ori_shape[:2]
     image = image[region.top : region.bottom, region.left : region.right]
-    return np.ascontiguousarray(mmcv.imresize(image, (width, height))[..., ::-1])
+    return mmcv.imresize(np.ascontiguousarray(image), (width, height))
 
 
 def spread_indices(cfg: Config, count: int) -> list[int]:

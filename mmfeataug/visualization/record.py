@@ -3,14 +3,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mmfeataug.engine import Augmentation
-from mmfeataug.utils.pixels import PixelScale
+from mmfeataug.utils.pixels import PixelScale, turns_to_rgb
 
 Show = Callable[[Tensor], np.ndarray]
 """Makes pictures, RGB in 0 to 255 ``(N, H, W, 3)``, of preprocessed images ``(N, 3, H, W)``."""
@@ -117,16 +116,22 @@ def shown(model: nn.Module, transforms: Iterable[str]) -> Show:
         transforms: Types of the training pipeline's steps. Images that one of them loads are BGR,
             as mmcv loads them, until the data preprocessor turns them.
     """
-    preprocessor: Any = getattr(model, 'data_preprocessor', None)
-    turned = any(getattr(preprocessor, name, False) for name in ('_channel_conversion', 'to_rgb'))
-    is_rgb = turned or not any('LoadImage' in name for name in transforms)
+    is_rgb = turns_to_rgb(model) or not any('LoadImage' in name for name in transforms)
     scale = PixelScale(model)
 
     def show(images: Tensor) -> np.ndarray:
-        raw = scale.raw(images.detach().float()).movedim(1, -1).numpy(force=True)
-        if raw.shape[-1] != 3:
-            # One band in grey: of a grey image, or of more bands than the eye has colours.
-            return raw[..., :1].repeat(3, axis=-1)
-        return raw if is_rgb else raw[..., ::-1].copy()
+        values = images.detach().float()
+        try:
+            raw = scale.raw(values)
+        except ValueError:
+            # Of an unknown range: what there is, from black to white.
+            low, high = values.min(), values.max()
+            raw = (values - low) * (255 / (high - low).clamp(min=1e-12))
+        bands: np.ndarray = raw.movedim(1, -1).numpy(force=True)
+        if bands.shape[-1] < 3:
+            return bands[..., :1].repeat(3, axis=-1)
+        # Of many bands the first three, which are the colours where a file has some.
+        bands = bands[..., :3]
+        return bands if is_rgb else bands[..., ::-1].copy()
 
     return show

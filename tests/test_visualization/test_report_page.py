@@ -300,11 +300,11 @@ def test_examples_in_a_grid(monkeypatch, tmp_path):
 
 
 def test_pictures_have_the_size_and_the_colours_of_the_file():
-    """Resized by two thirds and padded below, as RTMDet's pipeline does; mmcv loads BGR."""
+    """Resized by two thirds and padded above and below."""
     blue = np.zeros((64, 60, 3), np.uint8)
-    blue[:40, :, 0] = 255
-    sample = DataSample(metainfo=dict(ori_shape=(60, 90), scale_factor=(2 / 3, 2 / 3)))
-    image = predictions._file(blue, sample)
+    blue[4:44, :, 2] = 255
+    sample = DataSample(metainfo=dict(ori_shape=(60, 90)))
+    image = predictions._file(blue, sample, predictions.Region(4, 0, 44, 60))
     assert image.shape == (60, 90, 3)
     assert (image == (0, 0, 255)).all()
 
