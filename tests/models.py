@@ -15,6 +15,8 @@ from mmengine.registry import init_default_scope
 from mmfeataug.datasets.random_batch import random_batch
 
 BN = dict(type='BN', requires_grad=True)
+LEVELS = dict(mean=[120.0] * 3, std=[60.0] * 3)
+"""Random batches are images of grey levels, normalised."""
 
 
 def resnet(depth=18, **kwargs):
@@ -41,7 +43,7 @@ def faster_rcnn_cfg(backbone=None, channels=(64, 128, 256, 512), width=32, rois=
     sampler = dict(type='RandomSampler', num=rois, pos_fraction=0.5, neg_pos_ub=-1)
     return dict(
         type='FasterRCNN',
-        data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
+        data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32, **LEVELS),
         backbone=backbone or resnet(),
         neck=dict(type='FPN', in_channels=list(channels), out_channels=width, num_outs=5),
         rpn_head=dict(
@@ -108,7 +110,7 @@ def deeplab_cfg(depth=18, width=32, num_classes=5, backbone=None):
     channels = (512, 64, 1024) if depth == 18 else (2048, 256, 1024)
     return dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)),
+        data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64), **LEVELS),
         backbone=backbone or resnet(depth, dilations=(1, 1, 1, 2), strides=(1, 2, 2, 1)),
         decode_head=dict(
             type='DepthwiseSeparableASPPHead',
@@ -189,7 +191,7 @@ def upernet_swin_cfg(num_classes=5):
     """UPerNet on a small Swin."""
     return dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)),
+        data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64), **LEVELS),
         backbone=dict(
             type='SwinTransformer',
             embed_dims=16,
@@ -239,7 +241,7 @@ def classifier_cfg(backbone=None, channels=64, num_classes=5, **model):
     """A classifier of mmpretrain with a linear head; a narrow CIFAR ResNet-18 by default."""
     return dict(
         type='ImageClassifier',
-        data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3, num_classes=num_classes),
+        data_preprocessor=dict(num_classes=num_classes, **LEVELS),
         backbone=backbone or dict(type='ResNet_CIFAR', depth=18, **NARROW),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(
