@@ -14,7 +14,8 @@ model = dict(
         )
         for stage in (1, 2, 3, 4)
         for block in (0, 1)
-    ],
+    ]
+    + [dict(type='mmfeataug.StrengthNorm', at='neck', l1=1.0)],
 )
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=0.1, decay_mult=0.0)})
