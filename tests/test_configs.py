@@ -320,9 +320,9 @@ def test_release_detection():
 
 @pytest.mark.parametrize(('learn', 'share'), [('skips', 1.0), ('tail', 0.7)])
 def test_release_rpn_terms(learn, share):
-    """In the release the RPN's losses of the RoI pass have a gradient, w / 3 times that of the clean
-    ones: with the preset's setting the RPN has all of it, with learn='tail' as much as the clean
-    weight of .7 / 3 gives."""
+    """In the release the RPN's losses of the RoI pass have a gradient, w / 3 times that of the
+    clean ones: with the preset's setting the RPN has all of it, with learn='tail' as much as the
+    clean weight of .7 / 3 gives."""
     (hook,) = load('afan/afan_faster-rcnn_r50-c4_1xb8-11k_voc07_release.py').custom_hooks
     roi = hook.augmentations[1].to_dict()
     assert roi['learn'] == 'skips'

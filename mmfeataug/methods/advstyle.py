@@ -69,7 +69,7 @@ class AdvStyle(FeatureAugmentation):
             with torch.enable_grad():
                 same = replace_statistics(f, own, (mean, std))
             grads = torch.autograd.grad(same, (mean, std), grad)
-            grads = [g.sign() if self.sign else g for g in grads]
-            mean, std = (s + self.gamma * g for s, g in zip(own, grads, strict=True))
+            steps = [g.sign() if self.sign else g for g in grads]
+            mean, std = (s + self.gamma * step for s, step in zip(own, steps, strict=True))
             view.append(replace_statistics(f, own, (mean, std.clamp(min=0))))
         yield View(view, self.weight)

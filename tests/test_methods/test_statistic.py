@@ -137,7 +137,6 @@ class TestOracles:
         for found, expected in zip(mean_std(out, dims), mean_std(x, dims), strict=True):
             torch.testing.assert_close(found, expected[other], atol=1e-4, rtol=1e-3)
 
-
     @pytest.mark.parametrize(
         ('method', 'reaches'), [(PAdaIN(at='x', prob=1.0), False), (MoEx(at='x', prob=1.0), True)]
     )

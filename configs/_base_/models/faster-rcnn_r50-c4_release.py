@@ -15,8 +15,7 @@ model = dict(
     ),
     roi_head=dict(
         shared_head=dict(style='pytorch', init_cfg=pretrained),
-        # 7x7 into layer4 (stride 2), 4x4 out of it, and bins that begin at the corner of a pixel, as
-        # in the release
+        # as in the release: 7x7 into layer4 (stride 2), 4x4 out of it; no shift by half a pixel
         bbox_roi_extractor=dict(roi_layer=dict(output_size=7, aligned=False)),
         bbox_head=dict(
             roi_feat_size=4,
