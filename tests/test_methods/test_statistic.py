@@ -9,7 +9,7 @@ from torch import nn
 
 import mmfeataug
 from mmfeataug.functional import mean_std
-from mmfeataug.methods import DSU, AdvStyle, MixStyle, MoEx, NormalizationPerturbation, PAdaIN
+from mmfeataug.methods import DSU, MixStyle, MoEx, NormalizationPerturbation, PAdaIN
 from mmfeataug.methods.dsu import uncertainty
 from mmfeataug.methods.mixstyle import mix_statistics
 from mmfeataug.methods.normalization_perturbation import scale_statistics, sensitivity
@@ -157,26 +157,6 @@ class TestOracles:
         out = (one - mean) / std * other_std + other_mean
         (expected,) = torch.autograd.grad(out.pow(3).sum(), one)
         torch.testing.assert_close(grad[:1], expected)
-
-
-class TestAdvStyle:
-    @pytest.mark.parametrize('sign', [False, True])
-    def test_step(self, sign):
-        """Along the gradient: of the mean, the sum over positions; of the deviation, the sum of
-        gradient times normalised value."""
-        torch.manual_seed(0)
-        x, g = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.randn(2, 3, 8, 8).double() / 64
-        mean, std = mean_std(x, (2, 3))
-        steps = [g.sum((2, 3), keepdim=True), (g * (x - mean) / std).sum((2, 3), keepdim=True)]
-        if sign:
-            steps = [s.sign() for s in steps]
-        settings = dict(sign=True) if sign else {}
-        (view,) = AdvStyle(gamma=0.3, weight=0.4, **settings).views([x], [g], None)
-        assert view.weight == 0.4
-        found = view.features[0]
-        expected = (x - mean) / std * (std + 0.3 * steps[1]) + mean + 0.3 * steps[0]
-        torch.testing.assert_close(found, expected)
-        assert float((found - x).abs().max()) > 1e-3
 
 
 class TestBadInput:
