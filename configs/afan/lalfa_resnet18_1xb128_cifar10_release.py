@@ -1,5 +1,6 @@
 # The release's L-ALFA: three steps at every place, half of the loss shared by the places, strengths
-# at a tenth of the learning rate. Its nine places are of a ResNet-56; these are ResNet-18's blocks.
+# at a tenth of the learning rate, their l1 norm in the loss. Its nine places are of a ResNet-56;
+# these are ResNet-18's blocks.
 _base_ = '../baseline/resnet18_1xb128_cifar10.py'
 model = dict(
     type='mmfeataug.AugmentedModel',
