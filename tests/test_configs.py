@@ -11,13 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine import Config
+from mmengine.dataset import Compose
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from PIL import Image
 
+import mmfeataug
 from mmfeataug.datasets import make_demo_data
 from mmfeataug.registry import AUGMENTATIONS
+from tests.models import build_detector, faster_rcnn_cfg, step
+from tests.oracle import double, double_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
@@ -161,6 +167,8 @@ def shrink(cfg, data, work_dir):
             node['scale'] = [(128, 96), (160, 112)] if two else (128, 96)
         elif node.get('type') == 'RandomCrop':
             node['crop_size'] = (64, 64)
+        elif node.get('type') == 'Pad':
+            node['size'] = (64, 64)
         elif node.get('type') == 'RandomSampler':
             node['num'] = min(node['num'], 32)
         elif node.get('type') == 'SegDataPreProcessor':
@@ -263,7 +271,7 @@ def test_afan_weights(name):
     cfg = load(name)
     (hook,) = cfg.custom_hooks
     entries = hook.get('augmentations') or cfg.model.augmentations
-    views = sum(a.weight * len(a.get('strengths', (1.0,))) for a in entries)
+    views = sum(a.get('weight', 0.0) * len(a.get('strengths', (1.0,))) for a in entries)
     mirrored = 'faster-rcnn' in name and name.endswith('_release.py')
     assert hook.clean_weight + views == pytest.approx(3.8 / 3 if mirrored else 1)
 
@@ -284,6 +292,142 @@ def test_release_objective(name, losses, total):
     assert sum(w * v for w, v in zip(weights, losses, strict=True)) == pytest.approx(
         total, abs=1e-6
     )
+
+
+CIFAR10_DEVIATIONS = [0.2470, 0.2435, 0.2616]
+CIFAR_MEANS, CIFAR_DEVIATIONS = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
+
+
+def levels(shares):
+    return pytest.approx([255 * s for s in shares])
+
+
+def release_presets(start):
+    names = [n for n in CONFIGS if n.startswith(start) and n.endswith('_release.py')]
+    assert names
+    return names
+
+
+def test_release_detection():
+    """Scores above 0.05, bins from the corner of a pixel, gradients of the RoI pass's RPN terms."""
+    for name in release_presets('afan/afan_faster-rcnn'):
+        cfg = load(name)
+        assert 'learn' not in cfg.custom_hooks[0].augmentations[0]
+        assert cfg.model.test_cfg.rcnn.score_thr == 0.05
+        assert cfg.model.roi_head.bbox_roi_extractor.roi_layer.aligned is False
+        assert cfg.custom_hooks[0].augmentations[1].learn == 'skips'
+
+
+@pytest.mark.parametrize(('learn', 'share'), [('skips', 1.0), ('tail', 0.7)])
+def test_release_rpn_terms(learn, share):
+    """In the release the RPN's losses of the RoI pass have a gradient, w / 3 times that of the
+    clean ones: with the preset's setting the RPN has all of it, with learn='tail' as much as the
+    clean weight of .7 / 3 gives."""
+    (hook,) = load('afan/afan_faster-rcnn_r50-c4_1xb8-11k_voc07_release.py').custom_hooks
+    roi = hook.augmentations[1].to_dict()
+    assert roi['learn'] == 'skips'
+    roi.update(at='roi_head.bbox_head.shared_fcs.1', learn=learn)
+    with double_precision():
+        model, batch = double(lambda: build_detector(faster_rcnn_cfg()))
+        _, stock = step(model, batch)
+        with mmfeataug.attach(model, [roi], clean_weight=hook.clean_weight):
+            _, found = step(model, batch)
+    release = (0.7 + 0.3) / 3
+    for name in stock:
+        if name.startswith('rpn_head'):
+            torch.testing.assert_close(found[name], share * release * stock[name])
+
+
+def test_release_segmentation():
+    for name in release_presets('afan/afan_deeplab'):
+        cfg = load(name)
+        assert cfg.model.decode_head.type == 'mmfeataug.PlainDeepLabV3PlusHead'
+        padded = [step for step in cfg.train_pipeline if step.type == 'Pad']
+        if 'voc' in name:
+            assert [step.pad_val for step in padded] == [dict(img=0, seg=0)]
+        else:
+            assert not padded
+
+
+def test_release_crops_have_a_black_border_of_background():
+    """Images of 500x375 at 0.5 to 2 times their size, in crops of 513: 22.8 % is border."""
+    from mmseg.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+    init_default_scope('mmseg')
+    cfg = load('afan/afan_deeplabv3plus_r50-d16_1xb4-30k_voc12-513x513_release.py')
+    pipeline = Compose(cfg.train_pipeline[2:-1])
+    np.random.seed(0)
+    scales = np.linspace(0.5, 2, 1501)
+    share = 1 - np.mean([min(500 * s, 513) * min(375 * s, 513) for s in scales]) / 513**2
+    assert share == pytest.approx(0.228, abs=0.001)
+    found = []
+    for _ in range(120):
+        made = pipeline(
+            dict(
+                img=np.full((375, 500, 3), 200, np.uint8),
+                gt_seg_map=np.full((375, 500), 7, np.uint8),
+                seg_fields=['gt_seg_map'],
+                img_shape=(375, 500),
+            )
+        )
+        image, label = made['img'], made['gt_seg_map']
+        assert image.shape[:2] == label.shape == (513, 513)
+        black = (image == 0).all(-1)
+        assert set(np.unique(label[black])) <= {0}
+        assert set(np.unique(label[~black])) == {7}
+        found.append(black.mean())
+    assert np.mean(found) == pytest.approx(share, abs=0.06)
+
+
+@pytest.mark.classification
+def test_release_classification():
+    for name in ('afan_resnet18_1xb128_cifar10', 'lalfa_resnet18_1xb128_cifar10'):
+        scale = load(f'afan/{name}_release.py').data_preprocessor
+        assert (scale.mean, scale.std) == (levels(CIFAR_MEANS), levels(CIFAR10_DEVIATIONS))
+    *places, norm = load('afan/lalfa_resnet18_1xb128_cifar10_release.py').model.augmentations
+    assert {a.type for a in places} == {'mmfeataug.LALFA'}
+    assert (norm.type, norm.l1) == ('mmfeataug.StrengthNorm', 1.0)
+
+
+@pytest.mark.classification
+@pytest.mark.parametrize('name', release_presets('adautomix/'))
+def test_release_adautomix(name):
+    """What stands behind query and key; the last learning rate; crops and scale of the images."""
+    cfg = load(name)
+    (entry,) = cfg.model.augmentations
+    assert (entry.relu, entry.get('norm', False)) == (True, 'resnet50' in name)
+    least = 0.05 if 'cifar' in name else 0.0005 if 'aircraft' in name else 0
+    assert cfg.param_scheduler.get('eta_min', 0) == least
+    crop = next(s for s in cfg.train_dataloader.dataset.pipeline if 'Crop' in s.type)
+    if 'cifar' in name:
+        scale = cfg.data_preprocessor
+        assert (scale.mean, scale.std) == (levels(CIFAR_MEANS), levels(CIFAR_DEVIATIONS))
+    if 'cifar100' in name:
+        assert crop.padding_mode == 'reflect'
+    if 'in1k' in name:
+        assert (crop.interpolation, crop.backend) == ('bicubic', 'pillow')
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            assert loader.dataset.pipeline[1].interpolation == 'bicubic'
+
+
+@pytest.mark.classification
+def test_release_sea():
+    """The classifier begins as PyTorch's linear layers do, without a bias, which stays 0."""
+    cfg = load('sea/sea_resnet50-linear_1xb256_in1k_release.py')
+    cfg.model.backbone.update(init_cfg=None, depth=18)
+    cfg.model.head.num_classes = 20
+    model = build_model(cfg)
+    model.head.init_weights()
+    layer, width = model.head.fc, 2048**-0.5
+    assert not layer.bias.any()
+    assert float(layer.weight.abs().max()) == pytest.approx(width, rel=0.01)
+    assert float(layer.weight.std()) == pytest.approx(width / 3**0.5, rel=0.02)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    layer(torch.ones(4, 2048)).square().sum().backward()
+    optimizer.step()
+    assert not layer.bias.any()
+    assert float(layer.weight.abs().max()) > 2 * width
 
 
 @pytest.mark.parametrize('name', TRAINED)

@@ -92,6 +92,14 @@ def test_metafiles():
     assert measured == 2 * len(ROWS)
 
 
+def test_presets():
+    """The page of what they mirror names each, once."""
+    text = (ROOT / 'docs/presets.md').read_text()
+    stems = {p.stem for p in (ROOT / 'configs').glob('*/*_release.py')}
+    assert set(re.findall(r'`(\w[\w-]+_release)`', text)) == stems
+    assert all(text.count(f'`{stem}`') == 1 for stem in stems)
+
+
 @pytest.mark.slow
 def test_tutorial(tmp_path):
     """Its files and commands as they are, but for the number of images and epochs."""

@@ -13,6 +13,7 @@ model = dict(
             lam_margin=0.03,
             beta=0.3,
             lam_concat=False,
+            relu=True,
             similarity='lower',
             mixup_weight=0.5,
         ),

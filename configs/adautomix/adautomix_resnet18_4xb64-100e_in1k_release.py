@@ -13,6 +13,7 @@ model = dict(
             lam_margin=0.03,
             beta=0.1,
             lam_concat=True,
+            relu=True,
             similarity='lower',
         ),
     ],

@@ -1,5 +1,6 @@
 # The release's L-ALFA: three steps at every place, half of the loss shared by the places, strengths
-# at a tenth of the learning rate. Its nine places are of a ResNet-56; these are ResNet-18's blocks.
+# at a tenth of the learning rate, their l1 norm in the loss. Its nine places are of a ResNet-56;
+# these are ResNet-18's blocks.
 _base_ = '../baseline/resnet18_1xb128_cifar10.py'
 model = dict(
     type='mmfeataug.AugmentedModel',
@@ -14,7 +15,8 @@ model = dict(
         )
         for stage in (1, 2, 3, 4)
         for block in (0, 1)
-    ],
+    ]
+    + [dict(type='mmfeataug.StrengthNorm', at='neck', l1=1.0)],
 )
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=0.1, decay_mult=0.0)})

@@ -12,6 +12,8 @@ train_pipeline = [
     dict(type='LoadAnnotations'),
     # VOC images have a long side of 500: scale 0.5 to 2 of their own size, as the release draws it
     dict(type='RandomResize', scale=(500, 500), ratio_range=(0.5, 2.0), keep_ratio=True),
+    # 0 is black, and background: the border is in the loss, as in the release
+    dict(type='Pad', size=crop_size, pad_val=dict(img=0, seg=0)),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),

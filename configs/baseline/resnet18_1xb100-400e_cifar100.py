@@ -1,10 +1,9 @@
-# The schedule of AdAutoMix's release.
+# Data and schedule of AdAutoMix's release.
 _base_ = [
     'mmpretrain::_base_/models/resnet18_cifar.py',
-    'mmpretrain::_base_/datasets/cifar100_bs16.py',
+    '../_base_/datasets/cifar100_adautomix.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
-train_dataloader = dict(batch_size=100)
 model = dict(head=dict(num_classes=100))
 
 train_cfg = dict(by_epoch=True, max_epochs=400, val_interval=1)

@@ -14,7 +14,7 @@ val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=0.0005))
 param_scheduler = dict(
-    type='CosineAnnealingLR', T_max=200, by_epoch=True, convert_to_iter_based=True
+    type='CosineAnnealingLR', T_max=200, eta_min=0.0005, by_epoch=True, convert_to_iter_based=True
 )
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))
 auto_scale_lr = dict(enable=False, base_batch_size=16)

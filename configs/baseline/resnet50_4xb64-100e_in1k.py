@@ -1,7 +1,7 @@
-# The schedule of AdAutoMix's release.
+# Data and schedule of AdAutoMix's release.
 _base_ = [
     'mmpretrain::_base_/models/resnet50.py',
-    'mmpretrain::_base_/datasets/imagenet_bs64.py',
+    '../_base_/datasets/imagenet_adautomix.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
 

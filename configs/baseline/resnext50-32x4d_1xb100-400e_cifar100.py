@@ -1,10 +1,9 @@
-# The schedule of AdAutoMix's release.
+# Data and schedule of AdAutoMix's release.
 _base_ = [
     'mmpretrain::_base_/models/resnext50_32x4d.py',
-    'mmpretrain::_base_/datasets/cifar100_bs16.py',
+    '../_base_/datasets/cifar100_adautomix.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
-train_dataloader = dict(batch_size=100)
 model = dict(
     # The stem halves twice: 8x8 pixels up to layer3 and 4x4 behind layer4, as in the release.
     backbone=dict(strides=(1, 1, 1, 2)),

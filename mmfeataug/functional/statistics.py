@@ -128,7 +128,9 @@ def replace_statistics(x: Tensor, own: tuple[Tensor, Tensor], new: tuple[Tensor,
     return torch.addcmul(mean - own_mean * scale, _wide(x), scale).to(x.dtype)
 
 
-def swap_statistics(x: Tensor, other: Tensor, axes: str, eps: float = 1e-5) -> Tensor:
+def swap_statistics(
+    x: Tensor, other: Tensor, axes: str, eps: float = 1e-5, *, detach: bool = False
+) -> Tensor:
     """Each sample with the mean and deviation of another one.
 
     Args:
@@ -136,13 +138,16 @@ def swap_statistics(x: Tensor, other: Tensor, axes: str, eps: float = 1e-5) -> T
         other: ``(N,)`` index of the other sample, for each.
         axes: What the statistics are taken over, within samples: see :func:`statistic_dims`.
         eps: Added to the variances.
+        detach: Whether the other sample's mean and deviation are constants, as in pAdaIN; in MoEx
+            they have a gradient.
 
     Raises:
         ValueError: See :func:`statistic_dims`.
 
     Source: :func:`replace_statistics`.
     """
-    mean, std = own = mean_std(x, statistic_dims(x, axes), eps)
+    own = mean_std(x, statistic_dims(x, axes), eps)
+    mean, std = (s.detach() if detach else s for s in own)
     return replace_statistics(x, own, (mean[other], std[other]))
 
 

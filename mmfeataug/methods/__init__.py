@@ -7,7 +7,7 @@ from .advstyle import AdvStyle
 from .afan import AFAN
 from .dsu import DSU
 from .fma import FMA
-from .lalfa import LALFA
+from .lalfa import LALFA, StrengthNorm
 from .mixstyle import MixStyle
 from .moex import MoEx
 from .normalization_perturbation import NormalizationPerturbation
@@ -31,4 +31,5 @@ __all__ = [
     'PAdaIN',
     'SeA',
     'StabilityTraining',
+    'StrengthNorm',
 ]

@@ -47,7 +47,7 @@ class AdAutoMix(BatchAugmentation):
         alpha: Shares are drawn from ``Beta(alpha, alpha)``.
         lam_margin: If less than this is left beside the first image's share, the generator is not
             asked: the mixture is plain.
-        lam_concat, upsample: See ``mmfeataug.MaskGenerator``.
+        lam_concat, upsample, relu, norm: See ``mmfeataug.MaskGenerator``.
         beta: See the formula.
         adversarial: False trains the generator to lower the teacher's loss always: AutoMix.
         similarity: ``'raise'`` (minus in the formula) keeps mixtures like their parts, which is
@@ -75,6 +75,8 @@ class AdAutoMix(BatchAugmentation):
         lam_margin: float = 0.03,
         lam_concat: bool = False,
         upsample: str = 'bilinear',
+        relu: bool = False,
+        norm: bool = False,
         beta: float = 0.3,
         adversarial: bool = True,
         similarity: str = 'raise',
@@ -109,6 +111,8 @@ class AdAutoMix(BatchAugmentation):
             in_channels=channels,
             lam_concat=lam_concat,
             upsample=upsample,
+            relu=relu,
+            norm=norm,
         )
         self._mixer: nn.Module | None = None
 

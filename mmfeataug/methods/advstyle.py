@@ -10,7 +10,6 @@ from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import (
     mean_std,
     replace_statistics,
-    signed_step,
     statistic_dims,
     too_few,
 )
@@ -22,14 +21,17 @@ from mmfeataug.utils.settings import non_negative
 class AdvStyle(FeatureAugmentation):
     r"""Images whose channel means and deviations take one step up the loss.
 
-    Each sample's :math:`\mu, \sigma` of the three colour channels move by a signed step; the image
-    normalised by its own statistics gets the new ones. One view; at ``'inputs'`` it costs a whole
-    training pass. Paper: https://arxiv.org/abs/2207.04892, whose step size is not known to us.
+    Each sample's :math:`\mu, \sigma` of the three colour channels move along their gradient; the
+    image normalised by its own statistics gets the new ones. One view; at ``'inputs'`` it costs a
+    whole training pass. Paper: https://arxiv.org/abs/2207.04892. Its code and step size are not
+    known to us; two independent re-implementations step by the gradient, at rates of 1 and 3.
 
     Args:
         at: Where; the paper's place is the image, ``'inputs'``.
-        gamma: Size of the step, in units of the feature. Behind a data preprocessor that divides by
-            the standard deviation, 1 is about the contrast of an average image.
+        gamma: Factor of the gradient of the loss, a mean over the batch, toward the statistics.
+            With ``sign`` the size of the step, in units of the feature: behind a data preprocessor
+            that divides by the standard deviation, 1 is about the contrast of an average image.
+        sign: Step by the sign of the gradient.
         weight: Factor of the view's loss.
         side, bn, learn: See :class:`FeatureAugmentation`.
     """
@@ -38,14 +40,15 @@ class AdvStyle(FeatureAugmentation):
         self,
         *,
         at: str = 'inputs',
-        gamma: float = 0.5,
+        gamma: float = 1.0,
+        sign: bool = False,
         weight: float = 0.5,
         side: str = 'output',
         bn: str = 'shared',
         learn: str = 'tail',
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
-        self.gamma = non_negative('gamma', gamma, at)
+        self.gamma, self.sign = non_negative('gamma', gamma, at), sign
         self.weight = non_negative('weight', weight, at)
 
     @property
@@ -66,6 +69,7 @@ class AdvStyle(FeatureAugmentation):
             with torch.enable_grad():
                 same = replace_statistics(f, own, (mean, std))
             grads = torch.autograd.grad(same, (mean, std), grad)
-            mean, std = (signed_step(s, g, self.gamma) for s, g in zip(own, grads, strict=True))
+            steps = [g.sign() if self.sign else g for g in grads]
+            mean, std = (s + self.gamma * step for s, step in zip(own, steps, strict=True))
             view.append(replace_statistics(f, own, (mean, std.clamp(min=0))))
         yield View(view, self.weight)

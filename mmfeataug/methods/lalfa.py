@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from mmfeataug.engine import OWN_MODULES, Tail, View
+from mmfeataug.engine import OWN_MODULES, BatchAugmentation, CopyPass, Tail, View
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.settings import non_negative
 
 from .afan import AFAN
 
@@ -16,6 +17,18 @@ class _Strength(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.raw = nn.Parameter(torch.zeros(1))
+
+
+def _raw_strengths(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of all places, by the names of their modules."""
+    found = {n.rsplit('.', 1)[-1]: m for n, m in model.named_modules() if f'{OWN_MODULES}.' in n}
+    return {n: m.raw for n, m in found.items() if isinstance(m, _Strength)}
+
+
+def _strengths(raw: list[nn.Parameter]) -> Tensor:
+    """``(L,)``; they sum to 1."""
+    every = torch.cat(list(raw))
+    return 1 / len(raw) + every - every.mean()
 
 
 @AUGMENTATIONS.register_module()
@@ -28,10 +41,9 @@ class LALFA(AFAN):
     .. math:: f_l + w_l (f_l^{adv} - f_l), \quad w_l = 1/L + r_l - mean_k(r_k)
 
     with parameters :math:`r` that begin at 0, so that a step of gradient descent on them is one on
-    :math:`w` projected on its sum; single strengths may become negative. The release adds the l1
-    norm of :math:`w` to the loss, which is 1 while none is negative; it is left out here. Source:
-    the classification part of https://arxiv.org/abs/2103.12171's release (ICLR 2021 submission
-    j6rILItz4yr).
+    :math:`w` projected on its sum; single strengths may become negative, unless
+    :class:`StrengthNorm` holds them, which the release has. Source: the classification part of
+    https://arxiv.org/abs/2103.12171's release (ICLR 2021 submission j6rILItz4yr).
 
     Args:
         at: Place of this one.
@@ -59,10 +71,7 @@ class LALFA(AFAN):
             ValueError: If the model was built without this one's.
         """
         super().bind(model)
-        found = {
-            n.rsplit('.', 1)[-1]: m for n, m in model.named_modules() if f'{OWN_MODULES}.' in n
-        }
-        strengths = {n: m.raw for n, m in found.items() if isinstance(m, _Strength)}
+        strengths = _raw_strengths(model)
         if self._name not in strengths:
             raise ValueError(
                 f'LALFA at {self.at!r}: the model has no strength for it. It must exist before the '
@@ -74,11 +83,58 @@ class LALFA(AFAN):
     @property
     def strength(self) -> Tensor:
         """What it has learnt so far, ``(1,)``, in the autograd graph."""
-        raw = torch.stack(list(self._raw))
-        return 1 / len(raw) + raw[self._mine] - raw.mean(0)
+        return _strengths(self._raw)[self._mine : self._mine + 1]
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view; see :meth:`FeatureAugmentation.views`."""
         for view in super().views(features, gradients, tail):
             pairs = zip(features, view.features, strict=True)
             yield View([f + self.strength * (v - f) for f, v in pairs], view.weight)
+
+
+@AUGMENTATIONS.register_module()
+class StrengthNorm(BatchAugmentation):
+    r"""The l1 norm of L-ALFA's strengths as a term of the loss: :math:`l_1 \sum_l |w_l|`.
+
+    Since the strengths sum to 1 it is ``l1`` while none is negative, without a gradient. It holds
+    back those that become negative, which would move features down the loss. Declare it once,
+    beside :class:`LALFA`. Source: as there; the release's factor is 1.
+
+    Args:
+        at: Any module that runs in each pass; nothing is done to it.
+        l1: Factor of the norm.
+    """
+
+    def __init__(self, *, at: str, l1: float = 1.0) -> None:
+        super().__init__(at=at)
+        self.l1 = non_negative('l1', l1, at)
+        self._raw: list[nn.Parameter] = []
+
+    @property
+    def name(self) -> str:
+        """See :class:`Augmentation`."""
+        return 'strength_norm'
+
+    @property
+    def active(self) -> bool:
+        """False without a factor."""
+        return self.l1 > 0
+
+    def bind(self, model: nn.Module) -> None:
+        """Find the strengths.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        self._raw = list(_raw_strengths(model).values())
+        if not self._raw:
+            raise ValueError(
+                f'StrengthNorm at {self.at!r}: the model has no strengths; declare LALFA in '
+                "model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...])"
+            )
+
+    def losses(
+        self, inputs: Tensor, clean: list[Tensor], network: CopyPass, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """One term; see :meth:`BatchAugmentation.losses`."""
+        yield self.l1 * _strengths(self._raw).abs().sum()

@@ -17,13 +17,17 @@ class NormalizationPerturbation(StatisticTransform):
 
     .. math:: y = a (x - \mu) + b \mu, \quad a, b \sim N(1, \sigma^2)
 
-    With ``plus``, channels whose mean varies more over the batch are moved more:
-    :math:`y = a x + \delta (b - a) \mu`, where :math:`\delta` is the variance of the mean over the
-    batch, divided by its largest value. Paper: https://arxiv.org/abs/2211.04393.
+    With ``plus``, the mean of a channel is moved as far as it varies over the batch:
+
+    .. math:: y = a (x - \mu) + (1 + s (b - 1)) \mu, \quad s = 1.5 \, d / max_c(d)
+
+    where :math:`d` is the standard deviation of :math:`\mu` over the batch. Paper:
+    https://arxiv.org/abs/2211.04393; NP+ as public copies of its listing have it, of which MRFP's
+    acts behind the stem and behind the first stage, each with probability 0.5.
 
     Args:
         at: Where, early.
-        sigma: Deviation of the factors.
+        sigma: Deviation of the factors; 0.75 is the listing's.
         plus: NP+, which needs two samples.
         prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
     """
@@ -49,22 +53,28 @@ class NormalizationPerturbation(StatisticTransform):
         """See the class."""
         mean = feature.mean(statistic_dims(feature, 'spatial'), keepdim=True)
         a, b = (1 + self.sigma * torch.randn_like(mean) for _ in range(2))
-        return scale_statistics(feature, mean, a, b, self.plus)
+        if self.plus:
+            b = 1 + sensitivity(mean) * (b - 1)
+        return scale_statistics(feature, mean, a, b)
 
 
-def scale_statistics(
-    feature: Tensor, mean: Tensor, a: Tensor, b: Tensor, plus: bool = False
-) -> Tensor:
-    """NP's formula, or NP+'s; see :class:`NormalizationPerturbation`.
+def scale_statistics(feature: Tensor, mean: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """NP's formula; see :class:`NormalizationPerturbation`.
 
     Args:
         feature: ``(N, C, H, W)`` or ``(N, L, C)``.
         mean: Of each channel and sample, broadcasts to the feature.
         a, b: Factors, likewise.
-        plus: NP+.
     """
-    moved = (b - a) * mean
-    if plus:
-        spread = mean.detach().var(0, keepdim=True)
-        moved = moved * (spread / spread.amax().clamp(min=torch.finfo(spread.dtype).tiny))
-    return torch.addcmul(moved, a, feature)
+    return torch.addcmul((b - a) * mean, a, feature)
+
+
+def sensitivity(mean: Tensor) -> Tensor:
+    """NP+'s ``s``: 1.5 for the channel whose mean varies most over the batch, 0 for one whose mean
+    does not vary; without a gradient.
+
+    Args:
+        mean: Of each channel and sample, ``(N, C, 1, 1)`` or ``(N, 1, C)``; ``N`` at least 2.
+    """
+    spread = mean.detach().std(0, keepdim=True)
+    return 1.5 * spread / spread.amax().clamp(min=torch.finfo(spread.dtype).tiny)

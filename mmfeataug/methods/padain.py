@@ -13,12 +13,13 @@ from .statistic import StatisticTransform, other_samples
 class PAdaIN(StatisticTransform):
     """Now and then, each sample with the channel means and deviations of another one.
 
-    Paper: https://arxiv.org/abs/2010.05785. It swaps before every layer with a small probability;
-    here each place is an entry of its own.
+    The other sample gets no gradient. Paper: https://arxiv.org/abs/2010.05785. Its release swaps
+    after every convolution, before its batch norm; here each place is an entry of its own.
 
     Args:
-        at: Where.
-        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+        at: Where; ``'backbone.layer1.0.conv1'`` is a place of the release.
+        prob: Of a swap; 0.01 is the release's.
+        side, as_view, weight, bn: See :class:`StatisticTransform`.
     """
 
     def __init__(self, *, at: str, prob: float = 0.01, **kwargs) -> None:
@@ -26,4 +27,4 @@ class PAdaIN(StatisticTransform):
 
     def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
-        return swap_statistics(feature, other_samples(feature), 'spatial')
+        return swap_statistics(feature, other_samples(feature), 'spatial', detach=True)

@@ -5,6 +5,7 @@ from .averaged import CosineEMA
 from .losses import MarginSoftmaxLoss
 from .mask_generator import MaskGenerator
 from .necks import UnitPooling
+from .plain_decoder import PlainDeepLabV3PlusHead
 from .wrappers import (
     AugmentedBackbone,
     AugmentedModel,
@@ -22,6 +23,7 @@ __all__ = [
     'CosineEMA',
     'MarginSoftmaxLoss',
     'MaskGenerator',
+    'PlainDeepLabV3PlusHead',
     'UnitPooling',
     'collect',
     'declare',

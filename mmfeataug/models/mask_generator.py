@@ -24,6 +24,9 @@ class MaskGenerator(BaseModule):
         lam_concat: Whether the convolutions see each sample's share of the mixture as one more
             channel; without, masks do not depend on the shares.
         upsample: ``'bilinear'`` or ``'nearest'``.
+        relu: A ReLU behind :math:`q` and :math:`k`, which the authors' generator has.
+        norm: Batch norms behind these convolutions, before the ReLU; theirs has them with ResNet-50
+            on ImageNet.
         init_cfg: Near zero by default, which makes masks near uniform.
     """
 
@@ -32,6 +35,8 @@ class MaskGenerator(BaseModule):
         in_channels: int,
         lam_concat: bool = False,
         upsample: str = 'bilinear',
+        relu: bool = False,
+        norm: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='Normal', layer='Conv2d', std=0.01))
@@ -39,9 +44,13 @@ class MaskGenerator(BaseModule):
             raise ValueError(f"upsample={upsample!r}: choose 'bilinear' or 'nearest'")
         self.in_channels, self.lam_concat, self.upsample = in_channels, lam_concat, upsample
         channels = in_channels + lam_concat
-        self.query = nn.Conv2d(channels, in_channels // 2, 1)
-        self.key = nn.Conv2d(channels, in_channels // 2, 1)
+        inner = in_channels // 2
+        self.query = nn.Conv2d(channels, inner, 1, bias=not norm)
+        self.key = nn.Conv2d(channels, inner, 1, bias=not norm)
         self.value = nn.Conv2d(channels, 1, 1)
+        self.behind_query, self.behind_key = (
+            nn.Sequential(*[nn.BatchNorm2d(inner)] * norm, *[nn.ReLU()] * relu) for _ in range(2)
+        )
 
     def forward(
         self, features: Tensor, index: Tensor, shares: Tensor, size: tuple[int, int]
@@ -73,11 +82,11 @@ class MaskGenerator(BaseModule):
                 plane = share.to(part).expand(len(part), 1, *part.shape[2:])
                 part = torch.cat([part, plane], 1)
             parts.append(part)
-        keys = [self.key(part) for part in parts]
+        keys = [self.behind_key(self.key(part)) for part in parts]
         together = torch.stack(keys).sum(0)
         masks = [
             F.scaled_dot_product_attention(
-                _positions(self.query(part)),
+                _positions(self.behind_query(self.query(part))),
                 _positions(together - key),
                 _positions(self.value(part)),
             )

@@ -117,6 +117,37 @@ def test_masks_are_attention_of_each_sample_to_the_others():
     assert torch.allclose(masks[0], expected)
 
 
+@pytest.mark.parametrize('norm', [False, True])
+def test_masks_with_what_the_authors_have_behind_query_and_key(norm):
+    """Batch norm of each part by itself, and ReLU; against the formula written out."""
+    generator = MaskGenerator(4, relu=True, norm=norm).double()
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter)
+    assert (generator.query.bias is None, generator.key.bias is None) == (norm, norm)
+    features = torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    index = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    masks = generator(features, index, torch.tensor([0.5, 0.5]), (2, 2))
+
+    def behind(convolution, layers, part):
+        made = convolution(features[part])
+        if norm:
+            mean, var = made.mean((0, 2, 3)), made.var((0, 2, 3), correction=0)
+            scale, shift = layers[0].weight, layers[0].bias
+            made = (made - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
+            made = made * scale[:, None, None] + shift[:, None, None]
+        return made.clamp(min=0).flatten(2)
+
+    logits = []
+    for mine, other in (index, index.flip(0)):
+        q = behind(generator.query, generator.behind_query, mine)
+        k = behind(generator.key, generator.behind_key, other)
+        v = generator.value(features[mine]).flatten(2)
+        attention = (q.mT @ k / 2**0.5).softmax(-1)
+        logits.append((attention @ v.mT)[..., 0])
+    expected = torch.stack(logits, 1).softmax(1).view(3, 2, 2, 2)
+    assert torch.allclose(masks, expected)
+
+
 def test_masks_depend_on_the_shares_only_with_lam_concat():
     features, index = torch.randn(2, 8, 4, 4), torch.tensor([[0, 1], [1, 0]])
     for lam_concat in (False, True):

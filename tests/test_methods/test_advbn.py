@@ -78,16 +78,20 @@ class TestAdvBN:
 
 
 class TestAdvStyle:
-    def test_each_sample_moves_by_one_step(self):
-        feature = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-        signs = torch.tensor([1.0, -1, 1, -1, 1, 1]).double().view(2, 3, 1, 1)
-        mean, std = mean_std(feature, (2, 3))
-        grad = signs + 0 * feature
-        (view,) = AdvStyle(gamma=0.3).views([feature], [grad], None)
-        moved_mean, _ = mean_std(view.features[0], (2, 3))
-        torch.testing.assert_close(moved_mean, mean + 0.3 * signs)
-        # A slope along the feature itself raises the deviation.
-        (view,) = AdvStyle(gamma=0.3).views([feature], [feature - mean], None)
-        torch.testing.assert_close(
-            mean_std(view.features[0], (2, 3))[1], std + 0.3, atol=1e-4, rtol=0
-        )
+    @pytest.mark.parametrize('sign', [False, True])
+    def test_step(self, sign):
+        """Along the gradient: of the mean, the sum over positions; of the deviation, the sum of
+        gradient times normalised value."""
+        torch.manual_seed(0)
+        x, g = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.randn(2, 3, 8, 8).double() / 64
+        mean, std = mean_std(x, (2, 3))
+        steps = [g.sum((2, 3), keepdim=True), (g * (x - mean) / std).sum((2, 3), keepdim=True)]
+        if sign:
+            steps = [s.sign() for s in steps]
+        settings = dict(sign=True) if sign else {}
+        (view,) = AdvStyle(gamma=0.3, weight=0.4, **settings).views([x], [g], None)
+        assert view.weight == 0.4
+        found = view.features[0]
+        expected = (x - mean) / std * (std + 0.3 * steps[1]) + mean + 0.3 * steps[0]
+        torch.testing.assert_close(found, expected)
+        assert float((found - x).abs().max()) > 1e-3

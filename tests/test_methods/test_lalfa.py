@@ -5,10 +5,14 @@ import copy
 
 import pytest
 import torch
+from mmengine.model import BaseModel
+from torch import nn
+from torch.nn import functional as F
 
 import mmfeataug
 from mmfeataug.engine import stock_state_dict
 from mmfeataug.methods import AFAN, LALFA
+from mmfeataug.models import declare
 from tests import reference
 from tests.models import (
     build_segmentor,
@@ -18,6 +22,7 @@ from tests.models import (
 )
 from tests.oracle import difference, double, double_precision, seen_views
 
+RATE = 0.25
 LAYERS = ('backbone.layer2', 'backbone.layer3', 'backbone.layer4')
 ENTRIES = [
     dict(type='mmfeataug.LALFA', at=at, gamma=0.05, steps=1, weight=0.5 / 3) for at in LAYERS
@@ -100,6 +105,91 @@ def test_gradients_are_those_of_the_reference(learn):
     network = {n: None if n.startswith('feature_aug.') else g for n, g in gradients.items()}
     assert difference(network, expected) < 1e-7
     assert not any(v.requires_grad for k, v in losses.items() if k.endswith('linf'))
+
+
+class Chain(BaseModel):
+    """Three layers and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+        self.head = nn.Linear(6, 4)
+        self.double()
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return self.loss(inputs, data_samples)
+
+    def loss(self, inputs, data_samples):
+        for layer in self.layers:
+            inputs = layer(inputs).tanh()
+        return dict(loss=F.cross_entropy(self.head(inputs), data_samples))
+
+
+def published_rule(x, y, l1, batches, lr, gamma=0.2, momentum=0.9):
+    """Strengths after equal batches, by plain autograd: an attack of one step at each place, a
+    gradient step with momentum on (clean + mean of the views) / 2 + l1 * |w|, then the sum is put
+    back to 1 by taking the same from each."""
+    net, w, velocity = Chain(), torch.full((3,), 1 / 3).double(), torch.zeros(3).double()
+
+    def behind(place, feature):
+        feature = feature.tanh()
+        for layer in net.layers[place + 1 :]:
+            feature = layer(feature).tanh()
+        return F.cross_entropy(net.head(feature), y)
+
+    feature, pairs = x, []
+    for place, layer in enumerate(net.layers):
+        clean = layer(feature).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(behind(place, clean), clean)
+        pairs.append((clean.detach(), gamma * gradient.sign()))
+        feature = clean.tanh()
+    for _ in range(batches):
+        w = w.detach().requires_grad_()
+        views = [behind(i, clean + w[i] * move) for i, (clean, move) in enumerate(pairs)]
+        loss = sum(views) / 3 / 2 + l1 * w.abs().sum()
+        velocity = momentum * velocity + torch.autograd.grad(loss, w)[0]
+        w = w.detach() - lr * velocity
+        w = w - (w.sum() - 1) / 3
+    return w.detach()
+
+
+@pytest.mark.parametrize('l1', [0.0, 1.0])
+def test_strengths_follow_the_published_rule(l1):
+    """Without the norm one becomes negative within 20 batches, with it that is pushed back."""
+    torch.manual_seed(1)
+    batch = torch.randn(16, 6).double(), torch.randint(4, (16,))
+    entries = [
+        dict(type='mmfeataug.LALFA', at=f'layers.{i}', gamma=0.2, steps=1, weight=0.5 / 3)
+        for i in range(3)
+    ]
+    if l1:
+        entries.append(dict(type='mmfeataug.StrengthNorm', at='head', l1=l1))
+    model = declare(Chain(), entries).double()
+    names = [f'feature_aug.strength_layers_{i}.raw' for i in range(3)]
+    raw = [dict(model.named_parameters())[n] for n in names]
+    optimizer = torch.optim.SGD(raw, lr=RATE, momentum=0.9)
+    with mmfeataug.attach(model, entries, clean_weight=0.5):
+        for _ in range(20):
+            before = torch.cat(raw).detach()
+            losses, _ = step(model, batch)
+            optimizer.step()
+    found = torch.cat(raw).detach()
+    found = 1 / 3 + found - found.mean()
+    expected = published_rule(*batch, l1, 20, RATE)
+
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert float(found.sum()) == pytest.approx(1)
+    if l1:
+        size = float((1 / 3 + before - before.mean()).abs().sum())
+        assert float(losses['strength_norm.loss_0']) == pytest.approx(size, abs=1e-6)
+    # Sizes sum to more than 1 if one is negative.
+    assert float(found.abs().sum()) == pytest.approx(1.0 if l1 else 1.183, abs=1e-3)
+
+
+def test_the_norm_needs_strengths():
+    with pytest.raises(ValueError, match=r"StrengthNorm at 'backbone'.*no strengths"):
+        mmfeataug.attach(build_segmentor(), [dict(type='StrengthNorm', at='backbone')])
 
 
 def test_keys_are_stock_without_the_strengths():

@@ -12,7 +12,7 @@ from mmfeataug.functional import mean_std
 from mmfeataug.methods import DSU, MixStyle, MoEx, NormalizationPerturbation, PAdaIN
 from mmfeataug.methods.dsu import uncertainty
 from mmfeataug.methods.mixstyle import mix_statistics
-from mmfeataug.methods.normalization_perturbation import scale_statistics
+from mmfeataug.methods.normalization_perturbation import scale_statistics, sensitivity
 from mmfeataug.models import declare
 from tests.models import build_segmentor, random_test_batch, step
 
@@ -83,15 +83,31 @@ class TestOracles:
         )
         torch.testing.assert_close(out, maps([-2.5, 0.5, 3.5, 6.5]))
 
-    def test_np_plus(self):
-        """Means of the second channel vary half as much as the first's: delta is 1 and .5. The
-        oracle is the first sample, values 1, 3, 5, 7 with mean 4."""
-        values, shift = maps(*[[1, 3, 5, 7]] * 3), maps([0.0], [1.0], [-1.0])
-        x = torch.cat([values + shift * 2**0.5, values + shift], dim=1)
-        a, b = torch.tensor(1.5), torch.tensor(0.5)
-        out = scale_statistics(x, x.mean((2, 3), keepdim=True), a, b, plus=True)
-        torch.testing.assert_close(out[0, 0], maps([-2.5, 0.5, 3.5, 6.5])[0, 0])
-        torch.testing.assert_close(out[0, 1], maps([-0.5, 2.5, 5.5, 8.5])[0, 0])
+    def test_sensitivity(self):
+        """1.5 times the deviation over the batch, in shares of the largest."""
+        means = torch.tensor([[1.0, 4, 5], [5, 2, 5]])[:, :, None, None].requires_grad_()
+        found = sensitivity(means)
+        torch.testing.assert_close(found.flatten(), torch.tensor([1.5, 0.75, 0.0]))
+        assert not found.requires_grad
+        assert not sensitivity(torch.ones(3, 2, 1, 1)).any()
+
+    def test_np_plus_moves_means_as_far_as_they_vary(self):
+        """Standard deviation of a mean's relative shift over many draws, by the channel's spread in
+        shares of the largest: 0, .28, .56, .84, 1.13 for 0, .25, .5, .75, 1. Contrasts are scaled
+        by factors of deviation .75 everywhere."""
+        spreads, samples, draws = torch.tensor([0, 0.25, 0.5, 0.75, 1]), torch.randn(6, 1), 1500
+        means = 4 + 0.2 * samples * spreads
+        x = means[:, :, None, None] + torch.tensor([-1.0, 1.0])
+        torch.manual_seed(0)
+        method = NormalizationPerturbation(at='x', prob=1.0, plus=True)
+        out = torch.stack([method.transform(x) for _ in range(draws)])
+        shift = out.mean((3, 4)) / means - 1
+        for found, expected in zip(
+            shift.transpose(0, 2).flatten(1).std(1), (0, 0.28, 0.56, 0.84, 1.13), strict=True
+        ):
+            assert float(found) == pytest.approx(expected, abs=0.03)
+        contrast = (out[..., 1] - out[..., 0]) / 2
+        assert float(contrast.std()) == pytest.approx(0.75, abs=0.02)
 
     def test_dsu(self):
         sigma = uncertainty(torch.tensor([1.0, 3.0], dtype=torch.float64))
@@ -120,6 +136,27 @@ class TestOracles:
         out = method.transform(x)
         for found, expected in zip(mean_std(out, dims), mean_std(x, dims), strict=True):
             torch.testing.assert_close(found, expected[other], atol=1e-4, rtol=1e-3)
+
+    @pytest.mark.parametrize(
+        ('method', 'reaches'), [(PAdaIN(at='x', prob=1.0), False), (MoEx(at='x', prob=1.0), True)]
+    )
+    def test_gradient_into_the_other_sample(self, method, reaches, monkeypatch):
+        """In pAdaIN the other's statistics are constants: a loss on the first sample moves the
+        first one only. In MoEx they are not."""
+        circle = torch.tensor([1, 2, 0])
+        monkeypatch.setattr(f'{type(method).__module__}.other_samples', lambda feature: circle)
+        x = torch.randn(3, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+        (grad,) = torch.autograd.grad(method.transform(x)[0].pow(3).sum(), x)
+        moved = grad.flatten(1).abs().amax(1) > 1e-9
+        assert moved.tolist() == [True, reaches, False]
+        # The own part, by the formula: through (x - mu) / sigma only.
+        dims = (1,) if reaches else (2, 3)
+        one = x[:1].detach().requires_grad_()
+        mean, std = mean_std(one, tuple(dims))
+        other_mean, other_std = (s.detach() for s in mean_std(x[1:2], tuple(dims)))
+        out = (one - mean) / std * other_std + other_mean
+        (expected,) = torch.autograd.grad(out.pow(3).sum(), one)
+        torch.testing.assert_close(grad[:1], expected)
 
 
 class TestBadInput:

@@ -15,8 +15,8 @@ model = dict(
     ),
     roi_head=dict(
         shared_head=dict(style='pytorch', init_cfg=pretrained),
-        # 7x7 into layer4 (stride 2), 4x4 out of it, as in the release
-        bbox_roi_extractor=dict(roi_layer=dict(output_size=7)),
+        # as in the release: 7x7 into layer4 (stride 2), 4x4 out of it; no shift by half a pixel
+        bbox_roi_extractor=dict(roi_layer=dict(output_size=7, aligned=False)),
         bbox_head=dict(
             roi_feat_size=4,
             loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=1.0, loss_weight=1.0),
@@ -28,7 +28,7 @@ model = dict(
     ),
     test_cfg=dict(
         rpn=dict(max_per_img=300),
-        # the release keeps every score
-        rcnn=dict(score_thr=0.001, nms=dict(iou_threshold=0.3), max_per_img=300),
+        # what the release's evaluator keeps
+        rcnn=dict(score_thr=0.05, nms=dict(iou_threshold=0.3), max_per_img=300),
     ),
 )
