@@ -310,6 +310,12 @@ def random_test_batch(model, size=64, images=2, seed=0):
     return random_batch(model, (size, size), images, seed)
 
 
+def raw_test_batch(model, **kwargs):
+    """As :func:`random_test_batch`, before the data preprocessor."""
+    inputs, samples = random_test_batch(model, **kwargs)
+    return inputs * LEVELS['std'][0] + LEVELS['mean'][0], samples
+
+
 def step(model, batch, seed=3):
     """Loss dict of one call and the gradients it gives; every random stream starts from
     ``seed``."""

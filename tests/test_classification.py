@@ -24,6 +24,7 @@ from tests.models import (
     build_classifier,
     classifier_cfg,
     random_test_batch,
+    raw_test_batch,
     step,
 )
 from tests.oracle import held_against_reference
@@ -164,7 +165,7 @@ def test_trained_by_the_hook(tmp_path):
     cfg = classifier_cfg()
     cfg['head']['cal_acc'] = True
     model = build_classifier(cfg)
-    inputs, samples = random_test_batch(model, images=8)
+    inputs, samples = raw_test_batch(model, images=8)
     data = [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
     entries = [afan('backbone.layer2'), METHODS['sea']('resnet18'), METHODS['fma']('resnet18')]
     before = copy.deepcopy(model.state_dict())

@@ -86,7 +86,7 @@ class Watch(hook_tests.Spy):
 
 class Boxes(hook_tests.Samples):
     def __init__(self):
-        batch = models.random_test_batch(detector(), images=8)
+        batch = models.raw_test_batch(detector(), images=8)
         self.data = [dict(inputs=x, data_samples=s) for x, s in zip(*batch, strict=True)]
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from mmfeataug.hooks import FeatureAugHook
 from tests.contract.test_1_stock_outside import assert_same
-from tests.models import LEVELS, build_segmentor, deeplab_cfg, random_test_batch
+from tests.models import build_segmentor, deeplab_cfg, raw_test_batch
 
 RUNS = itertools.count()
 AUGMENTATION = dict(
@@ -24,10 +24,8 @@ AUGMENTATION = dict(
 
 class Samples(Dataset):
     def __init__(self, count=8):
-        inputs, samples = random_test_batch(build_segmentor(), size=32, images=count)
-        # Before the data preprocessor.
-        levels = inputs * LEVELS['std'][0] + LEVELS['mean'][0]
-        self.data = [dict(inputs=x, data_samples=s) for x, s in zip(levels, samples, strict=True)]
+        inputs, samples = raw_test_batch(build_segmentor(), size=32, images=count)
+        self.data = [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
 
     def __len__(self):
         return len(self.data)

@@ -25,7 +25,7 @@ from tests.models import (
     build_detector,
     build_segmentor,
     deeplab_cfg,
-    random_test_batch,
+    raw_test_batch,
 )
 
 from .test_feature_aug_hook import AUGMENTATION, Draws, Spy, make_runner
@@ -189,7 +189,7 @@ class TestTrainingIsTheSame:
         logs, weights = [], []
         for name, pictures in (('without', []), ('with', [dict(PICTURES, samples=images)])):
             model, spy = build(), Spy()
-            inputs, samples = random_test_batch(model, images=4)
+            inputs, samples = raw_test_batch(model, images=4)
             runner = Runner(
                 model=model,
                 work_dir=str(tmp_path / name),
