@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .auxiliary import OWN_MODULES, PREFIX
-from .places import GENERATORS, Namespace, Place, places, same
+from .places import GENERATORS, Place, namespace, reached, same
 
 SMALL = 2**18
 """Elements up to which a tensor is copied in each step, in case it changes."""
@@ -78,7 +78,9 @@ class LossState:
         self, model: nn.Module, outside: Callable[[], Iterable[dict[str, Any]]] = nowhere
     ) -> None:
         self._model, self._outside = model, outside
+        self._roots: list[Place] = []
         self._places: list[Place] = []
+        self._places_of: dict[int, tuple[Any, list[Place]]] = {}
         self._averaged: set[nn.Module] = set()
         self._known = WeakTensorKeyDictionary()
         self._steps = 0
@@ -180,13 +182,14 @@ class LossState:
             _set_state(generator, state)
 
     def _read(self, anew: bool = False) -> Saved:
-        led_on = [place.refresh() for place in self._places]
-        if anew or any(led_on):
+        if anew:
             self._look()
-        outside: list[Place] = [Namespace(space) for space in self._outside()]
-        for place in outside:
-            place.content = place.read()
-        saved = Saved([(p, p.content, p.leaves) for p in (*self._places, *outside)])
+        led_on = [anew or place.refresh() for place in self._places]
+        if anew or any(led_on):
+            self._places = reached(self._roots, self._places_of)
+        outside = [namespace(space) for space in self._outside()]
+        saved = Saved([(p, p.content, p.leaves) for p in self._places])
+        saved.content += [(p, p.content, []) for p in outside]
         for place in self._places:
             for leaf in place.leaves:
                 if isinstance(leaf, np.ndarray):
@@ -197,7 +200,7 @@ class LossState:
         return saved
 
     def _look(self) -> None:
-        """Find all places."""
+        """Find all modules."""
         modules = [
             m
             for path, m in self._model.named_modules()
@@ -217,7 +220,8 @@ class LossState:
                 elif module in in_frozen and module.training:
                     yield module._buffers  # type: ignore[misc]
 
-        self._places = places(spaces())
+        self._roots = [namespace(space) for space in spaces()]
+        self._places_of.clear()
 
     def _tensors(self, saved: Saved) -> Iterator[Tensor]:
         seen: set[int] = set()

@@ -165,32 +165,52 @@ def same(a: list, b: list) -> bool:
     return len(a) == len(b) and all(map(is_, a, b))
 
 
-def places(spaces: Iterator[dict[str, Any]]) -> list[Place]:
-    """All places that some namespaces lead to, each once; modules lead nowhere.
+def reached(roots: list[Place], known: dict[int, tuple[Any, list[Place]]]) -> list[Place]:
+    """All places that some lead to, each once, with them; modules lead nowhere.
 
     Args:
-        spaces: ``__dict__`` of modules, their parameters and buffers.
+        roots: Read; what they hold is followed as it was when they were.
+        known: Places of objects, by their identity; kept up to date. Only new ones are read.
     """
     found: list[Place] = []
     seen: set[int] = set()
-    waiting: list[Place] = [Namespace(space) for space in spaces]
+    waiting = list(roots)
     while waiting:
         place = waiting.pop()
         found.append(place)
-        place.refresh()
         for value in place.inner:
             if id(value) in seen:
                 continue
             seen.add(id(value))
-            if isinstance(value, dict):
-                waiting.append(Mapping(value))
-            elif isinstance(value, (list, set, deque)):
-                waiting.append(Sequence(value))
-            if hasattr(value, '__dict__'):
-                waiting.append(Namespace(value.__dict__))
-            if _slots(value):
-                waiting.append(Slots(value))
+            if id(value) not in known:
+                # With the object, whose identity is another's when it is gone.
+                known[id(value)] = value, list(_places_of(value))
+            waiting += known[id(value)][1]
+    for key in known.keys() - seen:
+        del known[key]
     return found
+
+
+def namespace(space: dict[str, Any]) -> Place:
+    """Attributes of a module, its parameters or buffers, read."""
+    place = Namespace(space)
+    place.refresh()
+    return place
+
+
+def _places_of(value: Any) -> Iterator[Place]:
+    made: list[Place] = []
+    if isinstance(value, dict):
+        made.append(Mapping(value))
+    elif isinstance(value, (list, set, deque)):
+        made.append(Sequence(value))
+    if hasattr(value, '__dict__'):
+        made.append(Namespace(value.__dict__))
+    if _slots(value):
+        made.append(Slots(value))
+    for place in made:
+        place.refresh()
+        yield place
 
 
 def _is_function(value: Any) -> bool:
