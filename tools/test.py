@@ -14,6 +14,8 @@ from common import (
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmfeataug.utils.configs import scope_of, type_name
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -50,20 +52,21 @@ def main() -> None:
         # The Runner would write this config over the one beside the checkpoints.
         cfg.work_dir = osp.join(cfg.work_dir, 'test')
     if args.show or args.show_dir:
-        hook = cfg.default_hooks.setdefault('visualization', {})
+        hook = (cfg.get('default_hooks') or {}).get('visualization')
         if not hook:
             raise SystemExit('--show: the config has no default_hooks.visualization; add one')
+        kind = type_name(hook)
         # mmdet's hook and mmpretrain's draw where they are told, mmseg's where the visualizer does.
-        if hook.type.endswith(('DetVisualizationHook', 'SegVisualizationHook')):
+        if kind.endswith(('DetVisualizationHook', 'SegVisualizationHook')):
             hook.draw, hook.interval = True, 1
         else:
             hook.enable, hook.interval = True, 1
         if args.show:
             hook.show, hook.wait_time = True, args.wait_time
         if args.show_dir:
-            if 'Det' in hook.type:
+            if 'Det' in kind:
                 hook.test_out_dir = args.show_dir
-            elif 'Seg' in hook.type:
+            elif 'Seg' in kind:
                 cfg.visualizer.save_dir = osp.join(cfg.work_dir, args.show_dir)
             else:
                 hook.out_dir = osp.join(cfg.work_dir, args.show_dir)
@@ -74,7 +77,7 @@ def main() -> None:
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     if args.corruption:
         name, severity = args.corruption
-        corrupt_images(cfg.test_dataloader, cfg.get('default_scope'), name, int(severity))
+        corrupt_images(cfg.test_dataloader, scope_of(cfg), name, int(severity))
     if args.out:
         evaluator = cfg.test_evaluator
         cfg.test_evaluator = [*(evaluator if isinstance(evaluator, list) else [evaluator])]

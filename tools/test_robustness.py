@@ -55,6 +55,7 @@ from mmfeataug.evaluation import (
     summary_rows,
     write_table,
 )
+from mmfeataug.utils.configs import scope_of, set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import print_table, results_on_stdout
 from mmfeataug.utils.tasks import task_of
@@ -121,11 +122,7 @@ def quiet(cfg: Config, workers: int | None) -> None:
     # Fastest kernels are chosen by timing them: a resumed run could choose others.
     cfg.setdefault('env_cfg', {})['cudnn_benchmark'] = False
     loader = cfg.test_dataloader
-    if workers is not None:
-        loader.num_workers = workers
-    loader.persistent_workers = False
-    if not loader.get('num_workers'):
-        loader.pop('prefetch_factor', None)
+    set_workers(loader, loader.get('num_workers', 0) if workers is None else workers)
 
 
 def evaluate(runner: Runner, condition: tuple[str, int], watch: Watch, made_with: dict) -> dict:
@@ -133,7 +130,7 @@ def evaluate(runner: Runner, condition: tuple[str, int], watch: Watch, made_with
     cfg = runner.cfg
     loader = copy.deepcopy(cfg.test_dataloader)
     if condition != CLEAN:
-        corrupt_images(loader, cfg.get('default_scope'), *condition)
+        corrupt_images(loader, scope_of(cfg), *condition)
         # Workers inherit what the library compiles at its first call.
         corrupt_image(np.zeros((32, 32, 3), np.uint8), *condition, seed=0)
     parts = dict(

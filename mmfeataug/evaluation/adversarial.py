@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
@@ -198,11 +197,13 @@ class AdversarialTestLoop(TestLoop):
     def _describe(self) -> dict[str, Any]:
         cfg = self.runner.cfg
         checkpoint = str(getattr(self.runner, '_load_from', None) or cfg.get('load_from') or '')
-        # Of the loop's own settings those that matter stand beside; strengths may be added.
-        rest = Config({key: value for key, value in cfg.items() if key != 'test_cfg'})
         return dict(
             config=str(cfg.filename or ''),
             checkpoint=checkpoint,
             task=task_of(self.model),
-            made_with={**fingerprint(rest, checkpoint), 'images': len(self.dataloader.dataset)},
+            made_with={
+                # Of the loop's own settings those that matter stand beside; strengths may be added.
+                **fingerprint(cfg, checkpoint, left_out=('test_cfg',)),
+                'images': len(self.dataloader.dataset),
+            },
         )

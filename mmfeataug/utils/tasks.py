@@ -7,13 +7,20 @@ TASKS = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification
 """Of each package."""
 
 
+def packages_of(kind: Any) -> list[str]:
+    """Top packages of a class and of its bases, or that of a dotted name."""
+    if isinstance(kind, str):
+        return [kind.partition('.')[0]]
+    return [c.__module__.partition('.')[0] for c in getattr(kind, '__mro__', (kind,))]
+
+
 def task_of(model: Any) -> str:
     """The task of the package that a model's class, or a base of it, comes from.
 
     Raises:
         TypeError: For a model of another package.
     """
-    packages = [c.__module__.partition('.')[0] for c in type(model).__mro__]
+    packages = packages_of(type(model))
     for package in packages:
         if package in TASKS:
             return TASKS[package]

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from mmfeataug.datasets import random_batch
 from mmfeataug.engine import tail_shares
+from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.results import print_table, results_on_stdout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -53,7 +54,7 @@ def parse_args() -> argparse.Namespace:
 def first_batch(cfg: Config, model: torch.nn.Module) -> tuple:
     """Preprocessed inputs and samples of the first training batch."""
     loader = copy.deepcopy(cfg.train_dataloader)
-    loader.update(num_workers=0, persistent_workers=False)
+    set_workers(loader)
     data = model.data_preprocessor(next(iter(Runner.build_dataloader(loader, seed=0))), True)
     return data['inputs'], data['data_samples']
 

@@ -15,6 +15,7 @@ import torch
 from mmengine.runner import Runner, load_checkpoint
 
 from mmfeataug.evaluation import PGD, Target, loaded_resized
+from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_surface, loss_surface
@@ -60,7 +61,7 @@ def main(out: TextIO) -> None:
         raise SystemExit('--names: give every checkpoint one of its own')
     cfg = load_config(args, ('test_dataloader',))
     model = build_model(cfg).to(args.device).eval()
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    set_workers(cfg.test_dataloader)
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     data = next((d for i, d in enumerate(loader) if i == args.batch), None)
     if data is None:
