@@ -4,12 +4,14 @@
 import argparse
 import os
 import os.path as osp
+import sys
 from collections.abc import Mapping, Sequence
 
 import torch.distributed
 from mmengine.config import Config, DictAction
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, RUNNERS, init_default_scope
+from mmengine.runner import Runner
 
 import mmfeataug.registry  # noqa: F401  # first: mmengine and mmpretrain rely on what it declares
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
@@ -45,9 +47,24 @@ def add_aux_bn_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
+TRAIN = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+TEST = ('test_dataloader', 'test_evaluator', 'test_cfg')
+"""What a config must have for training, and for a test; the data first."""
+
+
+def load_config(
+    args: argparse.Namespace, needed: Sequence[str], also: Sequence[str] = ()
+) -> Config:
     """The config with the options of :func:`add_common_arguments` and
     :func:`add_aux_bn_argument` applied, its data checked.
+
+    Args:
+        args: Of the command line.
+        needed: Settings that must be there, data loaders among them.
+        also: Data loaders that may be.
+
+    Raises:
+        SystemExit: If a setting or the folder of a data set is missing.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
@@ -58,6 +75,12 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    if missing := [name for name in needed if cfg.get(name) is None]:
+        raise SystemExit(
+            f'{args.config} has no {", ".join(missing)}, which {osp.basename(sys.argv[0])} needs: '
+            'add what is missing, or take a config that inherits a data set'
+        )
+    loaders = [name for name in (*needed, *also) if name.endswith('dataloader')]
     for name in loaders:
         if cfg.get(name) and not cfg[name].get('num_workers'):
             set_workers(cfg[name])
@@ -94,9 +117,12 @@ def build_model(cfg: Config) -> torch.nn.Module:
     return revert_sync_batchnorm(MODELS.build(cfg.model)).train()
 
 
-def corrupt_images(
-    loader: Mapping, scope: str | None, corruption: str, severity: int
-) -> None:
+def build_runner(cfg: Config) -> Runner:
+    """The runner that a config asks for."""
+    return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+
+
+def corrupt_images(loader: Mapping, scope: str | None, corruption: str, severity: int) -> None:
     """Put a corruption behind the loading of images, in every data set of a dataloader's config.
 
     Raises:

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmfeataug.utils.configs import scope_of, type_name
 from mmfeataug.utils.tasks import TASKS
 
-from .logs import Record, read_log
+from .logs import Record, log_files, read_log
 from .report import ATTACKED, JSON, read_table
 
 UNKNOWN = 'unknown task'
@@ -106,7 +106,7 @@ def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
     if not (tables or attacks or log):
         raise ValueError(
             f'{folder} has nothing to show: no {JSON}, no {ATTACKED} and no '
-            '<time>/vis_data/scalars.json with training records'
+            '<time>/vis_data/*.json with training records'
         )
     # Attacks know the path of the config, tables its name.
     titles = [str(table['config']) for table in tables.values()]
@@ -151,7 +151,7 @@ def _find_config(folder: Path, titles: Sequence[str]) -> tuple[Path | None, str 
     """
     found = sorted(folder.glob('*.py'), key=lambda p: (p.stem in titles, p.stat().st_mtime))
     last = found[-1] if found else None
-    logs = sorted(folder.glob('*/vis_data/scalars.json'), reverse=True)
+    logs = reversed(log_files(folder))
     trained = (log.with_name('config.py') for log in logs if '"iter"' in log.read_text())
     config = next((path for path in trained if path.is_file()), last)
     return config, last.stem if last else None

@@ -38,9 +38,7 @@ def is_done(table: Mapping[str, Any], condition: tuple[str, int]) -> bool:
     return str(severity) in table['corrupted'].get(name, {})
 
 
-def fingerprint(
-    cfg: Config, checkpoint: str, left_out: Sequence[str] = ()
-) -> dict[str, Any]:
+def fingerprint(cfg: Config, checkpoint: str, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """What a table must have in common with a run that goes on with it.
 
     Args:

@@ -13,7 +13,14 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfeataug.api import attach
-from mmfeataug.engine import AugmentedLoss, Choice, Plan, is_sharded, raise_together
+from mmfeataug.engine import (
+    AugmentedLoss,
+    Choice,
+    Plan,
+    is_sharded,
+    raise_together,
+    stock_state_dict,
+)
 from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
 
@@ -109,6 +116,30 @@ class FeatureAugHook(Hook):
         self._announced = self._measuring = self._was_called = self._said_not_called = False
         self._made_for: list = []
         self._seed = 0
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at what is resumed, before the optimizer finds other parameters than its own.
+
+        Raises:
+            ValueError: If second batch norms or modules of augmentations are only there or here.
+        """
+        if not runner._resume:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        there, here = (
+            state.keys() - stock_state_dict(state).keys()
+            for state in (checkpoint['state_dict'], model.state_dict())
+        )
+        if there == here:
+            return
+        extra = sorted(there - here) or sorted(here - there)
+        have, lacks = ('checkpoint', 'config') if there - here else ('config', 'checkpoint')
+        raise ValueError(
+            f'resume: the {have} has {len(extra)} tensors of augmentations that the {lacks} lacks, '
+            f"such as {extra[0]!r} (bn='separate' makes 'aux_bn', generators 'feature_aug'): resume "
+            'with the augmentations of that run, or begin a new one from its weights: load_from=... '
+            'with resume=False'
+        )
 
     def before_train(self, runner: Runner) -> None:
         """Attach to the model. After EMA and resume, so that no copy of the model carries the

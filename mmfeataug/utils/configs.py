@@ -40,7 +40,9 @@ def data_sets(dataset: Any, path: str = '') -> dict[str, Any]:
         wrapped[f'{path}.dataset'] = dataset['dataset']
     if not wrapped:
         return {path: dataset}
-    return {key: d for where, inner in wrapped.items() for key, d in data_sets(inner, where).items()}
+    return {
+        key: d for where, inner in wrapped.items() for key, d in data_sets(inner, where).items()
+    }
 
 
 WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')

@@ -21,7 +21,7 @@ from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_surface, loss_surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_common_arguments, build_model, load_config
+from common import TEST, add_common_arguments, build_model, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,7 +59,7 @@ def main(out: TextIO) -> None:
     names = args.names or [str(Path(*Path(c).parts[-2:])) for c in args.checkpoints]
     if len(names) != len(args.checkpoints) or len(set(names)) != len(names):
         raise SystemExit('--names: give every checkpoint one of its own')
-    cfg = load_config(args, ('test_dataloader',))
+    cfg = load_config(args, TEST[:1])
     model = build_model(cfg).to(args.device).eval()
     set_workers(cfg.test_dataloader)
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)

@@ -39,7 +39,7 @@ from mmfeataug.visualization import (
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_common_arguments, build_model, corrupt_images, load_config
+from common import TEST, TRAIN, add_common_arguments, build_model, corrupt_images, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -118,7 +118,7 @@ def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Pa
 @results_on_stdout
 def main(out: TextIO) -> None:
     args = parse_args()
-    cfg = load_config(args, ('train_dataloader',))
+    cfg = load_config(args, (*TRAIN[:1], *TEST[: bool(args.corruption)]))
     model = build_model(cfg)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     entries = [a for hook in cfg.get('custom_hooks', []) for a in hook.get('augmentations') or ()]

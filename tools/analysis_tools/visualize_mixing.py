@@ -24,7 +24,7 @@ from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_mixing, record_mixtures, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_common_arguments, build_model, load_config
+from common import TRAIN, add_common_arguments, build_model, load_config
 from visualize_features import build_batch, pipeline_of
 
 
@@ -59,7 +59,7 @@ def main(out: TextIO) -> None:
     args = parse_args()
     if args.batch < 2:
         raise SystemExit(f'--batch {args.batch}: nothing is mixed; give at least 2 images')
-    cfg = load_config(args, ('train_dataloader',))
+    cfg = load_config(args, TRAIN[:1])
     model = build_model(cfg)
     entries = [{'_scope_': 'mmfeataug', **entry} for entry in collect(model)]
     found = [a for a in map(AUGMENTATIONS.build, entries) if isinstance(a, AdAutoMix)]
