@@ -16,7 +16,7 @@ from mmengine.runner import TestLoop
 from mmfeataug.models import collect
 from mmfeataug.registry import LOOPS
 from mmfeataug.utils.progress import progress_bar
-from mmfeataug.utils.tasks import task_of
+from mmfeataug.utils.tasks import refuse_branches, task_of
 
 from .attacked_batch import Target
 from .attacks import make_attack
@@ -116,6 +116,11 @@ class AdversarialTestLoop(TestLoop):
         )
         model = runner.model
         self.model: Any = model.module if is_model_wrapper(model) else model
+        refuse_branches(
+            self.model,
+            'an attack needs that of',
+            'test the plain detector, with the weights of the teacher or the student',
+        )
         self.out_dir = Path(out_dir or runner.work_dir)
         self._head = self._describe()
         # What the first process found on its disk counts.

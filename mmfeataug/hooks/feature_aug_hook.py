@@ -23,6 +23,7 @@ from mmfeataug.engine import (
 )
 from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
+from mmfeataug.utils.tasks import refuse_branches
 
 from .budget import Allowance, Budget
 
@@ -136,9 +137,9 @@ class FeatureAugHook(Hook):
         have, lacks = ('checkpoint', 'config') if there - here else ('config', 'checkpoint')
         raise ValueError(
             f'resume: the {have} has {len(extra)} tensors of augmentations that the {lacks} lacks, '
-            f"such as {extra[0]!r} (bn='separate' makes 'aux_bn', generators 'feature_aug'): resume "
-            'with the augmentations of that run, or begin a new one from its weights: load_from=... '
-            'with resume=False'
+            f"such as {extra[0]!r} (bn='separate' makes those of 'aux_bn', generators those of "
+            "'feature_aug'): resume with the augmentations of that run, or begin a new run from "
+            'its weights: load_from=... with resume=False'
         )
 
     def before_train(self, runner: Runner) -> None:
@@ -167,7 +168,7 @@ class FeatureAugHook(Hook):
                 strict=self.strict,
                 seed=self._seed,
             )
-            faults += self._fault_of_ddp(runner)
+            faults += [*self._fault_of_ddp(runner), *self._faults_of_branches(model)]
             self._follow_average(runner, model)
         except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
@@ -334,6 +335,20 @@ class FeatureAugHook(Hook):
                 'DistributedDataParallel: these parameters get no gradient in an iteration without '
                 'views; set find_unused_parameters=True in the config'
             )
+
+    def _faults_of_branches(self, model: nn.Module) -> Iterator[Exception]:
+        assert self._handle is not None
+        for name, augmentation in self._handle.augmentations.items():
+            if augmentation.starts_at[0] == 'inputs':
+                try:
+                    refuse_branches(
+                        model,
+                        f'{name} changes',
+                        'take a method that changes features, at a layer of the student, such as '
+                        "dict(type='mmfeataug.AFAN', at='student.backbone.layer2')",
+                    )
+                except TypeError as error:
+                    yield error
 
     @property
     def _scheduled(self) -> bool:

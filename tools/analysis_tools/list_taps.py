@@ -26,7 +26,7 @@ from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.results import print_table, results_on_stdout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import build_model
+from common import build_model, refuse_branches
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,6 +68,10 @@ def main(out: TextIO) -> None:
     if args.size and 'size' in cfg.model.get('data_preprocessor', {}):
         cfg.model.data_preprocessor.size = tuple(args.size)
     model = build_model(cfg).to(args.device)
+    if args.size:
+        refuse_branches(model, '--size makes', 'leave --size out, to take training data')
+    elif cfg.get('train_dataloader') is None:
+        raise SystemExit(f'{args.config} has no train_dataloader: give --size, for noise instead')
     batch = (
         random_batch(model, tuple(args.size), args.batch_size)
         if args.size

@@ -21,7 +21,7 @@ from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_surface, loss_surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TEST, add_common_arguments, build_model, load_config
+from common import TEST, add_common_arguments, build_model, load_config, refuse_branches
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,6 +61,7 @@ def main(out: TextIO) -> None:
         raise SystemExit('--names: give every checkpoint one of its own')
     cfg = load_config(args, TEST[:1])
     model = build_model(cfg).to(args.device).eval()
+    refuse_branches(model, 'a surface is of', 'take the plain detector and its weights')
     set_workers(cfg.test_dataloader)
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     data = next((d for i, d in enumerate(loader) if i == args.batch), None)

@@ -39,7 +39,15 @@ from mmfeataug.visualization import (
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TEST, TRAIN, add_common_arguments, build_model, corrupt_images, load_config
+from common import (
+    TEST,
+    TRAIN,
+    add_common_arguments,
+    build_model,
+    corrupt_images,
+    load_config,
+    refuse_branches,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -125,6 +133,7 @@ def main(out: TextIO) -> None:
     entries += collect(model)
     if not entries:
         raise SystemExit(f'{args.config} has no augmentations')
+    refuse_branches(model, 'pictures show', 'draw the plain detector with its augmentations')
     inputs, samples, _ = build_batch(cfg, model, args.image, args.batch_size, args.seed)
     show = shown(model, map(type_name, pipeline_of(cfg.train_dataloader)))
     images = show(inputs)
