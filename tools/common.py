@@ -4,15 +4,20 @@
 import argparse
 import os
 import os.path as osp
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 import torch.distributed
 from mmengine.config import Config, DictAction
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, RUNNERS, init_default_scope
+from mmengine.runner import Runner
 
 import mmfeataug.registry  # noqa: F401  # first: mmengine and mmpretrain rely on what it declares
+from mmfeataug.utils import tasks
+from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.environment import missing_operators
+from mmfeataug.utils.tasks import packages_of
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +48,24 @@ def add_aux_bn_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
+TRAIN = ('train_dataloader', 'train_cfg', 'optim_wrapper')
+TEST = ('test_dataloader', 'test_evaluator', 'test_cfg')
+"""What a config must have for training, and for a test; the data first."""
+
+
+def load_config(
+    args: argparse.Namespace, needed: Sequence[str], also: Sequence[str] = ()
+) -> Config:
     """The config with the options of :func:`add_common_arguments` and
     :func:`add_aux_bn_argument` applied, its data checked.
+
+    Args:
+        args: Of the command line.
+        needed: Settings that must be there, data loaders among them.
+        also: Data loaders that may be.
+
+    Raises:
+        SystemExit: If a setting or the folder of a data set is missing.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
@@ -56,9 +76,18 @@ def load_config(args: argparse.Namespace, loaders: Sequence[str]) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    if missing := [name for name in needed if cfg.get(name) is None]:
+        raise SystemExit(
+            f'{args.config} has no {", ".join(missing)}, which {osp.basename(sys.argv[0])} needs: '
+            'add what is missing, or take a config that inherits a data set'
+        )
+    loaders = [name for name in (*needed, *also) if name.endswith('dataloader')]
+    for name in loaders:
+        if cfg.get(name) and not cfg[name].get('num_workers'):
+            set_workers(cfg[name])
     if getattr(args, 'aux_bn', False):
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
-    if fault := missing_operators(cfg.get('default_scope')):
+    if fault := missing_operators(scope_of(cfg)):
         raise SystemExit(fault)
     check_data(cfg, loaders)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
@@ -82,33 +111,46 @@ def _use_cpu_processes(cfg: Config) -> None:
 
 def build_model(cfg: Config) -> torch.nn.Module:
     """The model as a Runner builds it, in training mode and for one process."""
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(scope_of(cfg) or 'mmengine')
     if cfg.get('data_preprocessor'):
         # Where configs of mmpretrain have it.
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return revert_sync_batchnorm(MODELS.build(cfg.model)).train()
 
 
-def corrupt_images(loader: dict, scope: str | None, corruption: str, severity: int) -> None:
+def refuse_branches(model: torch.nn.Module, what: str, remedy: str) -> None:
+    """See :func:`mmfeataug.utils.tasks.refuse_branches`; a tool ends with the message."""
+    try:
+        tasks.refuse_branches(model, what, remedy)
+    except TypeError as error:
+        raise SystemExit(str(error)) from error
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner that a config asks for."""
+    return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+
+
+def corrupt_images(loader: Mapping, scope: str | None, corruption: str, severity: int) -> None:
     """Put a corruption behind the loading of images, in every data set of a dataloader's config.
 
     Raises:
         SystemExit: If a pipeline loads no image.
     """
     corrupt = dict(type='mmfeataug.Corrupt', corruption=corruption, severity=severity)
-    for dataset in _datasets(loader.get('dataset')).values():
+    for dataset in data_sets(loader.get('dataset')).values():
         pipeline = dataset.get('pipeline') or []
-        loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in str(t['type'])]
+        loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in type_name(t)]
         # A list of its own: data sets may share one.
         if loads:
             place = loads[0] + 1
             dataset['pipeline'] = [*pipeline[:place], corrupt, *pipeline[place:]]
-        elif scope == 'mmpretrain':
+        elif 'mmpretrain' in (scope, *packages_of(dataset.get('type'))):
             # Sets like CIFAR bring their images along, in RGB.
             dataset['pipeline'] = [dict(corrupt, rgb=True), *pipeline]
         else:
             raise SystemExit(
-                f'{corruption}: the pipeline of {dataset.get("type")} in the test dataloader has '
+                f'{corruption}: the pipeline of {type_name(dataset)} in the test dataloader has '
                 'no LoadImage... step to put the corruption behind'
             )
 
@@ -131,8 +173,8 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     """
     for name in loaders:
         loader = cfg.get(name) or {}
-        for path, dataset in _datasets(loader.get('dataset'), f'{name}.dataset').items():
-            root = None if dataset.get('type') in _DOWNLOADED else dataset.get('data_root')
+        for path, dataset in data_sets(loader.get('dataset'), f'{name}.dataset').items():
+            root = None if type_name(dataset) in _DOWNLOADED else dataset.get('data_root')
             if root and '://' not in root and not osp.isdir(root):
                 evaluator = cfg.get(name.replace('dataloader', 'evaluator'))
                 also = '' if root not in str(evaluator) else ', and the evaluator to its files'
@@ -141,17 +183,3 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
                     'config says how to '
                     f'get it), or point to it: --cfg-options {path}.data_root=PATH{also}'
                 )
-
-
-def _datasets(dataset: dict | None, path: str = '') -> dict[str, dict]:
-    """A data set, or those it wraps (RepeatDataset, ConcatDataset), by their path in the config."""
-    if not dataset:
-        return {}
-    wrapped = {f'{path}.datasets.{i}': inner for i, inner in enumerate(dataset.get('datasets', []))}
-    if 'dataset' in dataset:
-        wrapped[f'{path}.dataset'] = dataset['dataset']
-    if not wrapped:
-        return {path: dataset}
-    return {
-        key: d for where, inner in wrapped.items() for key, d in _datasets(inner, where).items()
-    }

@@ -5,14 +5,18 @@ import argparse
 import os.path as osp
 
 from common import (
+    TEST,
     add_aux_bn_argument,
     add_common_arguments,
+    build_runner,
     close_processes,
     corrupt_images,
     load_config,
 )
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
+
+from mmfeataug.utils.configs import scope_of, type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,28 +46,44 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class DumpHook(Hook):
+    """Writes predictions to a file, whatever kind of evaluator the config has."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, path: str) -> None:
+        self.results = DumpResults(path)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.results.process(data_batch, [output.to_dict() for output in outputs])
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        self.results.evaluate(len(runner.test_dataloader.dataset))
+
+
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args, ('test_dataloader',))
+    cfg = load_config(args, TEST)
     cfg.load_from = args.checkpoint
     if not args.work_dir:
         # The Runner would write this config over the one beside the checkpoints.
         cfg.work_dir = osp.join(cfg.work_dir, 'test')
     if args.show or args.show_dir:
-        hook = cfg.default_hooks.setdefault('visualization', {})
+        hook = (cfg.get('default_hooks') or {}).get('visualization')
         if not hook:
             raise SystemExit('--show: the config has no default_hooks.visualization; add one')
+        kind = type_name(hook)
         # mmdet's hook and mmpretrain's draw where they are told, mmseg's where the visualizer does.
-        if hook.type.endswith(('DetVisualizationHook', 'SegVisualizationHook')):
+        if kind.endswith(('DetVisualizationHook', 'SegVisualizationHook')):
             hook.draw, hook.interval = True, 1
         else:
             hook.enable, hook.interval = True, 1
         if args.show:
             hook.show, hook.wait_time = True, args.wait_time
         if args.show_dir:
-            if 'Det' in hook.type:
+            if 'Det' in kind:
                 hook.test_out_dir = args.show_dir
-            elif 'Seg' in hook.type:
+            elif 'Seg' in kind:
                 cfg.visualizer.save_dir = osp.join(cfg.work_dir, args.show_dir)
             else:
                 hook.out_dir = osp.join(cfg.work_dir, args.show_dir)
@@ -74,12 +94,10 @@ def main() -> None:
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     if args.corruption:
         name, severity = args.corruption
-        corrupt_images(cfg.test_dataloader, cfg.get('default_scope'), name, int(severity))
+        corrupt_images(cfg.test_dataloader, scope_of(cfg), name, int(severity))
+    runner = build_runner(cfg)
     if args.out:
-        evaluator = cfg.test_evaluator
-        cfg.test_evaluator = [*(evaluator if isinstance(evaluator, list) else [evaluator])]
-        cfg.test_evaluator.append(dict(type='DumpResults', out_file_path=args.out))
-    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        runner.register_hook(DumpHook(args.out))
     runner.test()
     close_processes()
 

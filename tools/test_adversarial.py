@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TextIO
 
 from common import (
+    TEST,
     add_aux_bn_argument,
     add_common_arguments,
+    build_runner,
     close_processes,
     load_config,
 )
 from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from mmfeataug.evaluation import ATTACKS, NORMS, UNITS
 from mmfeataug.utils.results import results_on_stdout
@@ -91,7 +91,7 @@ DEFAULT_EPS = {'pgd': (0, 0.5, 1, 2, 4), 'statistics': (0, 0.3, 0.6, 1.1), 'swap
 @results_on_stdout
 def main(out: TextIO) -> None:
     args = parse_args()
-    cfg = load_config(args, ('test_dataloader',))
+    cfg = load_config(args, TEST)
     cfg.load_from = args.checkpoint
     # Logs too: the Runner would write this config over the one beside the checkpoints.
     cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'adversarial')
@@ -103,7 +103,7 @@ def main(out: TextIO) -> None:
         resume=args.resume,
         **{name: getattr(args, name) for name in names},
     )
-    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    runner = build_runner(cfg)
     runner.test()
     if is_main_process():
         table = Path(

@@ -18,8 +18,10 @@ from typing import TextIO
 import numpy as np
 import torch
 from common import (
+    TEST,
     add_aux_bn_argument,
     add_common_arguments,
+    build_runner,
     close_processes,
     corrupt_images,
     load_config,
@@ -28,8 +30,7 @@ from mmengine.config import Config
 from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import LOOPS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from rich.progress import Progress
 from rich.table import Table
 
@@ -55,6 +56,7 @@ from mmfeataug.evaluation import (
     summary_rows,
     write_table,
 )
+from mmfeataug.utils.configs import scope_of, set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import print_table, results_on_stdout
 from mmfeataug.utils.tasks import task_of
@@ -121,30 +123,20 @@ def quiet(cfg: Config, workers: int | None) -> None:
     # Fastest kernels are chosen by timing them: a resumed run could choose others.
     cfg.setdefault('env_cfg', {})['cudnn_benchmark'] = False
     loader = cfg.test_dataloader
-    if workers is not None:
-        loader.num_workers = workers
-    loader.persistent_workers = False
-    if not loader.get('num_workers'):
-        loader.pop('prefetch_factor', None)
+    set_workers(loader, loader.get('num_workers', 0) if workers is None else workers)
 
 
 def evaluate(runner: Runner, condition: tuple[str, int], watch: Watch, made_with: dict) -> dict:
     """What the evaluator returns under a condition."""
     cfg = runner.cfg
-    loader = copy.deepcopy(cfg.test_dataloader)
+    runner._test_dataloader = loader = copy.deepcopy(cfg.test_dataloader)
     if condition != CLEAN:
-        corrupt_images(loader, cfg.get('default_scope'), *condition)
+        corrupt_images(loader, scope_of(cfg), *condition)
         # Workers inherit what the library compiles at its first call.
         corrupt_image(np.zeros((32, 32, 3), np.uint8), *condition, seed=0)
-    parts = dict(
-        type='TestLoop',
-        runner=runner,
-        dataloader=loader,
-        evaluator=copy.deepcopy(cfg.test_evaluator),
-    )
+    runner._test_evaluator = copy.deepcopy(cfg.test_evaluator)
     watch.begin(condition)
-    # Not runner.test(): hooks set up for a run, such as EMAHook, would do so again each time.
-    runner._test_loop = loop = LOOPS.build(dict(cfg.test_cfg), default_args=parts)
+    runner._test_loop = loop = runner.build_test_loop(cfg.test_cfg)
     images = len(loop.dataloader.dataset)
     if made_with.setdefault('images', images) != images:
         raise SystemExit(
@@ -177,34 +169,31 @@ def explain(error: Exception, loop, condition: tuple[str, int], batches: int) ->
             ) from error
 
 
-def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path: str) -> None:
-    """Evaluate what the table lacks, and save it after every condition."""
-    runner = Runner.from_cfg(cfg)
-    # What the first process found on its disk counts.
-    shared = [table]
-    broadcast_object_list(shared)
-    table.update(shared[0])
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    table['task'] = task_of(model)
-    pending = [c for c in conditions if not is_done(table, c)]
-    resumed = len(pending) < len(conditions)
-    bar = progress_bar(22, redirect_stdout=False, redirect_stderr=False, speed_estimate_period=1e9)
-    with bar, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        watch = Watch(bar, len(pending))
-        runner.register_hook(watch)
-        runner.call_hook('before_run')
-        runner.load_or_resume()
-        for condition in pending:
+class Conditions(BaseLoop):
+    """What ``runner.test()`` runs, once it has set up everything: a test for each condition that
+    the table lacks. The table is saved after each.
+    """
+
+    def __init__(self, runner: Runner, table: dict, conditions: list, save, path: str) -> None:
+        super().__init__(runner, [])
+        self.table, self.save, self.path = table, save, path
+        self.pending = [c for c in conditions if not is_done(table, c)]
+        self.resumed = len(self.pending) < len(conditions)
+
+    def run(self) -> None:
+        table = self.table
+        model = self.runner.model
+        table['task'] = task_of(model.module if is_model_wrapper(model) else model)
+        for condition in self.pending:
             start = time.monotonic()
-            metrics = evaluate(runner, condition, watch, table['made_with'])
-            found = torch.tensor(watch.found)
+            metrics = evaluate(self.runner, condition, self.watch, table['made_with'])
+            found = torch.tensor(self.watch.found)
             all_reduce(found)
             clean = None if condition == CLEAN else table['clean']
             scores = read_scores(metrics, clean, table['task'], int(found))
-            if resumed and condition == pending[0]:
+            if self.resumed and condition == self.pending[0]:
                 try:
-                    check_metrics(scores, table, path)
+                    check_metrics(scores, table, self.path)
                 except ValueError as error:
                     raise SystemExit(f'--resume: {error}') from error
             name, severity = condition
@@ -213,8 +202,23 @@ def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path:
             else:
                 table['corrupted'].setdefault(name, {})[str(severity)] = scores
             table['seconds'] = round(table['seconds'] + time.monotonic() - start, 3)
-            save()
-        runner.call_hook('after_run')
+            self.save()
+
+
+def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path: str) -> None:
+    """Evaluate what the table lacks."""
+    runner = build_runner(cfg)
+    # What the first process found on its disk counts.
+    shared = [table]
+    broadcast_object_list(shared)
+    table.update(shared[0])
+    runner._test_loop = loop = Conditions(runner, table, conditions, save, path)
+    bar = progress_bar(22, redirect_stdout=False, redirect_stderr=False, speed_estimate_period=1e9)
+    with bar, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        loop.watch = Watch(bar, len(loop.pending))
+        runner.register_hook(loop.watch)
+        runner.test()
 
 
 def show(table: dict, out: TextIO) -> None:
@@ -250,11 +254,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         reference = read_reference(args.reference, wanted) if args.reference else None
     except (OSError, ValueError) as error:
         raise SystemExit(f'--reference: {error}') from error
-    cfg = load_config(args, ('test_dataloader',))
-    parts = ('test_dataloader', 'test_evaluator', 'test_cfg')
-    missing = [key for key in parts if cfg.get(key) is None]
-    if missing:
-        raise SystemExit(f'{args.config} has no {", ".join(missing)}: nothing to evaluate')
+    cfg = load_config(args, TEST)
     table = dict(
         config=osp.splitext(osp.basename(args.config))[0],
         checkpoint=args.checkpoint,

@@ -6,9 +6,7 @@ import argparse
 import os
 import os.path as osp
 
-from common import add_common_arguments, close_processes, load_config
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from common import TRAIN, add_common_arguments, build_runner, close_processes, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args, ('train_dataloader', 'val_dataloader'))
+    cfg = load_config(args, TRAIN, also=('val_dataloader',))
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -45,7 +43,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     os.makedirs(osp.abspath(cfg.work_dir), exist_ok=True)
-    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    runner = build_runner(cfg)
     runner.train()
     close_processes()
 

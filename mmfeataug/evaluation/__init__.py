@@ -28,6 +28,7 @@ from .robustness import (
     SEVERITIES,
     complete,
     corruption_error,
+    less_is_better,
     select_corruptions,
     summarise,
 )
@@ -79,6 +80,7 @@ __all__ = [
     'is_done',
     'label',
     'label_of',
+    'less_is_better',
     'loaded_resized',
     'main_metric',
     'method_scalars',

@@ -2,12 +2,13 @@
 """A test loop under attack: the config's metrics over the strength of the attack."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
@@ -15,7 +16,7 @@ from mmengine.runner import TestLoop
 from mmfeataug.models import collect
 from mmfeataug.registry import LOOPS
 from mmfeataug.utils.progress import progress_bar
-from mmfeataug.utils.tasks import task_of
+from mmfeataug.utils.tasks import refuse_branches, task_of
 
 from .attacked_batch import Target
 from .attacks import make_attack
@@ -115,6 +116,11 @@ class AdversarialTestLoop(TestLoop):
         )
         model = runner.model
         self.model: Any = model.module if is_model_wrapper(model) else model
+        refuse_branches(
+            self.model,
+            'an attack needs that of',
+            'test the plain detector, with the weights of the teacher or the student',
+        )
         self.out_dir = Path(out_dir or runner.work_dir)
         self._head = self._describe()
         # What the first process found on its disk counts.
@@ -131,7 +137,6 @@ class AdversarialTestLoop(TestLoop):
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
         done = {point['eps']: point for point in self.curve}
-        self.runner.call_hook('before_test')
         with progress_bar() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
             for eps, attack in self.attacks.items():
@@ -140,18 +145,34 @@ class AdversarialTestLoop(TestLoop):
                     metrics = done[eps]['metrics']
                     progress.advance(task, len(self.dataloader))
                     continue
-                self.runner.call_hook('before_test_epoch')
-                self.runner.model.eval()
                 self._sums.zero_()
-                for idx, data_batch in enumerate(self.dataloader):
-                    self.run_iter(idx, data_batch, attack, clean=not eps)
-                    progress.advance(task)
-                metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
-                self.runner.call_hook('after_test_epoch', metrics=metrics)
+                with self._test_step(partial(self._attacked, attack, eps, progress, task)):
+                    metrics = super().run()
                 self._add(eps, attack, metrics)
-        self.runner.call_hook('after_test')
         self.runner.logger.info('%s\n%s', self.out_dir, markdown(self._result()))
         return metrics
+
+    @contextmanager
+    def _test_step(self, step: Callable[[Any], Any]) -> Iterator[None]:
+        """Within this context mmengine's loop calls ``step`` for the predictions of a batch."""
+        # It may be compiled, which is an attribute of the module, too.
+        model, key = self.runner.model, 'test_step'
+        before = vars(model).get(key)
+        setattr(model, key, step)
+        try:
+            yield
+        finally:
+            delattr(model, key)
+            if before is not None:
+                setattr(model, key, before)
+
+    def _attacked(self, attack: Attack, eps: float, progress: Any, task: Any, data: Any) -> Any:
+        """Predictions of a batch under attack, in the place of the model's ``test_step``."""
+        # mmengine's loop takes no gradient.
+        with torch.enable_grad():
+            outputs = self._predict(data, attack, clean=not eps)
+        progress.advance(task)
+        return outputs
 
     def _add(self, eps: float, attack: Attack, metrics: dict[str, Any]) -> None:
         """A strength is done: what is known so far is written."""
@@ -168,16 +189,7 @@ class AdversarialTestLoop(TestLoop):
     def _result(self) -> dict[str, Any]:
         return {**self._head, **self.settings, 'curve': self.curve}
 
-    def run_iter(self, idx: int, data_batch: Any, attack: Attack, clean: bool) -> None:  # type: ignore[override]
-        """One batch.
-
-        Args:
-            idx: Of the batch.
-            data_batch: As the data loader gives it.
-            attack: What is done to it.
-            clean: Do nothing: the stock test.
-        """
-        self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
+    def _predict(self, data_batch: Any, attack: Attack, clean: bool) -> Any:
         data = self.model.data_preprocessor(data_batch, False)
         inputs, samples = data['inputs'], data['data_samples']
         with self._target.open(inputs, samples) as batch:
@@ -190,19 +202,18 @@ class AdversarialTestLoop(TestLoop):
                 outputs = self.model(**data, mode='predict')
         sums = loss * len(samples), len(samples), count_found(outputs)
         self._sums += torch.tensor(sums, dtype=torch.float64)
-        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
-        self.runner.call_hook(
-            'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
-        )
+        return outputs
 
     def _describe(self) -> dict[str, Any]:
         cfg = self.runner.cfg
         checkpoint = str(getattr(self.runner, '_load_from', None) or cfg.get('load_from') or '')
-        # Of the loop's own settings those that matter stand beside; strengths may be added.
-        rest = Config({key: value for key, value in cfg.items() if key != 'test_cfg'})
         return dict(
             config=str(cfg.filename or ''),
             checkpoint=checkpoint,
             task=task_of(self.model),
-            made_with={**fingerprint(rest, checkpoint), 'images': len(self.dataloader.dataset)},
+            made_with={
+                # Of the loop's own settings those that matter stand beside; strengths may be added.
+                **fingerprint(cfg, checkpoint, left_out=('test_cfg',)),
+                'images': len(self.dataloader.dataset),
+            },
         )

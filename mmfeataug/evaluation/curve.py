@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .report import ATTACKED, main_metric, write_at_once
+from .report import ATTACKED, main_metric, markdown_row, write_at_once
 from .scores import read_scores
 from .unfinished import ANEW, refuse_other
 
@@ -100,14 +100,14 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [
         f'{result["attack"]} at `{result["at"]}`, {result["steps"]} steps, seed {result["seed"]}',
         '',
-        f'| eps ({_unit(result)}) | {" | ".join(names)} | attacked loss |',
+        markdown_row([f'eps ({_unit(result)})', *names, 'attacked loss']),
         '|---' * (len(names) + 2) + '|',
     ]
     for point in result['curve']:
         values = [point['metrics'].get(name) for name in names]
         cells = ['-' if value is None else f'{value:.4g}' for value in (*values, point['loss'])]
         cells.insert(0, f'{point["eps"]:g}')
-        lines.append(f'| {" | ".join(cells)} |')
+        lines.append(markdown_row(cells))
     return '\n'.join(lines) + '\n'
 
 

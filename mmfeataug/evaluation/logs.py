@@ -26,9 +26,9 @@ _NORMS = ('linf', 'l2', 'shift', 'dropped')
 def read_log(folder: Path) -> list[Record]:
     """Training records of a work directory, in the order of iterations.
 
-    A resumed run leaves one ``<time>/vis_data/scalars.json`` each time it was started. They are put
-    together by iteration; what a later one did anew counts. A last line that was cut off when a run
-    was killed does not.
+    A resumed run leaves one ``<time>/vis_data/scalars.json`` each time it was started, or a file
+    of another name (``scalar_save_file`` of the backend). They are put together by iteration; what
+    a later one did anew counts. A last line that was cut off when a run was killed does not.
 
     Args:
         folder: Work directory of mmengine.
@@ -37,12 +37,23 @@ def read_log(folder: Path) -> list[Record]:
         ValueError: If a line of a log is no JSON object; the message names file and line.
     """
     records: dict[int, Record] = {}
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+    for path in log_files(folder):
         launch = _read_launch(path)
         # What an earlier launch did from there on, this one did anew.
         first = min(launch, default=math.inf)
         records = {i: record for i, record in records.items() if i < first} | launch
     return [records[i] for i in sorted(records)]
+
+
+def log_files(folder: Path) -> list[Path]:
+    """One file of scalars for each time that a run was started, in the order of time.
+
+    mmengine writes all scalars twice: to the backend's file, and to one named by the time.
+    """
+    every = sorted(folder.glob('*/vis_data/*.json'))
+    chosen = {path.parent: path for path in every if '"iter"' in path.read_text()}
+    chosen |= {path.parent: path for path in every if path.name == 'scalars.json'}
+    return [chosen[parent] for parent in sorted(chosen)]
 
 
 def _read_launch(path: Path) -> dict[int, Record]:

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,12 @@ def to_markdown(table: Mapping[str, Any]) -> str:
 def _markdown(lines: list[list[str]]) -> str:
     head, *body = lines
     rule = ['---', *['---:'] * (len(head) - 1)]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (head, rule, *body))
+    return '\n'.join(map(markdown_row, (head, rule, *body)))
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """A line of a Markdown table; names of metrics and classes may hold what parts its cells."""
+    return f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in cells)} |'
 
 
 def _format(table: Mapping[str, Any], metric: str) -> Callable[[float | None], str]:

@@ -3,6 +3,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,45 @@ def mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(numbers) / len(numbers) if numbers else None
 
 
+LESS = frozenset(
+    ('loss', 'error', 'err', 'mae', 'mse', 'rmse', 'nme', 'epe', 'ece', 'eer', 'mr', 'mmr', 'silog')
+    + ('log10', 'rel', 'fp', 'fn', 'fpr', 'fnr', 'idsw', 'frag', 'fid', 'lpips')
+)
+"""Words in names of metrics of which less is better."""
+
+
+def less_is_better(metric: str) -> bool:
+    """Whether a metric is a loss, an error or a miss rate, by the words of its name, such as
+    ``'crowd_human/mMR'``, ``'abs_rel'`` or ``'test_loss'``.
+    """
+    return not LESS.isdisjoint(re.split(r'[^a-z0-9]+', metric.rpartition('/')[2].lower()))
+
+
+def not_found(scores: Scores, known: Scores, everywhere: bool = False) -> dict[str, float]:
+    """Metrics of a detector that its evaluator did not return, because nothing was found: of what
+    is there, a precision of 0. Of several data sets or evaluators (``'<data set>/coco/bbox_mAP'``)
+    it may be so in one of them.
+
+    Args:
+        scores: What was returned.
+        known: Scores under another condition. What is undefined there stays so, and errors do.
+        everywhere: Whether nothing was found at all.
+    """
+
+    def of(name: str) -> str:
+        return name.rpartition('/')[0]
+
+    there = {of(name) for name in scores}
+    return {
+        name: 0.0
+        for name, value in known.items()
+        if value is not None
+        and name not in scores
+        and not less_is_better(name)
+        and (everywhere or (there and of(name) not in there))
+    }
+
+
 def counted(corrupted: Corrupted) -> list[str]:
     """The corruptions that means are over: the benchmark's, or the extra ones if alone."""
     return [name for name in corrupted if name in BENCHMARK] or list(corrupted)
@@ -57,8 +97,8 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
 
     Returns:
         ``P`` on clean images, ``mPC`` (mean over corruptions of the mean over severities), ``rPC``
-        (the part of P that is left), ``families`` (mPC within each) and ``severities`` (mean over
-        corruptions at each). ``None`` where nothing is defined.
+        (mPC / P, the part that is left; P / mPC where less is better), ``families`` (mPC within
+        each) and ``severities`` (mean over corruptions at each). ``None`` where nothing is defined.
 
     .. _Benchmarking Robustness in Object Detection: https://arxiv.org/abs/1907.07484
     """
@@ -69,10 +109,13 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
     names = counted(corrupted)
     severities = sorted({severity for name in names for severity in corrupted[name]}, key=int)
     performance, corrupted_mean = mean([clean.get(metric)]), mean(by_name[name] for name in names)
+    left, whole = corrupted_mean, performance
+    if less_is_better(metric):
+        left, whole = whole, left
     return dict(
         P=performance,
         mPC=corrupted_mean,
-        rPC=corrupted_mean / performance if performance and corrupted_mean is not None else None,
+        rPC=left / whole if whole and left is not None else None,
         families={
             family: mean(by_name.get(name) for name in members)
             for family, members in FAMILIES.items()
@@ -145,10 +188,14 @@ def complete(
     """
     every = [table['clean'], *(s for by in table['corrupted'].values() for s in by.values())]
     metrics = list(dict.fromkeys(name for scores in every for name in scores))
-    clean = _filled(table['clean'], metrics)
+    known: dict[str, float | None] = {}
+    if table['task'] == 'detection':
+        for scores in every:
+            known |= {k: v for k, v in scores.items() if known.get(k) is None}
+    clean = _filled(table['clean'], metrics, known)
     corrupted = {
         name: {
-            severity: _filled(table['corrupted'][name][severity], metrics)
+            severity: _filled(table['corrupted'][name][severity], metrics, known)
             for severity in sorted(table['corrupted'][name], key=int)
         }
         for name in ALL
@@ -164,12 +211,14 @@ def complete(
         'notes': [
             *_unfinished(corrupted, wanted),
             *_scope(corrupted),
+            *_directions(metrics),
             *_undefined(clean, corrupted, metrics),
         ],
     }
 
 
-def _filled(scores: Scores, metrics: Sequence[str]) -> dict[str, float | None]:
+def _filled(scores: Scores, metrics: Sequence[str], known: Scores) -> dict[str, float | None]:
+    scores = {**scores, **not_found(scores, known)}
     return {metric: mean([scores.get(metric)]) for metric in metrics}
 
 
@@ -209,6 +258,11 @@ def _scope(corrupted: Corrupted) -> list[str]:
     if beside:
         notes.append(f'not part of mPC: {", ".join(beside)}')
     return notes
+
+
+def _directions(metrics: Sequence[str]) -> list[str]:
+    less = [metric for metric in metrics if less_is_better(metric)]
+    return [f'less is better, and rPC is P / mPC, for {", ".join(less)}'] if less else []
 
 
 def _undefined(clean: Scores, corrupted: Corrupted, metrics: Sequence[str]) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmfeataug.utils.configs import scope_of, type_name
 from mmfeataug.utils.tasks import TASKS
 
-from .logs import Record, read_log
+from .logs import Record, log_files, read_log
 from .report import ATTACKED, JSON, read_table
 
 UNKNOWN = 'unknown task'
@@ -30,7 +31,7 @@ class Run:
         log: Training records in the order of iterations.
         config: Config of the training that mmengine dumped, if it is there.
         title: Name of the config.
-        default_scope, clean_weight, window: What it says.
+        scope, clean_weight, window: What it says.
         notes: What could not be used.
     """
 
@@ -41,7 +42,7 @@ class Run:
     log: Sequence[Record] = ()
     config: Path | None = None
     title: str | None = None
-    default_scope: str | None = None
+    scope: str | None = None
     clean_weight: float = 1.0
     window: int = 10
     notes: Sequence[str] = ()
@@ -50,7 +51,7 @@ class Run:
     def tasks(self) -> list[str]:
         """Of its tables and attacks; where there are none, of its config."""
         found = [t['task'] for t in (*self.tables.values(), *self.attacks.values())]
-        guessed = TASKS.get(self.default_scope or '', UNKNOWN)
+        guessed = TASKS.get(self.scope or '', UNKNOWN)
         return list(dict.fromkeys(task for task in found if task)) or [guessed]
 
     @property
@@ -105,7 +106,7 @@ def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
     if not (tables or attacks or log):
         raise ValueError(
             f'{folder} has nothing to show: no {JSON}, no {ATTACKED} and no '
-            '<time>/vis_data/scalars.json with training records'
+            '<time>/vis_data/*.json with training records'
         )
     # Attacks know the path of the config, tables its name.
     titles = [str(table['config']) for table in tables.values()]
@@ -120,7 +121,7 @@ def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
         log,
         config,
         title,
-        default_scope=scope,
+        scope=scope,
         clean_weight=weight,
         window=window,
         notes=notes,
@@ -150,14 +151,14 @@ def _find_config(folder: Path, titles: Sequence[str]) -> tuple[Path | None, str 
     """
     found = sorted(folder.glob('*.py'), key=lambda p: (p.stem in titles, p.stat().st_mtime))
     last = found[-1] if found else None
-    logs = sorted(folder.glob('*/vis_data/scalars.json'), reverse=True)
+    logs = reversed(log_files(folder))
     trained = (log.with_name('config.py') for log in logs if '"iter"' in log.read_text())
     config = next((path for path in trained if path.is_file()), last)
     return config, last.stem if last else None
 
 
 def _settings(config: Path | None) -> tuple[str | None, float, int, list[str]]:
-    """Default scope, weight of the clean losses, iterations that logged losses are means over, and
+    """Scope, weight of the clean losses, iterations that logged losses are means over, and
     what went wrong.
     """
     if config is None:
@@ -167,9 +168,9 @@ def _settings(config: Path | None) -> tuple[str | None, float, int, list[str]]:
     except Exception as error:  # A config is a program.
         return None, 1.0, 10, [f'{config} cannot be read: {type(error).__name__}: {error}']
     hooks = [h for h in cfg.get('custom_hooks') or () if isinstance(h, dict)]
-    hook = next((h for h in hooks if 'FeatureAugHook' in str(h.get('type'))), {})
+    hook = next((h for h in hooks if 'FeatureAugHook' in type_name(h)), {})
     window = (cfg.get('log_processor') or {}).get('window_size', 10)
-    return cfg.get('default_scope'), float(hook.get('clean_weight', 1.0)), int(window), []
+    return scope_of(cfg), float(hook.get('clean_weight', 1.0)), int(window), []
 
 
 def by_task(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:

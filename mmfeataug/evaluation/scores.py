@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .robustness import Scores
+from .robustness import Scores, not_found
 
 
 def read_scores(
@@ -28,9 +28,8 @@ def read_scores(
             # COCO's evaluation says -1 where there is no ground truth.
             undefined = not math.isfinite(value) or (task == 'detection' and value == -1)
             scores[name] = None if undefined else float(value)
-    if task == 'detection' and clean and not found:
-        # CocoMetric then returns nothing: nothing found of what is there is a precision of 0.
-        scores |= {n: 0.0 for n, v in clean.items() if n not in scores and v is not None}
+    if task == 'detection' and clean:
+        scores |= not_found(scores, clean, everywhere=not found)
     return scores
 
 

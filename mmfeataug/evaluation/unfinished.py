@@ -10,6 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmfeataug.utils.configs import WORKERS
+
 from .report import read_table
 
 CLEAN = ('clean', 0)
@@ -36,12 +38,18 @@ def is_done(table: Mapping[str, Any], condition: tuple[str, int]) -> bool:
     return str(severity) in table['corrupted'].get(name, {})
 
 
-def fingerprint(cfg: Config, checkpoint: str) -> dict[str, Any]:
-    """What a table must have in common with a run that goes on with it."""
+def fingerprint(cfg: Config, checkpoint: str, left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """What a table must have in common with a run that goes on with it.
+
+    Args:
+        cfg: Of the run.
+        checkpoint: File or address.
+        left_out: Settings that may differ, beside those that say where and how it runs.
+    """
     cfg = copy.deepcopy(cfg)
-    for key in ('work_dir', 'launcher', 'model_wrapper_cfg', 'load_from', 'resume'):
+    for key in ('work_dir', 'launcher', 'model_wrapper_cfg', 'load_from', 'resume', *left_out):
         cfg.pop(key, None)
-    for key in ('num_workers', 'persistent_workers'):
+    for key in ('num_workers', *WORKERS):
         cfg.test_dataloader.pop(key, None)
     made_with = dict(config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
     if '://' in checkpoint or not checkpoint:

@@ -13,11 +13,19 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfeataug.api import attach
-from mmfeataug.engine import AugmentedLoss, Choice, Plan, is_sharded, raise_together
+from mmfeataug.engine import (
+    AugmentedLoss,
+    Choice,
+    Plan,
+    is_sharded,
+    raise_together,
+    stock_state_dict,
+)
 from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
+from mmfeataug.utils.tasks import refuse_branches
 
 from .budget import Allowance, Budget
 
@@ -112,6 +120,30 @@ class FeatureAugHook(Hook):
         self._made_for: list = []
         self._seed = 0
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at what is resumed, before the optimizer finds other parameters than its own.
+
+        Raises:
+            ValueError: If second batch norms or modules of augmentations are only there or here.
+        """
+        if not runner._resume:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        there, here = (
+            state.keys() - stock_state_dict(state).keys()
+            for state in (checkpoint['state_dict'], model.state_dict())
+        )
+        if there == here:
+            return
+        extra = sorted(there - here) or sorted(here - there)
+        have, lacks = ('checkpoint', 'config') if there - here else ('config', 'checkpoint')
+        raise ValueError(
+            f'resume: the {have} has {len(extra)} tensors of augmentations that the {lacks} lacks, '
+            f"such as {extra[0]!r} (bn='separate' makes those of 'aux_bn', generators those of "
+            "'feature_aug'): resume with the augmentations of that run, or begin a new run from "
+            'its weights: load_from=... with resume=False'
+        )
+
     def before_train(self, runner: Runner) -> None:
         """Attach to the model. After EMA and resume, so that no copy of the model carries the
         handle.
@@ -139,7 +171,7 @@ class FeatureAugHook(Hook):
                 strict=self.strict,
                 seed=self._seed,
             )
-            faults += self._fault_of_ddp(runner)
+            faults += [*self._fault_of_ddp(runner), *self._faults_of_branches(model)]
             self._follow_average(runner, model)
         except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
@@ -306,6 +338,20 @@ class FeatureAugHook(Hook):
                 'DistributedDataParallel: these parameters get no gradient in an iteration without '
                 'views; set find_unused_parameters=True in the config'
             )
+
+    def _faults_of_branches(self, model: nn.Module) -> Iterator[Exception]:
+        assert self._handle is not None
+        for name, augmentation in self._handle.augmentations.items():
+            if augmentation.starts_at[0] == 'inputs':
+                try:
+                    refuse_branches(
+                        model,
+                        f'{name} changes',
+                        'take a method that changes features, at a layer of the student, such as '
+                        "dict(type='mmfeataug.AFAN', at='student.backbone.layer2')",
+                    )
+                except TypeError as error:
+                    yield error
 
     @property
     def _scheduled(self) -> bool:

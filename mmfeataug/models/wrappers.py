@@ -191,10 +191,12 @@ MODELS.register_module(module=AugmentedNeck)
 
 
 def _refuse(wrapper: type, inherited: dict) -> None:
+    part = wrapper.__name__.removeprefix('Augmented').lower()
     if inherited:
         raise TypeError(
             f'{wrapper.__name__} got {", ".join(inherited)}, from the config that this one '
-            'inherits: add _delete_=True beside its type'
+            'inherits: add _delete_=True beside its type. If --cfg-options set it: settings of the '
+            f'stock part are one level deeper, as model.{part}.{part}.{next(iter(inherited))}=...'
         )
 
 

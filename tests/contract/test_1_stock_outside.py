@@ -148,6 +148,10 @@ model = dict(
         else:
             with pytest.raises(TypeError, match=r'got depth, .*add _delete_=True'):
                 MODELS.build(backbone)
+    # By --cfg-options: what is meant for the backbone has to reach it.
+    backbone.init_cfg = None
+    with pytest.raises(TypeError, match=r'deeper, as model\.backbone\.backbone\.init_cfg=\.\.\.'):
+        MODELS.build(backbone)
 
 
 def test_train_keeps_the_backbone_rules():

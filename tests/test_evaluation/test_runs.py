@@ -178,6 +178,20 @@ def test_resumed_logs_are_merged(tmp_path):
     assert [(r['iter'], r['loss']) for r in read_log(tmp_path)] == [(10, 10), (20, 20), (30, -1)]
 
 
+def test_a_log_under_another_name(tmp_path):
+    """``scalar_save_file`` of the backend; mmengine writes a second file named by the time."""
+    records = [dict(iter=i, loss=float(i)) for i in (10, 20)]
+    for name in ('curves.json', '20260101_00.json', 'meta.json'):
+        write_log(tmp_path, '20260101_00', records if name != 'meta.json' else [dict(mAP=0.5)])
+        path = tmp_path / '20260101_00/vis_data/scalars.json'
+        path.rename(path.with_name(name))
+    (tmp_path / '20260101_00/vis_data/config.py').write_text("default_scope = 'mmdet'\n")
+    write_log(tmp_path, '20260102_00', [dict(iter=20, loss=-1.0)])
+    run = read_run(tmp_path)
+    assert [(r['iter'], r['loss']) for r in run.log] == [(10, 10), (20, -1)]
+    assert run.tasks == ['detection']
+
+
 def test_a_run_begun_anew_replaces_the_old_one(tmp_path):
     write_log(tmp_path, '20260101_00', [dict(iter=i, loss=9.0) for i in range(50, 1001, 50)])
     write_log(tmp_path, '20260102_00', [dict(iter=i, loss=1.0) for i in (50, 100)])

@@ -349,6 +349,51 @@ class TestWrappers:
             declare(torch.nn.Identity(), [entry])
 
 
+@pytest.mark.parametrize('resumed', [False, True])
+def test_second_norms_are_on_both_sides_of_a_resume(tmp_path, resumed):
+    """Of the config that is resumed, or of the checkpoint."""
+
+    def separate(bn):
+        cfg = deeplab_cfg()
+        cfg['data_preprocessor']['size'] = (32, 32)
+        entry = dict(AUGMENTATION, bn='separate' if bn else 'shared')
+        return build_segmentor(
+            dict(cfg, type='mmfeataug.AugmentedModel', of=cfg['type'], augmentations=[entry])
+        )
+
+    runner, _ = train(tmp_path / 'a', FeatureAugHook(), model=separate(resumed), epochs=1)
+    runner.save_checkpoint(str(tmp_path), 'first.pth')
+    again = dict(model=separate(not resumed), load_from=str(tmp_path / 'first.pth'))
+    who = 'checkpoint' if resumed else 'config'
+    with pytest.raises(ValueError, match=rf'resume: the {who} has .*aux_bn.*load_from=\.\.\. with'):
+        make_runner(tmp_path / 'b', FeatureAugHook(), resume=True, **again).train()
+    # Weights alone are taken over.
+    train(tmp_path / 'c', FeatureAugHook(), epochs=1, **again)
+
+
+class Branches(torch.nn.Module):
+    """As mmdet's ``MultiBranchDataPreprocessor`` holds another data preprocessor."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.data_preprocessor = inner
+
+    def forward(self, data, training=False):
+        return self.data_preprocessor(data, training)
+
+
+@pytest.mark.parametrize('kind', ['FMA', 'AFAN'])
+def test_images_of_several_branches(tmp_path, kind):
+    model = build_segmentor()
+    model.data_preprocessor = Branches(model.data_preprocessor)
+    at = dict(FMA='backbone.layer1', AFAN='inputs')[kind]
+    hook = FeatureAugHook([dict(type=f'mmfeataug.{kind}', at=at)])
+    runner = make_runner(tmp_path, hook, model=model)
+    with pytest.raises(TypeError, match=r'dict of branches .*student\.backbone\.layer2'):
+        runner.train()
+    assert 'loss' not in vars(model)
+
+
 class PastTheLoss(type(build_segmentor())):
     """Calls its own loss in some iterations only."""
 

@@ -176,6 +176,20 @@ def test_better_is_blue_and_worse_is_orange(tmp_path):
     assert '213, 94, 0' in colors['fog']
 
 
+def test_of_an_error_less_is_blue(tmp_path):
+    for name, noise, fog in (('base', (0.4, 0.2), (0.3, 0.1)), ('other', (0.5, 0.3), (0.2, 0.0))):
+        one = table(0.5, noise, fog, 'segmentation', 'rmse')
+        write_table(one, tmp_path / name / 'robustness')
+    runs = read_runs([f'{name}={tmp_path / name}' for name in ('base', 'other')])
+    page = Page(write_report(runs, tmp_path / 'o').read_text())
+    colors = {a['data-key']: a['style'] for t, a in page.tags if t == 'td' and 'style' in a}
+    assert '213, 94, 0' in colors['gaussian_noise']
+    assert '0, 114, 178' in colors['fog']
+    assert 'severities. Lower is better' in page.text
+    assert 'a lower one is better' in page.text
+    assert 'less is better, and rPC is P / mPC, for rmse' in page.text
+
+
 def test_the_baseline_is_who_one_says(tmp_path):
     runs = read_runs(make_dirs(tmp_path))
     page = Page(write_report(runs, tmp_path / 'o', baseline='ours').read_text())

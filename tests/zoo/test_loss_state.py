@@ -29,6 +29,7 @@ def build(entry):
     cfg = shrink(load_model_config(entry.package, entry.config), entry.divisor, entry.overrides)
     torch.manual_seed(0)
     model = importlib.import_module(f'{entry.package}.registry').MODELS.build(cfg).train()
+    model.init_weights()
     return model, random_batch(model, (entry.size, entry.size))
 
 

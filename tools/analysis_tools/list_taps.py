@@ -22,10 +22,11 @@ from rich.table import Table
 
 from mmfeataug.datasets import random_batch
 from mmfeataug.engine import tail_shares
+from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.results import print_table, results_on_stdout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import build_model
+from common import build_model, refuse_branches
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,7 +54,7 @@ def parse_args() -> argparse.Namespace:
 def first_batch(cfg: Config, model: torch.nn.Module) -> tuple:
     """Preprocessed inputs and samples of the first training batch."""
     loader = copy.deepcopy(cfg.train_dataloader)
-    loader.update(num_workers=0, persistent_workers=False)
+    set_workers(loader)
     data = model.data_preprocessor(next(iter(Runner.build_dataloader(loader, seed=0))), True)
     return data['inputs'], data['data_samples']
 
@@ -67,6 +68,10 @@ def main(out: TextIO) -> None:
     if args.size and 'size' in cfg.model.get('data_preprocessor', {}):
         cfg.model.data_preprocessor.size = tuple(args.size)
     model = build_model(cfg).to(args.device)
+    if args.size:
+        refuse_branches(model, '--size makes', 'leave --size out, to take training data')
+    elif cfg.get('train_dataloader') is None:
+        raise SystemExit(f'{args.config} has no train_dataloader: give --size, for noise instead')
     batch = (
         random_batch(model, tuple(args.size), args.batch_size)
         if args.size

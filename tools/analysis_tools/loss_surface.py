@@ -15,12 +15,13 @@ import torch
 from mmengine.runner import Runner, load_checkpoint
 
 from mmfeataug.evaluation import PGD, Target, loaded_resized
+from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_surface, loss_surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_common_arguments, build_model, load_config
+from common import TEST, add_common_arguments, build_model, load_config, refuse_branches
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,9 +59,10 @@ def main(out: TextIO) -> None:
     names = args.names or [str(Path(*Path(c).parts[-2:])) for c in args.checkpoints]
     if len(names) != len(args.checkpoints) or len(set(names)) != len(names):
         raise SystemExit('--names: give every checkpoint one of its own')
-    cfg = load_config(args, ('test_dataloader',))
+    cfg = load_config(args, TEST[:1])
     model = build_model(cfg).to(args.device).eval()
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    refuse_branches(model, 'a surface is of', 'take the plain detector and its weights')
+    set_workers(cfg.test_dataloader)
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     data = next((d for i, d in enumerate(loader) if i == args.batch), None)
     if data is None:

@@ -15,6 +15,7 @@ from typing import TextIO
 from mmengine.config import Config
 
 from mmfeataug.evaluation import ALL, SEVERITIES, Run, by_task, read_runs
+from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import (
@@ -91,6 +92,8 @@ def find_models(
         try:
             cfg = Config.fromfile(run.config)
             check_data(cfg, ('test_dataloader',))
+            cfg.default_scope = scope_of(cfg)
+            set_workers(cfg.test_dataloader)
             loaders[name] = under_conditions(cfg, corruptions)
         except (Exception, SystemExit) as error:
             notes.append(f'{name} is not shown: {error}')
@@ -104,16 +107,19 @@ def under_conditions(cfg: Config, corruptions: Sequence[tuple[str, str]]) -> dic
     found = {'clean': cfg.test_dataloader}
     for name, severity in corruptions:
         loader = found[f'{name} {severity}'] = copy.deepcopy(cfg.test_dataloader)
-        corrupt_images(loader, cfg.get('default_scope'), name, int(severity))
+        corrupt_images(loader, scope_of(cfg), name, int(severity))
     return found
 
 
 def same_data(configs: Mapping[str, Config]) -> list[str]:
     """A note on each run whose test images are not those of the first."""
 
-    def images(cfg: Config) -> dict:
-        dataset = cfg.test_dataloader.dataset
-        return {k: v for k, v in dataset.items() if k not in ('pipeline', 'metainfo', '_scope_')}
+    def images(cfg: Config) -> list[dict]:
+        left_out = ('pipeline', 'metainfo', '_scope_')
+        return [
+            {k: v for k, v in dataset.items() if k not in left_out} | {'type': type_name(dataset)}
+            for dataset in data_sets(cfg.test_dataloader.dataset).values()
+        ]
 
     (first, cfg), *others = configs.items()
     return [

@@ -25,6 +25,7 @@ import mmfeataug
 from mmfeataug.engine import BatchAugmentation
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import (
     Painter,
@@ -38,7 +39,15 @@ from mmfeataug.visualization import (
 )
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_common_arguments, build_model, corrupt_images, load_config
+from common import (
+    TEST,
+    TRAIN,
+    add_common_arguments,
+    build_model,
+    corrupt_images,
+    load_config,
+    refuse_branches,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,7 +76,7 @@ def build_batch(cfg, model, image: str, size: int, seed: int) -> tuple:
     """
     torch.manual_seed(seed)
     np.random.seed(seed)
-    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    set_workers(cfg.train_dataloader)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
     dataset = loader.dataset
     first, count = find_image(dataset, image), len(dataset)
@@ -90,31 +99,25 @@ def find_image(dataset, image: str) -> int:
     return found[0]
 
 
-def innermost(dataset) -> list:
-    """Configs of the data sets that others wrap (RepeatDataset, ConcatDataset)."""
-    wrapped = dataset.get('datasets') or ([dataset.dataset] if 'dataset' in dataset else [])
-    return [inner for d in wrapped for inner in innermost(d)] or [dataset]
-
-
-def train_pipeline(cfg) -> list:
-    """Steps that read the training data."""
-    return innermost(cfg.train_dataloader.dataset)[0].pipeline
+def pipeline_of(loader) -> list:
+    """Steps that read the first data set of a data loader."""
+    return next(iter(data_sets(loader.dataset).values())).pipeline
 
 
 def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Path) -> Path:
     """Predictions on an image of the training set, as the test pipeline reads it."""
     cfg = copy.deepcopy(cfg)
-    steps = innermost(cfg.test_dataloader.dataset)[0].pipeline
+    steps = pipeline_of(cfg.test_dataloader)
     cfg.test_dataloader.dataset = cfg.train_dataloader.dataset
-    for dataset in innermost(cfg.test_dataloader.dataset):
+    for dataset in data_sets(cfg.test_dataloader.dataset).values():
         dataset.pipeline = steps
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    set_workers(cfg.test_dataloader)
     loader = cfg.test_dataloader
     index = find_image(Runner.build_dataloader(loader).dataset, image)
     loaders = {'clean': loader}
     for name, severity in corruptions:
         changed = loaders[f'{name} {severity}'] = copy.deepcopy(loader)
-        corrupt_images(changed, cfg.get('default_scope'), name, int(severity))
+        corrupt_images(changed, scope_of(cfg), name, int(severity))
     paint, method = Painter(cfg, checkpoint), Path(checkpoint).stem
     pictures = {(method, label): paint(loader, [index])[0] for label, loader in loaders.items()}
     return save(draw_predictions(pictures), path)
@@ -123,15 +126,16 @@ def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Pa
 @results_on_stdout
 def main(out: TextIO) -> None:
     args = parse_args()
-    cfg = load_config(args, ('train_dataloader',))
+    cfg = load_config(args, (*TRAIN[:1], *TEST[: bool(args.corruption)]))
     model = build_model(cfg)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     entries = [a for hook in cfg.get('custom_hooks', []) for a in hook.get('augmentations') or ()]
     entries += collect(model)
     if not entries:
         raise SystemExit(f'{args.config} has no augmentations')
+    refuse_branches(model, 'pictures show', 'draw the plain detector with its augmentations')
     inputs, samples, _ = build_batch(cfg, model, args.image, args.batch_size, args.seed)
-    show = shown(model, [t.type for t in train_pipeline(cfg)])
+    show = shown(model, map(type_name, pipeline_of(cfg.train_dataloader)))
     images = show(inputs)
     for number, entry in enumerate(entries):
         augmentation = AUGMENTATIONS.build({'_scope_': 'mmfeataug', **entry})

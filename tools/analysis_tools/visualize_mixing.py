@@ -19,12 +19,13 @@ from mmfeataug.engine import OWN_MODULES
 from mmfeataug.methods import AdAutoMix
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.configs import type_name
 from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_mixing, record_mixtures, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_common_arguments, build_model, load_config
-from visualize_features import build_batch, train_pipeline
+from common import TRAIN, add_common_arguments, build_model, load_config
+from visualize_features import build_batch, pipeline_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,7 +59,7 @@ def main(out: TextIO) -> None:
     args = parse_args()
     if args.batch < 2:
         raise SystemExit(f'--batch {args.batch}: nothing is mixed; give at least 2 images')
-    cfg = load_config(args, ('train_dataloader',))
+    cfg = load_config(args, TRAIN[:1])
     model = build_model(cfg)
     entries = [{'_scope_': 'mmfeataug', **entry} for entry in collect(model)]
     found = [a for a in map(AUGMENTATIONS.build, entries) if isinstance(a, AdAutoMix)]
@@ -66,7 +67,7 @@ def main(out: TextIO) -> None:
         raise SystemExit(f'{args.config} declares no AdAutoMix in its model')
     load_weights(model, args.checkpoint)
     inputs, samples, meta = build_batch(cfg, model, args.image, args.batch, args.seed)
-    images = shown(model, [t.type for t in train_pipeline(cfg)])(inputs)
+    images = shown(model, map(type_name, pipeline_of(cfg.train_dataloader)))(inputs)
 
     mixtures = record_mixtures(found[0])
     torch.manual_seed(args.seed)

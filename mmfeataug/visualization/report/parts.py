@@ -11,6 +11,7 @@ from mmfeataug.evaluation import (
     Spread,
     compare_attacks,
     compare_tables,
+    less_is_better,
 )
 
 from .figures import Style, draw_families, draw_lines
@@ -80,8 +81,8 @@ def robustness_parts(context: Context) -> list[Part]:
             pictures.anchor(f'{where}-corruptions'),
             f'Corruptions: {one.folder}' if several else 'Corruptions',
             how='P: on clean images. mPC: mean over corruptions of the mean over severities. '
-            'rPC = mPC / P: the part that is left; a run can gain it by being worse on clean '
-            'images. Families: mPC within each.',
+            'rPC = mPC / P (P / mPC where less is better): the part that is left; a run can gain '
+            'it by being worse on clean images. Families: mPC within each.',
             notes=[*one.missing, *one.notes],
             folder=one.folder,
         )
@@ -112,7 +113,7 @@ def _robustness_blocks(
         f'{where}-families',
         draw_families(one.summary[main], one.families, main, style),
         f'{main} on corrupted images, by family of corruptions: mean over its corruptions and '
-        f'severities. Higher is better.{bars}',
+        f'severities. {_better(main)} is better.{bars}',
         f'Bars of {main} by family of corruptions',
     )
     curves: dict[str, dict[float, Spread | None]] = {
@@ -123,7 +124,7 @@ def _robustness_blocks(
         f'{where}-severities',
         draw_lines(curves, 'severity (0: clean)', main, style, integers=True),
         f'{main} over the severity, mean over corruptions; 0 is the clean images. A flatter line '
-        f'loses less, a higher one is better.{bars}',
+        f'loses less, a {_better(main).lower()} one is better.{bars}',
         f'{main} over the severity of corruptions',
     )
     table, most = heat_table(one, main, baseline, labels, seeds)
@@ -178,7 +179,7 @@ def attack_parts(context: Context) -> list[Part]:
             pictures.add(
                 f'{task}-attack-{one.settings["attack"]}-{one.settings["at"]}',
                 figure,
-                f'{title}. Higher is better; eps 0 is the stock test.',
+                f'{title}. {_better(main)} is better; eps 0 is the stock test.',
                 f'{main} over the strength of the attack',
             )
         )
@@ -196,6 +197,10 @@ def attack_parts(context: Context) -> list[Part]:
             tables.append((f'{title}: {metric}', table))
     part.blocks = [Block('figures', pictures=drawn), Block('more', 'As tables', tables=tables)]
     return [part]
+
+
+def _better(metric: str) -> str:
+    return 'Lower' if less_is_better(metric) else 'Higher'
 
 
 def describe_attack(one: AttackComparison) -> str:

@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mmfeataug.evaluation import Comparison, Spread
+from mmfeataug.evaluation import Comparison, Spread, less_is_better
 
 BETTER, WORSE = (0, 114, 178), (213, 94, 0)
 _MOST_OPAQUE = 0.45  # Text has to be readable on it, dark on light and light on dark.
@@ -173,6 +173,7 @@ def heat_table(
         return own.mean - other.mean if own and other else 0.0
 
     most = max((abs(difference(n, c)) for n in columns for c in names), default=0.0)
+    gain = -1 if less_is_better(metric) else 1
     table = Table([labels[name] for name in columns], first='corruption', of='corruptions')
     for corruption in names:
         cells = []
@@ -181,7 +182,7 @@ def heat_table(
             cell = make_cell(
                 name, metric, corruption, column.get(corruption), beside, places, seeds[name]
             )
-            cells.append(_coloured(cell, difference(name, corruption), most))
+            cells.append(_coloured(cell, gain * difference(name, corruption), most))
         table.rows.append((Label(corruption), cells))
     return table, f'{most:.{places}f}' if most else ''
 
