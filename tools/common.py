@@ -5,7 +5,9 @@ import argparse
 import os
 import os.path as osp
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch.distributed
 from mmengine.config import Config, DictAction
@@ -13,7 +15,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
-import mmfeataug.registry  # noqa: F401  # first: mmengine and mmpretrain rely on what it declares
+import mmfeataug.registry  # first: mmengine and mmpretrain rely on what it declares
 from mmfeataug.utils import tasks
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.environment import missing_operators
@@ -153,6 +155,24 @@ def corrupt_images(loader: Mapping, scope: str | None, corruption: str, severity
                 f'{corruption}: the pipeline of {type_name(dataset)} in the test dataloader has '
                 'no LoadImage... step to put the corruption behind'
             )
+
+
+def start(main: Callable[[], None]) -> None:
+    """Call a tool's ``main``. What this package refuses ends it with the sentence that says why,
+    and no traceback; faults of other code keep theirs.
+    """
+    try:
+        main()
+    except Exception as error:
+        first: BaseException = error
+        # Registries raise anew what a class that they build raises.
+        while first.__cause__ or first.__context__:
+            first = first.__cause__ or first.__context__  # type: ignore[assignment]
+        frame = traceback.extract_tb(first.__traceback__)[-1]
+        ours = Path(frame.filename).is_relative_to(Path(mmfeataug.__file__).parent)
+        if not (ours and (frame.line or '').startswith('raise')):
+            raise
+        raise SystemExit(f'{first.args[0] if first.args else first}') from error
 
 
 def close_processes() -> None:

@@ -12,6 +12,7 @@ from common import (
     close_processes,
     corrupt_images,
     load_config,
+    start,
 )
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
@@ -103,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

@@ -17,6 +17,7 @@ from common import (
     build_runner,
     close_processes,
     load_config,
+    start,
 )
 from mmengine.dist import is_main_process
 
@@ -114,4 +115,4 @@ def main(out: TextIO) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

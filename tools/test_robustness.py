@@ -25,6 +25,7 @@ from common import (
     close_processes,
     corrupt_images,
     load_config,
+    start,
 )
 from mmengine.config import Config
 from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
@@ -305,4 +306,4 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

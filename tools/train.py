@@ -6,7 +6,7 @@ import argparse
 import os
 import os.path as osp
 
-from common import TRAIN, add_common_arguments, build_runner, close_processes, load_config
+from common import TRAIN, add_common_arguments, build_runner, close_processes, load_config, start
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

@@ -26,7 +26,7 @@ from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.results import print_table, results_on_stdout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import build_model, refuse_branches
+from common import build_model, refuse_branches, start
 
 
 def parse_args() -> argparse.Namespace:
@@ -102,4 +102,4 @@ def main(out: TextIO) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

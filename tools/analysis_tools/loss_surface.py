@@ -21,7 +21,7 @@ from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_surface, loss_surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TEST, add_common_arguments, build_model, load_config, refuse_branches
+from common import TEST, add_common_arguments, build_model, load_config, refuse_branches, start
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,4 +94,4 @@ def main(out: TextIO) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

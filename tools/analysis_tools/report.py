@@ -26,7 +26,7 @@ from mmfeataug.visualization import (
 from mmfeataug.visualization.report import Examples, write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import check_data, corrupt_images
+from common import check_data, corrupt_images, start
 
 CORRUPTIONS = (('gaussian_noise', 3), ('defocus_blur', 3))
 MOST = 3
@@ -181,4 +181,4 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

@@ -47,6 +47,7 @@ from common import (
     corrupt_images,
     load_config,
     refuse_branches,
+    start,
 )
 
 
@@ -167,4 +168,4 @@ def main(out: TextIO) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)

@@ -24,7 +24,7 @@ from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_mixing, record_mixtures, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TRAIN, add_common_arguments, build_model, load_config
+from common import TRAIN, add_common_arguments, build_model, load_config, start
 from visualize_features import build_batch, pipeline_of
 
 
@@ -79,4 +79,4 @@ def main(out: TextIO) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    start(main)
