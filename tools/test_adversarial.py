@@ -65,6 +65,13 @@ def parse_args() -> argparse.Namespace:
         "'std', deviations of the clean feature (default), or 'absolute', as the feature is",
     )
     parser.add_argument(
+        '--image-range',
+        nargs=2,
+        type=float,
+        metavar=('SMALLEST', 'LARGEST'),
+        help='of the images before they are normalised, with pgd at inputs; learnt by default',
+    )
+    parser.add_argument(
         '--against',
         nargs='+',
         default=[],
@@ -97,6 +104,7 @@ def main(out: TextIO) -> None:
     # Logs too: the Runner would write this config over the one beside the checkpoints.
     cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'adversarial')
     names = ('attack', 'at', 'side', 'steps', 'step_size', 'norm', 'unit', 'against', 'seed')
+    names += ('image_range',)
     cfg.test_cfg = dict(
         type='mmfeataug.AdversarialTestLoop',
         eps=args.eps or DEFAULT_EPS[args.attack],

@@ -51,6 +51,7 @@ class AdversarialTestLoop(TestLoop):
         unit: ``'pixel'`` at ``'inputs'``, ``'std'`` or ``'absolute'`` elsewhere; None: the first.
         against: Words in the names of the terms of the loss that are attacked; empty: all.
         random_start: Of PGD.
+        image_range: See :class:`PGD`.
         seed: Of random starts, by image, and of what losses draw, by batch.
         out_dir: Folder of the results; None: the work directory.
         resume: Keep the strengths that an interrupted run left there.
@@ -77,6 +78,7 @@ class AdversarialTestLoop(TestLoop):
         unit: str | None = None,
         against: Sequence[str] = (),
         random_start: bool = True,
+        image_range: Sequence[float] | None = None,
         seed: int = 0,
         out_dir: str | None = None,
         resume: bool = False,
@@ -88,9 +90,11 @@ class AdversarialTestLoop(TestLoop):
         if attack == 'pgd':
             unit = unit or ('pixel' if at == 'inputs' else 'std')
             pgd = dict(norm=norm or 'linf', unit=unit, against=against, random_start=random_start)
-        elif against or unit or norm or not random_start:
+            if image_range is not None:
+                pgd['image_range'] = tuple(image_range)
+        elif against or unit or norm or image_range or not random_start:
             raise ValueError(
-                f'against={against!r}, unit={unit!r}, norm={norm!r}, '
+                f'against={against!r}, unit={unit!r}, norm={norm!r}, image_range={image_range!r}, '
                 f'random_start={random_start!r}: these are settings of pgd, not of {attack!r}'
             )
         options = dict(at=at, side=side, steps=steps, step_size=step_size, **pgd)
@@ -113,6 +117,7 @@ class AdversarialTestLoop(TestLoop):
             seed=seed,
             unit=pgd.get('unit', UNIT_OF.get(attack)),
             random_start=random_start if attack == 'pgd' else None,
+            **({} if image_range is None else {'image_range': list(image_range)}),
         )
         model = runner.model
         self.model: Any = model.module if is_model_wrapper(model) else model

@@ -17,7 +17,6 @@ from mmfeataug.engine import (
     AugmentedLoss,
     Choice,
     Plan,
-    is_sharded,
     raise_together,
     stock_state_dict,
 )
@@ -25,12 +24,11 @@ from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
-from mmfeataug.utils.tasks import refuse_branches
 
 from .budget import Allowance, Budget
+from .faults import handle_faults, run_faults
 
 _ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
-_SHARDING = ('FSDP', 'DeepSpeed', 'ColossalAI')
 
 
 @HOOKS.register_module()
@@ -162,7 +160,7 @@ class FeatureAugHook(Hook):
         shared = [runner.seed or 0]
         broadcast_object_list(shared)
         (self._seed,) = shared
-        faults = [*_run_faults(runner), *self._faults(runner, model, augmentations)]
+        faults = [*run_faults(runner), *self._faults(runner, model, augmentations)]
         try:
             self._handle = attach(
                 model,
@@ -171,7 +169,7 @@ class FeatureAugHook(Hook):
                 strict=self.strict,
                 seed=self._seed,
             )
-            faults += [*self._fault_of_ddp(runner), *self._faults_of_branches(model)]
+            faults += handle_faults(runner, model, self._handle)
             self._follow_average(runner, model)
         except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
@@ -329,30 +327,6 @@ class FeatureAugHook(Hook):
                 'mmfeataug.AugmentedNeck'
             )
 
-    def _fault_of_ddp(self, runner: Runner) -> Iterator[Exception]:
-        assert self._handle is not None
-        wrapped = getattr(runner.model, 'find_unused_parameters', True)
-        if self._handle.owns_parameters and wrapped is False:
-            yield ValueError(
-                "bn='separate' or a method with parameters of its own with "
-                'DistributedDataParallel: these parameters get no gradient in an iteration without '
-                'views; set find_unused_parameters=True in the config'
-            )
-
-    def _faults_of_branches(self, model: nn.Module) -> Iterator[Exception]:
-        assert self._handle is not None
-        for name, augmentation in self._handle.augmentations.items():
-            if augmentation.starts_at[0] == 'inputs':
-                try:
-                    refuse_branches(
-                        model,
-                        f'{name} changes',
-                        'take a method that changes features, at a layer of the student, such as '
-                        "dict(type='mmfeataug.AFAN', at='student.backbone.layer2')",
-                    )
-                except TypeError as error:
-                    yield error
-
     @property
     def _scheduled(self) -> bool:
         schedule = self.begin, self.end, self.interval, self.warmup, self.prob, self.budget
@@ -363,22 +337,3 @@ class FeatureAugHook(Hook):
         if not self.by_epoch:
             return runner.iter - self.begin
         return runner.iter - self.begin * len(runner.train_dataloader)
-
-
-def _run_faults(runner: Runner) -> Iterator[Exception]:
-    """What does not go together with gradients taken inside the forward pass."""
-    wrapper = type(runner.model).__name__
-    strategy = type(getattr(runner, 'strategy', None)).__name__
-    if is_sharded(runner.model) or any(n in wrapper or n in strategy for n in _SHARDING):
-        yield ValueError(
-            f'model_wrapper {wrapper}: sharded models allow no backward pass inside the forward '
-            "pass; use MMDistributedDataParallel (launcher='pytorch')"
-        )
-    # FlexibleRunner keeps the setting to itself; an empty dict compiles, too.
-    for option in (runner.cfg.get('compile'), getattr(runner, '_compile', None)):
-        if option is True or (isinstance(option, dict) and not option.get('disable')):
-            yield ValueError(
-                'compile is set: torch.compile traces train_step, and replays patch modules while '
-                'it runs; remove it'
-            )
-            break

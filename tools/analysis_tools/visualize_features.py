@@ -26,6 +26,8 @@ from mmfeataug.engine import BatchAugmentation
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
+from mmfeataug.utils.pipelines import steps
+from mmfeataug.utils.pixels import learn_pipeline
 from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import (
     Painter,
@@ -80,6 +82,7 @@ def build_batch(cfg, model, image: str, size: int, seed: int) -> tuple:
     set_workers(cfg.train_dataloader)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed)
     dataset = loader.dataset
+    learn_pipeline(model, steps(dataset))
     first, count = find_image(dataset, image), len(dataset)
     chosen = [(first + i * count // size) % count for i in range(size)]
     data = model.data_preprocessor(loader.collate_fn([dataset[i] for i in chosen]), True)
