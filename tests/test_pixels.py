@@ -110,8 +110,8 @@ def test_a_range_that_is_told():
     assert scale.raw(images).min() == 0
     assert scale.raw(images).max() == 255
     assert scale.level(images) == pytest.approx(2 / 255)
-    with pytest.raises(ValueError, match=r'image_range=\(0.0, 255.0\): the first images hold'):
-        PixelScale(Model(), (0.0, 255.0)).raw(images)
+    with pytest.raises(ValueError, match=r'image_range=\(0.0, 1.0\): the first images hold'):
+        PixelScale(Model(), (0.0, 1.0)).raw(images)
     with pytest.raises(ValueError, match='smallest and largest'):
         PixelScale(Model(), (1.0, 1.0))
 
@@ -120,6 +120,17 @@ def test_photometric_distortion_does_not_matter():
     """mmdet's leaves the range by a half."""
     images = seen(Model(), file(255) * 1.5 - 30)
     assert PixelScale(Model()).raw(images).equal(images)
+
+
+@pytest.mark.parametrize('top', [2, 10])
+def test_dark_images(top):
+    """Their levels are whole; a range that is told holds for them, too."""
+    model = Model(MEAN, STD)
+    images = seen(model, file(255) * 0 + file(top))
+    expected = torch.from_numpy(file(top)).movedim(-1, 0)[None]
+    for scale in (PixelScale(model), PixelScale(model, (0.0, 255.0))):
+        torch.testing.assert_close(scale.raw(images), expected, atol=0.02, rtol=0)
+    assert range_of(file(top) + 0.3) == (0, 255)
 
 
 def test_a_black_batch_tells_nothing():

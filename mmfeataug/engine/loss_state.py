@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .auxiliary import OWN_MODULES, PREFIX
-from .places import GENERATORS, Place, namespace, reached, same
+from .places import GENERATORS, Place, namespace, reached, same, spaces_of
 
 SMALL = 2**18
 """Elements up to which a tensor is copied in each step, in case it changes."""
@@ -165,6 +165,9 @@ class LossState:
         """
         memories: dict[int, torch.UntypedStorage] = {}
         copies = {key: _copy(kept, memories) for key, kept in saved.swapped.items()}
+        for copy in copies.values():
+            # It may stay, where what is restored last is what was before.
+            self._known[copy] = True
         for place, content, leaves in saved.content:
             if copies and any(id(leaf) in copies for leaf in leaves):
                 content = _substitute(content, copies)
@@ -177,6 +180,8 @@ class LossState:
             else:
                 tensor.data = value.clone()
         for array, held in saved.arrays:
+            if array.shape != held.shape:
+                array.resize(held.shape, refcheck=False)
             array[...] = held
         for generator, state in saved.generators:
             _set_state(generator, state)
@@ -186,7 +191,7 @@ class LossState:
             self._look()
         led_on = [anew or place.refresh() for place in self._places]
         if anew or any(led_on):
-            self._places = reached(self._roots, self._places_of)
+            self._places = reached(self._roots, self._places_of, self._modules)
         outside = [namespace(space) for space in self._outside()]
         saved = Saved([(p, p.content, p.leaves) for p in self._places])
         saved.content += [(p, p.content, []) for p in outside]
@@ -211,16 +216,17 @@ class LossState:
         norms = [m for m in modules if isinstance(m, _BatchNorm)]
         self._norms = {id(b) for m in norms for b in m.buffers(recurse=False)}
 
-        def spaces() -> Iterator[dict[str, Any]]:
-            for module in modules:
-                yield module._parameters  # type: ignore[misc]
-                if not isinstance(module, _BatchNorm):
-                    yield module._buffers  # type: ignore[misc]
-                    yield module.__dict__
-                elif module in in_frozen and module.training:
-                    yield module._buffers  # type: ignore[misc]
-
-        self._roots = [namespace(space) for space in spaces()]
+        self._roots = [
+            namespace(space)
+            for module in modules
+            for space in spaces_of(module)
+            if space is not module._buffers
+            or not isinstance(module, _BatchNorm)
+            or (module in in_frozen and module.training)
+        ]
+        # Alive as long as their identities are known.
+        self._held = [*self._model.modules(), *(b for m in norms for b in m.buffers(recurse=False))]
+        self._modules = {id(m) for m in self._model.modules()}
         self._places_of.clear()
 
     def _tensors(self, saved: Saved) -> Iterator[Tensor]:
@@ -230,7 +236,8 @@ class LossState:
                 if not isinstance(leaf, Tensor) or id(leaf) in seen:
                     continue
                 seen.add(id(leaf))
-                if leaf.layout == torch.strided and not (leaf.is_meta or leaf.is_inference()):
+                odd = leaf.is_meta or leaf.is_nested or leaf.is_quantized or leaf.is_inference()
+                if leaf.layout == torch.strided and not odd:
                     yield leaf
 
     def _changed(self, before: Saved) -> set[int]:
@@ -246,7 +253,7 @@ class LossState:
                 flags.append((kept.tensor.detach() != kept.value).any())
             elif kept.print is not None:
                 open_keys.append(key)
-                flags.append(_fingerprint(kept.tensor) != kept.print)
+                flags.append((_fingerprint(kept.tensor) != kept.print).any())
         # One wait for each device.
         for device in {flag.device for flag in flags}:
             here = [(k, f) for k, f in zip(open_keys, flags, strict=True) if f.device == device]
@@ -271,10 +278,12 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 def _fingerprint(tensor: Tensor) -> Tensor:
-    held = tensor.detach()
-    if held.is_floating_point():
-        return torch.linalg.vector_norm(held, dtype=torch.promote_types(held.dtype, torch.float32))
-    return held.sum()
+    """Its norm, and a sum that depends on the order of its elements."""
+    held = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    flat = held.reshape(-1).float()
+    rows = flat[: len(flat) // 256 * 256].view(-1, 256)
+    across, down = (torch.arange(n, device=flat.device).float().cos() for n in (256, len(rows)))
+    return torch.stack([flat.norm(), (rows @ across) @ down])
 
 
 def _copy(kept: _Kept, memories: dict[int, torch.UntypedStorage]) -> Tensor:
@@ -289,13 +298,16 @@ def _copy(kept: _Kept, memories: dict[int, torch.UntypedStorage]) -> Tensor:
     return mine.copy_(value)
 
 
-def _substitute(values: Any, copies: dict[int, Tensor]) -> list:
-    return [
-        copies.get(id(value), value)
-        if not isinstance(value, tuple)
-        else getattr(type(value), '_make', type(value))(_substitute(value, copies))
+def _substitute(values: Any, copies: dict[int, Tensor]) -> Any:
+    found = [
+        _substitute(value, copies) if issubclass(type(value), tuple) else copies.get(id(value), value)
         for value in values
     ]
+    if not isinstance(values, tuple):
+        return found
+    if same(list(values), found):
+        return values
+    return getattr(type(values), '_make', type(values))(found)
 
 
 def _get_state(generator: Any) -> Any:

@@ -6,11 +6,14 @@ import logging
 import random
 import sys
 from abc import ABC, abstractmethod
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections import OrderedDict, UserDict, UserList, deque
+from collections.abc import Collection, Iterator
+from functools import partial
 from operator import is_
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from queue import Queue
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
+from weakref import ProxyTypes
 
 import numpy as np
 import torch
@@ -18,8 +21,11 @@ from torch import nn
 
 FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-# What nn.Module keeps for itself is structure, not state, and who sets its mode wants it kept.
-_STRUCTURE = {*vars(nn.Module()), 'training'}
+# What nn.Module keeps for itself is structure, not state, and who sets a mode wants it kept.
+_STRUCTURE = {*vars(nn.Module()), 'training', 'track_running_stats'}
+_HOLDERS = (SimpleNamespace, UserDict, UserList, Queue)
+"""Classes of the standard library whose objects hold what they are given; others (loggers, locks)
+lead everywhere."""
 _PACKAGE = __name__.partition('.')[0]
 _ABSENT = object()
 
@@ -56,11 +62,18 @@ class Place(ABC):
         waiting = self.values()
         while waiting:
             value = waiting.pop()
+            if type(value) in ProxyTypes:
+                continue
             if isinstance(value, (torch.Tensor, np.ndarray, *GENERATORS)):
-                self.leaves.append(value)
+                if not isinstance(value, random.SystemRandom):
+                    self.leaves.append(value)
             elif isinstance(value, tuple):
                 waiting += value
-            elif isinstance(value, (dict, list, set, deque)) or _is_helper(value):
+            elif isinstance(value, MethodType):
+                waiting.append(value.__self__)
+            elif isinstance(value, partial):
+                waiting += [*value.args, *value.keywords.values()]
+            elif isinstance(value, (dict, list, set, deque, nn.Module)) or _is_helper(value):
                 self.inner.append(value)
         return not same(inner, self.inner)
 
@@ -112,7 +125,8 @@ class Mapping(Place):
     def read(self) -> list:
         """Keys, then values."""
         # As they are: configs build objects when they are asked.
-        return [*dict.keys(self.target), *dict.values(self.target)]
+        kind: Any = OrderedDict if isinstance(self.target, OrderedDict) else dict
+        return [*kind.keys(self.target), *kind.values(self.target)]
 
     def write(self, content: list) -> None:
         """See :class:`Place`."""
@@ -149,15 +163,22 @@ class Slots(Place):
 
     def read(self) -> list:
         """Values of the slots."""
-        return [getattr(self.target, name, _ABSENT) for name in self.names]
+        return [_slot(self.target, name) for name in self.names]
 
     def write(self, content: list) -> None:
         """See :class:`Place`."""
         for name, value in zip(self.names, content, strict=True):
             if value is not _ABSENT:
                 object.__setattr__(self.target, name, value)
-            elif hasattr(self.target, name):
+            elif _slot(self.target, name) is not _ABSENT:
                 object.__delattr__(self.target, name)
+
+
+def _slot(value: Any, name: str) -> Any:
+    try:
+        return object.__getattribute__(value, name)
+    except AttributeError:
+        return _ABSENT
 
 
 def same(a: list, b: list) -> bool:
@@ -165,11 +186,14 @@ def same(a: list, b: list) -> bool:
     return len(a) == len(b) and all(map(is_, a, b))
 
 
-def reached(roots: list[Place], known: dict[int, tuple[Any, list[Place]]]) -> list[Place]:
-    """All places that some lead to, each once, with them; modules lead nowhere.
+def reached(
+    roots: list[Place], known: dict[int, tuple[Any, list[Place]]], ends: Collection[int]
+) -> list[Place]:
+    """All places that some lead to, each once, with them.
 
     Args:
         roots: Read; what they hold is followed as it was when they were.
+        ends: Identities of the modules whose places are among ``roots``.
         known: Places of objects, by their identity; kept up to date. Only new ones are read.
     """
     found: list[Place] = []
@@ -179,7 +203,7 @@ def reached(roots: list[Place], known: dict[int, tuple[Any, list[Place]]]) -> li
         place = waiting.pop()
         found.append(place)
         for value in place.inner:
-            if id(value) in seen:
+            if id(value) in seen or id(value) in ends:
                 continue
             seen.add(id(value))
             if id(value) not in known:
@@ -191,6 +215,14 @@ def reached(roots: list[Place], known: dict[int, tuple[Any, list[Place]]]) -> li
     return found
 
 
+def spaces_of(module: nn.Module) -> Iterator[dict[str, Any]]:
+    """Where a module keeps parameters, buffers, parts and attributes of its own."""
+    yield module._parameters  # type: ignore[misc]
+    yield module._buffers  # type: ignore[misc]
+    yield module._modules  # type: ignore[misc]
+    yield module.__dict__
+
+
 def namespace(space: dict[str, Any]) -> Place:
     """Attributes of a module, its parameters or buffers, read."""
     place = Namespace(space)
@@ -200,12 +232,16 @@ def namespace(space: dict[str, Any]) -> Place:
 
 def _places_of(value: Any) -> Iterator[Place]:
     made: list[Place] = []
-    if isinstance(value, dict):
+    if isinstance(value, nn.Module):
+        # One that the model does not know as its part, as teachers are hidden from optimizers.
+        made += [Namespace(space) for space in spaces_of(value)]
+    elif isinstance(value, dict):
         made.append(Mapping(value))
     elif isinstance(value, (list, set, deque)):
         made.append(Sequence(value))
-    if hasattr(value, '__dict__'):
-        made.append(Namespace(value.__dict__))
+    space = _space(value)
+    if space is not None and not isinstance(value, nn.Module):
+        made.append(Namespace(space))
     if _slots(value):
         made.append(Slots(value))
     for place in made:
@@ -214,7 +250,8 @@ def _places_of(value: Any) -> Iterator[Place]:
 
 
 def _is_function(value: Any) -> bool:
-    return isinstance(value, FUNCTIONS)
+    # Not by isinstance(): a proxy of what is gone answers with an error.
+    return issubclass(type(value), FUNCTIONS)
 
 
 def _is_helper(value: Any) -> bool:
@@ -222,18 +259,24 @@ def _is_helper(value: Any) -> bool:
     if isinstance(value, (nn.Module, enum.Enum, logging.Logger, *FUNCTIONS)):
         return False
     cls = type(value)
-    if not hasattr(value, '__dict__') and not _slots(value):
+    if _space(value) is None and not _slots(value):
         return False
-    # Loggers, locks and the like lead everywhere, and what is ours knows its own state.
+    # What is ours knows its own state.
     package = cls.__module__.partition('.')[0]
     if package in sys.stdlib_module_names or cls.__module__.startswith('torch.distributed'):
-        return False
+        return isinstance(value, _HOLDERS)
     return not any(c.__module__.partition('.')[0] == _PACKAGE for c in cls.__mro__)
 
 
+def _space(value: Any) -> dict[str, Any] | None:
+    """Its ``__dict__``, past what its class makes of attributes."""
+    try:
+        return object.__getattribute__(value, '__dict__')
+    except AttributeError:
+        return None
+
+
 def _slots(value: Any) -> list[str]:
-    if isinstance(value, (dict, list, set, deque)):
-        return []
     names: list[str] = []
     for cls in type(value).__mro__:
         own = cls.__dict__.get('__slots__', ())

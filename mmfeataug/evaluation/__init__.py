@@ -8,7 +8,7 @@ from .attacked_batch import Target
 from .attacks import ATTACKS
 from .compare import Comparison, Spread, compare_tables, spread
 from .compare_attacks import AttackComparison, compare_attacks
-from .geometry import Geometry, Region
+from .geometry import Geometry, Region, region_of
 from .ground_truth import loaded_resized
 from .logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
 from .pgd import NORMS, PGD, UNITS
@@ -89,6 +89,7 @@ __all__ = [
     'read_runs',
     'read_scores',
     'read_table',
+    'region_of',
     'rows',
     'select_corruptions',
     'spread',

@@ -45,7 +45,8 @@ class Images:
         names, regions = [], []
         for sample in samples:
             meta = sample.metainfo
-            found = [meta[k] for k in ('img_path', 'img_id', 'sample_idx') if k in meta]
+            keys = ('img_path', 'img_id', 'sample_idx')
+            found = [meta[k] for k in keys if meta.get(k) is not None]
             if not found:
                 raise ValueError(
                     "random starts are seeded by an image's img_path, img_id or sample_idx, and "

@@ -8,10 +8,12 @@ which leaves what is padding as it is.
 """
 
 import copy
+import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mmfeataug.engine import RandomState
@@ -54,17 +56,15 @@ class Geometry:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         self._leaves = [leaf for leaf in leaves(dataset) if hasattr(leaf, 'pipeline')]
-        self._found: dict[tuple[str, Any], tuple[Any, int]] | None = None
+        self._found: dict[tuple[str, Any], list[tuple[Any, int]]] | None = None
 
     def region(self, sample: Any) -> Region | None:
         """Where the image of a data sample lies; None if the data set does not have it."""
-        place = self._place(sample)
-        return None if place is None else self.region_at(*place)
-
-    def region_at(self, dataset: Any, index: int) -> Region:
-        """Where the image of this number lies."""
+        places = self._places(sample)
+        if not places:
+            return None
         plain, other = (
-            np.asarray(_run(dataset, index, changed=changed)['inputs']) for changed in (False, True)
+            np.asarray(_run(*places[0], changed=changed)['inputs']) for changed in (False, True)
         )
         differs = (plain != other).any(0)
         if not differs.any():
@@ -80,10 +80,18 @@ class Geometry:
             ValueError: If a step moves the image and neither moves ground truth nor writes down
                 how, with its name.
         """
-        place = self._place(sample)
-        if place is None:
+        places = self._places(sample)
+        if not places:
             return None
-        found = _run(*place, early=True)['data_samples']
+        if len(places) > 1:
+            # One image with several annotations.
+            places = [p for p in places if _same_truth(_run(*p)['data_samples'], sample)]
+            if not places:
+                raise ValueError(
+                    f'{sample.metainfo.get("img_path")} is in the test set more than once, and '
+                    'never with the ground truth of the data sample'
+                )
+        found = _run(*places[0], early=True)['data_samples']
         expected, seen = (s.metainfo.get('img_shape') for s in (sample, found))
         if expected is not None and tuple(expected[:2]) != tuple(seen[:2]):
             raise ValueError(
@@ -93,15 +101,8 @@ class Geometry:
             )
         return found
 
-    def leaf(self, index: int) -> tuple[Any, int]:
-        """The data set that an item of the whole comes from, and its number there."""
-        for leaf in self._leaves:
-            if index < len(leaf):
-                return leaf, index
-            index -= len(leaf)
-        raise IndexError(index)
-
-    def _place(self, sample: Any) -> tuple[Any, int] | None:
+    def _places(self, sample: Any) -> list[tuple[Any, int]]:
+        """Data sets and numbers of the items that a data sample can be."""
         if self._found is None:
             self._found = {}
             for leaf in self._leaves:
@@ -109,12 +110,32 @@ class Geometry:
                     info = leaf.get_data_info(index)
                     for key in KEYS:
                         if isinstance(info.get(key), (str, int)):
-                            self._found.setdefault((key, info[key]), (leaf, index))
+                            self._found.setdefault((key, info[key]), []).append((leaf, index))
         meta = sample.metainfo
-        places = [
-            self._found.get((k, meta[k])) for k in KEYS if isinstance(meta.get(k), (str, int))
-        ]
-        return next((place for place in places if place is not None), None)
+        known = [(k, meta[k]) for k in KEYS if isinstance(meta.get(k), (str, int))]
+        every = [self._found[key] for key in known if key in self._found]
+        if not every:
+            return []
+        both = [p for p in every[0] if all(p in others for others in every[1:])]
+        return both or every[0]
+
+
+def _same_truth(a: Any, b: Any) -> bool:
+    """Whether two data samples of one image have the same ground truth in the file."""
+    if ('gt_instances' in a) != ('gt_instances' in b) or ('gt_sem_seg' in a) != ('gt_sem_seg' in b):
+        return False
+    if 'gt_sem_seg' in a:
+        return all(
+            np.array_equal(v.cpu(), getattr(b.gt_sem_seg, k).cpu()) for k, v in a.gt_sem_seg.items()
+        )
+    if 'gt_instances' not in a:
+        return True
+    pairs = [
+        (_boxes(getattr(a.gt_instances, k)), _boxes(getattr(b.gt_instances, k).cpu()))
+        for k in ('bboxes', 'labels')
+        if k in a.gt_instances and k in b.gt_instances
+    ]
+    return all(x.shape == y.shape and np.allclose(x, y) for x, y in pairs)
 
 
 def is_loader(step: Any) -> bool:
@@ -136,16 +157,20 @@ def _run(dataset: Any, index: int, *, early: bool = False, changed: bool = False
     waiting = [step for step in steps if is_loader(step)] if early else []
     streams = RandomState()
     try:
+        random.seed(0)
         np.random.seed(0)
-        results = dataset.get_data_info(index)
+        torch.manual_seed(0)
+        results: Any = dataset.get_data_info(index)
         has_image = False
-        for step in steps:
+        # Some data sets bring their images along.
+        for step in (None, *steps):
             if early and is_loader(step):
                 continue
-            results = _moved(step, results) if early and has_image else step(results)
+            if step is not None:
+                results = _moved(step, results) if early and has_image else step(results)
             if results is None:
                 raise ValueError(f'{type(step).__name__} leaves out item {index} of the test set')
-            if not has_image and 'img' in results:
+            if not has_image and isinstance(results.get('img'), np.ndarray):
                 has_image = True
                 if changed:
                     results['img'] = _other(results['img'])
@@ -169,7 +194,13 @@ def _moved(step: Any, results: dict[str, Any]) -> dict[str, Any]:
     before = {k: copy.deepcopy(v) for k, v in results.items() if _is_truth(k, results)}
     # Steps may write into the image.
     held = image.copy() if isinstance(image, np.ndarray) else None
-    results = step(results)
+    given = dict(results)
+    try:
+        results = step(results)
+    except Exception:  # It knows other boxes than those of the package.
+        truth = {k: given.pop(k) for k in before}
+        results = step(given)
+        results = None if results is None else {**results, **truth}
     after = None if results is None else results.get('img')
     if held is None or not isinstance(after, np.ndarray):
         return results
@@ -217,8 +248,9 @@ def _placement(
     news: list[str],
 ) -> Placement | None:
     (height, width), size = before.shape[:2], after.shape[:2]
-    if size[0] >= height and size[1] >= width and np.array_equal(after[:height, :width], before):
-        # Padding below and to the right.
+    common = slice(min(height, size[0])), slice(min(width, size[1]))
+    if np.array_equal(after[common], before[common]):
+        # Padding, or a crop, below and to the right.
         return Placement()
     if not news:
         return None

@@ -89,13 +89,13 @@ class PixelScale:
         self._checked = True
         if self.range is not None:
             low, high = self.range
-            if not fits(found, low, high):
+            if not low - (high - low) / 2 <= found[0] <= found[1] <= 2 * high - low:
                 raise ValueError(
                     f'image_range={self.range!r}: the first images hold values from '
                     f'{found[0]:.4g} to {found[1]:.4g} before they are normalised'
                 )
             return
-        top = next((top for top in KNOWN if fits(found, 0.0, top)), None)
+        top = _top(found, values)
         if top is None:
             raise ValueError(
                 f'the first images hold values from {found[0]:.4g} to {found[1]:.4g} where grey '
@@ -170,9 +170,10 @@ def range_of(image: np.ndarray, told: Range | None = None) -> Range:
         return told
     if image.dtype.kind == 'u':
         return 0.0, float(np.iinfo(image.dtype).max)
-    found = spread(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
-    fractions = bool(np.any(image != np.round(image)))
-    if found is None or fits(found, 0.0, 255.0) or (found[1] <= 255 and not fractions):
+    values = torch.from_numpy(np.ascontiguousarray(image, np.float32))
+    found = spread(values)
+    # Dark images are dark; what looks like 0 to 1 is none of them.
+    if found is None or _top(found, values) == 255 or 0 <= found[0] < 1.5 < found[1] <= 255:
         return 0.0, 255.0
     raise ValueError(
         f'an image of {image.dtype} holds values from {found[0]:.4g} to {found[1]:.4g}, not 0 to '
@@ -197,6 +198,16 @@ def fits(found: Range, low: float, high: float) -> bool:
     """Whether values can be of images of a range: not far outside, and not all at its lower end."""
     size = high - low
     return found[0] >= low - size / 2 and low + size / 20 < found[1] <= high + size
+
+
+def _top(found: Range, values: Tensor) -> float | None:
+    """The largest value that images of these values can have; None if that is not known."""
+    sample = values.flatten()[:: max(1, values.numel() // 1000)].float()
+    # Levels of a file are whole, however dark it is; padding may not be.
+    whole = bool(((sample - sample.round()).abs() < 1e-2).float().mean() > 0.5)
+    if whole and found[0] >= 0 and 1 < found[1] <= 255:
+        return 255.0
+    return next((top for top in KNOWN if fits(found, 0.0, top)), None)
 
 
 def _like(value: Tensor, images: Tensor) -> Tensor:

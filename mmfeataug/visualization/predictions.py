@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-from mmfeataug.evaluation import Geometry, Region
+from mmfeataug.evaluation import Geometry, Region, region_of
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 
@@ -78,8 +78,7 @@ class Painter:
             if 'pred_label' in sample:
                 paint = partial(visualizer.visualize_cls, resize=max(LEAST, min(image.shape[:2])))
             else:
-                region = geometry.region_at(*geometry.leaf(index))
-                image = _file(image, sample, region)
+                image = _file(image, sample, geometry.region(sample) or region_of(sample))
                 paint = partial(visualizer.add_datasample, 'picture')
             pictures = []
             for what in (dict(draw_gt=True, draw_pred=False), dict(draw_gt=False, draw_pred=True)):

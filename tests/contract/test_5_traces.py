@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 from collections import deque, namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,6 +169,15 @@ class Helper:
     def __init__(self, inner=None):
         self.count, self.inner = 0, inner
 
+    def up(self):
+        self.count += 1
+
+
+class Bank(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('steps', torch.tensor(0))
+
 
 class Slotted:
     __slots__ = ('count',)
@@ -216,6 +226,9 @@ class Remembering(nn.Module):
         self.tensor, self.tensors = torch.zeros(1), [torch.zeros(1)]
         self.random = np.random.default_rng(0)
         self.drawn = 0
+        self.simple, self.bound = SimpleNamespace(count=0), Helper().up
+        self.hidden = [Bank()]
+        object.__setattr__(self, 'unregistered', Bank())
         self.teacher = Average(nn.Sequential(self.stem, self.norm))
 
     def counts(self):
@@ -244,6 +257,11 @@ class Remembering(nn.Module):
             'tensor in a list': int(self.tensors[0]),
             'generator': self.drawn,
             'average': int(self.teacher.steps),
+            'namespace': self.simple.count,
+            'bound method': self.bound.__self__.count,
+            'module in a list': int(self.hidden[0].steps),
+            'module that is no part': int(self.unregistered.steps),
+            'part that is made late': int(self.bank.steps) if hasattr(self, 'bank') else 0,
             'MessageHub': len(hub['remembered'].data[0]) if 'remembered' in hub else 0,
         }
 
@@ -270,6 +288,12 @@ class Remembering(nn.Module):
         helpers = self.nested.inner.inner, self.by_name['a'], self.by_name['b'][0], self.late
         for helper in (*helpers, self.in_tuple[0], self.slotted):
             helper.count += 1
+        self.simple.count += 1
+        self.bound()
+        if not hasattr(self, 'bank'):
+            self.bank = Bank()
+        for bank in (self.hidden[0], self.unregistered, self.bank):
+            bank.steps += 1
         self.frozen.data += 1
         self.replaced = nn.Parameter(self.replaced.data + 1, requires_grad=False)
         self.buffer += 1

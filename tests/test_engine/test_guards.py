@@ -2,7 +2,8 @@
 import copy
 import pickle
 import random
-from collections import deque
+import weakref
+from collections import OrderedDict, deque
 
 import numpy as np
 import pytest
@@ -191,6 +192,80 @@ class TestLossState:
             state.restore(saved)
         total.backward()
         assert x.grad.tolist() == [1, 1]
+
+    def test_what_stays_swapped_is_known(self):
+        """An attack ends with what was before."""
+        model = Keeper()
+        model.register_buffer('bank', torch.zeros(2**18 + 1))
+        state = LossState(model)
+        for _ in range(4):
+            before = state.save()
+            model.bank.add_(1)
+            state.save_after(before)
+            state.restore(before)
+            assert not model.bank.any()
+
+    @pytest.mark.parametrize('write', [torch.neg, lambda bank: torch.roll(bank, 1, 1)])
+    def test_large_tensors_of_the_same_norm(self, write):
+        """Rolled or turned past the version counter."""
+        model = Keeper()
+        model.register_buffer('bank', torch.randn(128, 4096))
+        state = LossState(model)
+        state.save_after(state.save())
+        before, held = state.save(), model.bank.clone()
+        model.bank.data = write(model.bank.data)
+        after, left = state.save_after(before), model.bank.clone()
+        state.restore(before)
+        model.bank.data = write(model.bank.data)
+        state.restore(after)
+        assert torch.equal(model.bank, left)
+        assert not torch.equal(left, held)
+
+    def test_order_is_state(self):
+        model = Keeper()
+        model.cache = OrderedDict(a=1, b=2)
+        state = LossState(model)
+        before = state.save()
+        model.cache.move_to_end('a')
+        after = state.save_after(before)
+        state.restore(before)
+        assert list(model.cache) == ['a', 'b']
+        state.restore(after)
+        assert list(model.cache) == ['b', 'a']
+
+    def test_odd_company_does_no_harm(self):
+        """Next to a tensor that changes."""
+
+        class Pair(tuple):
+            def __new__(cls, a, b):
+                return super().__new__(cls, (a, b))
+
+        class Rude(dict):
+            __slots__ = ()
+            __getattr__ = dict.__getitem__
+
+        class Slippery:
+            __slots__ = ('a',)
+
+            def __getattr__(self, name):
+                return 5
+
+        model, gone = Keeper(), Keeper()
+        model.pair, model.rude, model.slippery = Pair(1, 2), Rude(), Slippery()
+        model.proxy, model.system = weakref.proxy(gone), random.SystemRandom()
+        model.grown = np.zeros(2)
+        del gone
+        state = LossState(model)
+        before = state.save()
+        model.mean += 1
+        model.grown.resize(3, refcheck=False)
+        after = state.save_after(before)
+        state.restore(before)
+        assert model.grown.shape == (2,)
+        assert not model.mean.any()
+        state.restore(after)
+        assert model.mean.all()
+        assert isinstance(model.pair, Pair)
 
     def test_copies_learn_anew(self):
         model = Keeper()

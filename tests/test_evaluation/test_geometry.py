@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Ground truth of test pipelines lies on the objects in what the network sees."""
 
+import copy
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -210,6 +211,52 @@ def test_padding_is_known(drawn, step):
         # Padding is of one colour, the image is noise.
         padding = (image == 114).all(0) | (image == 0).all(0)
         assert (mask[0] == ~padding).float().mean() > 0.99
+
+
+def test_one_image_with_several_annotations(drawn):
+    """Each item has its own."""
+    other = copy.deepcopy(drawn[0])
+    other['instances'][0]['bbox'] = [1, 2, 30, 40]
+    dataset, model, inputs, samples = data('mmdet', [*drawn, other], [RESIZE, BOXES])
+    truth = for_loss(samples, inputs, model, loaded_resized(dataset))
+    factors = [s.scale_factor[0] for s in samples]
+    for sample, given, factor in zip(truth, samples, factors, strict=True):
+        torch.testing.assert_close(
+            sample.gt_instances.bboxes, given.gt_instances.bboxes * factor, atol=1.0, rtol=0
+        )
+
+
+def test_steps_that_know_no_boxes_of_the_package(drawn):
+    steps = [dict(type='mmcv.Resize', scale=(96, 96), keep_ratio=True), BOXES]
+    dataset, model, inputs, samples = data('mmdet', drawn, steps)
+    for image, sample in zip(
+        inputs, for_loss(samples, inputs, model, loaded_resized(dataset)), strict=True
+    ):
+        left, top, right, bottom = sample.gt_instances.bboxes[0].round().int().tolist()
+        inside = torch.zeros(inputs.shape[-2:], dtype=torch.bool)
+        inside[top:bottom, left:right] = True
+        assert overlap(image, inside) > 0.85
+
+
+def test_a_data_set_that_brings_its_images(drawn):
+    class Brings:
+        pipeline = SimpleNamespace(transforms=[Letterbox((64, 96), records=False), Pack()])
+
+        def __len__(self):
+            return 1
+
+        def get_data_info(self, index):
+            noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+            return dict(img=noise, img_id=0, img_path=None)
+
+    sample = SimpleNamespace(metainfo=dict(img_id=0, img_path=None))
+    assert loaded_resized(Brings()).region(sample) == Region(0, 16, 64, 80)
+    assert Images.of([sample], 0, loaded_resized(Brings())).names == ['0']
+
+
+class Pack:
+    def __call__(self, results):
+        return dict(inputs=results['img'].transpose(2, 0, 1))
 
 
 def test_a_step_that_does_not_say_where_to_is_named(drawn):
