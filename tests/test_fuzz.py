@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmfeataug.utils.configs import data_sets, set_workers, type_name
+from mmfeataug.utils.configs import data_sets, set_workers
 from tests.launch import launch
 from tests.test_tools import ROOT
 from tests.zoo.shrink import find_config, shrink
@@ -58,22 +58,27 @@ STOCKS = [
 ] + [Stock('mmpretrain', config, at) for config, at in CLASSIFIERS.items()]
 assert len(STOCKS) == 20
 CLASSES = ('person', 'car', 'bus')
+# Pixels: a stride of 128 has more than one place.
+SHORT, LONG = 128, 192
 
 
 def resized(value):
-    """Steps of a pipeline with images of 64 or 96 pixels."""
+    """Steps of a pipeline with small images."""
     if isinstance(value, dict):
         return {k: resized(v) for k, v in value.items() if k != 'min_gt_bbox_wh'}
     if isinstance(value, (list, tuple)):
         if len(value) == 2 and all(type(v) is int and v > 96 for v in value):
-            return type(value)((96, 64))
+            # Height and width, or the longer and the shorter side: in the order of the stock one.
+            return type(value)((SHORT, LONG) if value[0] <= value[1] else (LONG, SHORT))
         return type(value)(resized(v) for v in value)
-    return 64 if type(value) is int and 96 < value < 4000 else value
+    return SHORT if type(value) is int and 96 < value < 4000 else value
 
 
 def drawn(dataset, split, package, data):
     """A drawn data set, read by the steps of a stock one."""
-    pipeline = resized(dataset.get('pipeline') or [])
+    pipeline = dataset.get('pipeline') or []
+    if package != 'mmpretrain':
+        pipeline = resized(pipeline)
     if package == 'mmdet':
         return dict(
             type='CocoDataset', data_root=data['coco'], metainfo=dict(classes=CLASSES),
@@ -99,12 +104,13 @@ def small(stock, data):
     for part in parts(cfg.model):
         if isinstance(part.get('num_classes'), int):
             part['num_classes'] = classes
-        if stock.package != 'mmpretrain' and part.get('size'):
-            part['size'] = (64, 64)
+        if stock.package == 'mmseg' and part.get('size'):
+            part['size'] = (SHORT, LONG)
         part.pop('batch_augments', None)
     for name, split in dict(train='train', val='val', test='val').items():
         loader = cfg[f'{name}_dataloader']
-        loader.batch_size = 1
+        # Batch norms on one pixel need two images.
+        loader.batch_size = 2 if name == 'train' else 1
         set_workers(loader)
         steps = loader.dataset.get('pipeline')
         for path, dataset in data_sets(loader.dataset, 'dataset').items():
@@ -113,8 +119,9 @@ def small(stock, data):
             for key in above:
                 place = place[int(key) if isinstance(place, list) else key]
             place[last] = drawn(dataset, split, stock.package, data)
-        if type_name(loader.dataset) not in ('CocoDataset', 'CityscapesDataset', 'ImageNet'):
-            loader.dataset['pipeline'] = resized(steps) if steps else []
+        if steps and 'dataset' in loader.dataset:
+            # Of a data set that wraps another and mixes its images.
+            loader.dataset['pipeline'] = resized(steps)
     if stock.package == 'mmdet':
         annotations = f'{data["coco"]}/annotations/instances_val2017.json'
         cfg.test_evaluator = dict(type='CocoMetric', ann_file=annotations, metric='bbox')
@@ -144,7 +151,7 @@ TRAINED = {
     'test.py': (),
     'test_robustness.py': ('--corruptions', 'fog', '--severities', 1),
     'test_adversarial.py': ('--eps', 0, 1, '--steps', 1),
-    'analysis_tools/visualize_features.py': (0, '--out', 'drawn', '--batch-size', 1),
+    'analysis_tools/visualize_features.py': (0, '--out', 'drawn', '--batch-size', 2),
     'analysis_tools/loss_surface.py': ('--points', 3, '--at'),
     'analysis_tools/visualize_mixing.py': ('--batch', 2),
     'model_converters/to_stock.py': ('stock.pth',),
@@ -182,7 +189,7 @@ def test_every_tool_runs_or_says_why_not(stock, demo_data, tmp_path):
         pytest.skip(f'{stock.package} is not installed')
     torch.manual_seed(0)
     small(stock, demo_data).dump(str(tmp_path / 'cfg.py'))
-    faults = []
+    faults, size = [], 224 if stock.package == 'mmpretrain' else 64
 
     def works(tool, *args):
         try:
@@ -192,7 +199,7 @@ def test_every_tool_runs_or_says_why_not(stock, demo_data, tmp_path):
             return False
 
     works('analysis_tools/list_taps.py', 'cfg.py', '--repeats', 1)
-    works('analysis_tools/list_taps.py', 'cfg.py', '--repeats', 1, '--size', 64, 64)
+    works('analysis_tools/list_taps.py', 'cfg.py', '--repeats', 1, '--size', size, size)
     if works('train.py', 'cfg.py'):
         checkpoint = 'work_dirs/cfg/iter_2.pth'
         for tool, options in TRAINED.items():

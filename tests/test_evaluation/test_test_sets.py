@@ -113,6 +113,15 @@ def test_several_data_sets_under_corruptions_and_attacks(several, tmp_path):
     assert result['curve'][0]['metrics'] == pytest.approx(table['clean'])
 
 
+def test_a_refusal_of_the_package_is_no_traceback(several, tmp_path):
+    config, checkpoint = several
+    args = [config, checkpoint, '--work-dir', tmp_path, '--steps', 1]
+    assert 'backbone.layr2' in refused('test_adversarial.py', *args, '--at', 'backbone.layr2')
+    # What other code raises keeps its traceback.
+    log = run('test.py', config, tmp_path / 'nowhere.pth', '--work-dir', tmp_path, ok=False)
+    assert 'Traceback' in log
+
+
 FIRST, SECOND = {'first/coco/bbox_mAP': 0.5}, {'second/coco/bbox_mAP': 0.25}
 
 
