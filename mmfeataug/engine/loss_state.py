@@ -300,7 +300,9 @@ def _copy(kept: _Kept, memories: dict[int, torch.UntypedStorage]) -> Tensor:
 
 def _substitute(values: Any, copies: dict[int, Tensor]) -> Any:
     found = [
-        _substitute(value, copies) if issubclass(type(value), tuple) else copies.get(id(value), value)
+        _substitute(value, copies)
+        if issubclass(type(value), tuple)
+        else copies.get(id(value), value)
         for value in values
     ]
     if not isinstance(values, tuple):

@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
 from mmfeataug.evaluation import Geometry, Region, region_of
+from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 
@@ -61,8 +62,9 @@ class Painter:
             loader: Config of a test data loader.
             indices: Which of its images.
         """
-        alone = dict(num_workers=0, persistent_workers=False, batch_size=1)
-        built = self._runner.build_dataloader({**copy.deepcopy(dict(loader)), **alone})
+        alone = {**copy.deepcopy(dict(loader)), 'batch_size': 1}
+        set_workers(alone)
+        built = self._runner.build_dataloader(alone)
         model, visualizer = self._runner.model.eval(), self._runner.visualizer
         visualizer.dataset_meta = built.dataset.metainfo
         # Steps of data sets that others wrap are in there too.

@@ -274,7 +274,6 @@ def test_losses_beside_predictions(demo_data, tmp_path, monkeypatch):
     assert found['ours'] == found['stock']
 
 
-@pytest.mark.xfail(reason='label maps of files of several sizes are not brought together yet')
 def test_files_of_several_sizes(tmp_path):
     """A batch of them: its label maps are in the files' sizes, the images in one."""
     rng = np.random.default_rng(0)
