@@ -245,12 +245,12 @@ class TestLossState:
             __getattr__ = dict.__getitem__
 
         class Slippery:
-            __slots__ = ('a',)
+            __slots__ = ('a', '__weakref__')
 
             def __getattr__(self, name):
                 return 5
 
-        model, gone = Keeper(), Keeper()
+        model, gone = Keeper(), Slippery()
         model.pair, model.rude, model.slippery = Pair(1, 2), Rude(), Slippery()
         model.proxy, model.system = weakref.proxy(gone), random.SystemRandom()
         model.grown = np.zeros(2)
