@@ -245,7 +245,7 @@ class TestLossState:
             __getattr__ = dict.__getitem__
 
         class Slippery:
-            __slots__ = ('a', '__weakref__')
+            __slots__ = ('__weakref__', 'a')
 
             def __getattr__(self, name):
                 return 5
