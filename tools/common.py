@@ -16,7 +16,6 @@ from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 import mmfeataug.registry  # first: mmengine and mmpretrain rely on what it declares
-from mmfeataug.utils import tasks
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.environment import missing_operators
 from mmfeataug.utils.tasks import packages_of
@@ -118,14 +117,6 @@ def build_model(cfg: Config) -> torch.nn.Module:
         # Where configs of mmpretrain have it.
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return revert_sync_batchnorm(MODELS.build(cfg.model)).train()
-
-
-def refuse_branches(model: torch.nn.Module, what: str, remedy: str) -> None:
-    """See :func:`mmfeataug.utils.tasks.refuse_branches`; a tool ends with the message."""
-    try:
-        tasks.refuse_branches(model, what, remedy)
-    except TypeError as error:
-        raise SystemExit(str(error)) from error
 
 
 def build_runner(cfg: Config) -> Runner:

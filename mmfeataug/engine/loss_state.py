@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .auxiliary import OWN_MODULES, PREFIX
+from .kept import Kept, fingerprint_of, get_state, is_dense, set_state, substitute
 from .places import GENERATORS, Place, namespace, reached, same, spaces_of
 
 SMALL = 2**18
@@ -23,20 +24,6 @@ REFRESH = 50
 def nowhere() -> Iterable[dict[str, Any]]:
     """Nothing beside the model."""
     return ()
-
-
-@dataclass
-class _Kept:
-    """A tensor, and what it held: a copy, or where that would be too much, what tells a change."""
-
-    tensor: Tensor
-    value: Tensor | None
-    version: int
-    print: Tensor | None = None
-
-    @property
-    def memory(self) -> int:
-        return self.tensor.untyped_storage().data_ptr()
 
 
 @dataclass
@@ -52,10 +39,10 @@ class Saved:
     """
 
     content: list[tuple[Place, list, list]]
-    kept: dict[int, _Kept] = field(default_factory=dict)
+    kept: dict[int, Kept] = field(default_factory=dict)
     arrays: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     generators: list[tuple[Any, Any]] = field(default_factory=list)
-    swapped: dict[int, _Kept] = field(default_factory=dict)
+    swapped: dict[int, Kept] = field(default_factory=dict)
     in_place: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
@@ -99,11 +86,11 @@ class LossState:
             wanted = not self._steps or tensor.numel() <= SMALL or tensor in self._known
             learns = isinstance(tensor, nn.Parameter) and tensor.requires_grad
             copied = tensor in self._known if learns else wanted
-            saved.kept[id(tensor)] = _Kept(
+            saved.kept[id(tensor)] = Kept(
                 tensor,
                 tensor.detach().clone() if copied else None,
                 tensor._version,
-                None if copied or learns else _fingerprint(tensor),
+                None if copied or learns else fingerprint_of(tensor),
             )
         self._steps += 1
         return saved
@@ -145,14 +132,14 @@ class LossState:
                 before.swapped[key] = kept
             elif key in self._norms and key not in statistics:
                 continue
-            elif kept.value is not None and _is_dense(kept.tensor):
+            elif kept.value is not None and is_dense(kept.tensor):
                 before.in_place.append((kept.tensor, kept.value))
                 now = kept.tensor.detach().clone() if key in changed else kept.value
                 after.in_place.append((kept.tensor, now))
         after.in_place += [
             (tensor, tensor.detach().clone())
             for tensor in self._tensors(after)
-            if id(tensor) not in before.kept and tensor.numel() <= SMALL and _is_dense(tensor)
+            if id(tensor) not in before.kept and tensor.numel() <= SMALL and is_dense(tensor)
         ]
         return after
 
@@ -164,13 +151,13 @@ class LossState:
         graphs may need what is there now. Tensors that share memory still do.
         """
         memories: dict[int, torch.UntypedStorage] = {}
-        copies = {key: _copy(kept, memories) for key, kept in saved.swapped.items()}
+        copies = {key: kept.copy(memories) for key, kept in saved.swapped.items()}
         for copy in copies.values():
             # It may stay, where what is restored last is what was before.
             self._known[copy] = True
         for place, content, leaves in saved.content:
             if copies and any(id(leaf) in copies for leaf in leaves):
-                content = _substitute(content, copies)
+                content = substitute(content, copies)
             if not same(place.read(), content):
                 place.write(content)
         for tensor, value in saved.in_place:
@@ -184,7 +171,7 @@ class LossState:
                 array.resize(held.shape, refcheck=False)
             array[...] = held
         for generator, state in saved.generators:
-            _set_state(generator, state)
+            set_state(generator, state)
 
     def _read(self, anew: bool = False) -> Saved:
         if anew:
@@ -201,7 +188,7 @@ class LossState:
                     if leaf.flags.writeable:
                         saved.arrays.append((leaf, leaf.copy()))
                 elif isinstance(leaf, GENERATORS):
-                    saved.generators.append((leaf, _get_state(leaf)))
+                    saved.generators.append((leaf, get_state(leaf)))
         return saved
 
     def _look(self) -> None:
@@ -251,9 +238,9 @@ class LossState:
             elif kept.value is not None:
                 open_keys.append(key)
                 flags.append((kept.tensor.detach() != kept.value).any())
-            elif kept.print is not None:
+            elif kept.fingerprint is not None:
                 open_keys.append(key)
-                flags.append((_fingerprint(kept.tensor) != kept.print).any())
+                flags.append((fingerprint_of(kept.tensor) != kept.fingerprint).any())
         # One wait for each device.
         for device in {flag.device for flag in flags}:
             here = [(k, f) for k, f in zip(open_keys, flags, strict=True) if f.device == device]
@@ -270,60 +257,3 @@ def _frozen_roots(module: nn.Module) -> Iterator[nn.Module]:
     elif learn:
         for child in module.children():
             yield from _frozen_roots(child)
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether no two elements share memory, as in expanded tensors."""
-    return all(s or n < 2 for s, n in zip(tensor.stride(), tensor.shape, strict=True))
-
-
-def _fingerprint(tensor: Tensor) -> Tensor:
-    """Its norm, and a sum that depends on the order of its elements."""
-    held = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
-    flat = held.reshape(-1).float()
-    rows = flat[: len(flat) // 256 * 256].view(-1, 256)
-    across, down = (torch.arange(n, device=flat.device).float().cos() for n in (256, len(rows)))
-    return torch.stack([flat.norm(), (rows @ across) @ down])
-
-
-def _copy(kept: _Kept, memories: dict[int, torch.UntypedStorage]) -> Tensor:
-    tensor, value = kept.tensor, kept.value
-    assert value is not None
-    if tensor.shape != value.shape or not _is_dense(tensor):
-        return value.clone()
-    if kept.memory not in memories:
-        memories[kept.memory] = tensor.untyped_storage().clone()
-    mine = value.new_empty(0)
-    mine.set_(memories[kept.memory], tensor.storage_offset(), tensor.shape, tensor.stride())
-    return mine.copy_(value)
-
-
-def _substitute(values: Any, copies: dict[int, Tensor]) -> Any:
-    found = [
-        _substitute(value, copies)
-        if issubclass(type(value), tuple)
-        else copies.get(id(value), value)
-        for value in values
-    ]
-    if not isinstance(values, tuple):
-        return found
-    if same(list(values), found):
-        return values
-    return getattr(type(values), '_make', type(values))(found)
-
-
-def _get_state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    return generator.get_state() if hasattr(generator, 'get_state') else generator.getstate()
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, (torch.Generator, np.random.RandomState)):
-        generator.set_state(state)
-    else:
-        generator.setstate(state)

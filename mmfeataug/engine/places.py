@@ -115,7 +115,7 @@ class Namespace(Place):
         return [v for k, v in self.space.items() if k not in _STRUCTURE]
 
 
-class Mapping(Place):
+class DictPlace(Place):
     """Any other dict, with its order."""
 
     def __init__(self, target: dict) -> None:
@@ -136,7 +136,7 @@ class Mapping(Place):
         kind.update(self.target, zip(content[:half], content[half:], strict=True))
 
 
-class Sequence(Place):
+class ListPlace(Place):
     """A list, deque or set."""
 
     def __init__(self, target: Any) -> None:
@@ -154,7 +154,7 @@ class Sequence(Place):
         put(content)
 
 
-class Slots(Place):
+class SlotsPlace(Place):
     """Attributes that a class names in ``__slots__``."""
 
     def __init__(self, target: Any) -> None:
@@ -231,19 +231,20 @@ def namespace(space: dict[str, Any]) -> Place:
 
 
 def _places_of(value: Any) -> Iterator[Place]:
-    made: list[Place] = []
     if isinstance(value, nn.Module):
         # One that the model does not know as its part, as teachers are hidden from optimizers.
-        made += [Namespace(space) for space in spaces_of(value)]
-    elif isinstance(value, dict):
-        made.append(Mapping(value))
+        yield from map(namespace, spaces_of(value))
+        return
+    made: list[Place] = []
+    if isinstance(value, dict):
+        made.append(DictPlace(value))
     elif isinstance(value, (list, set, deque)):
-        made.append(Sequence(value))
+        made.append(ListPlace(value))
     space = _space(value)
-    if space is not None and not isinstance(value, nn.Module):
+    if space is not None:
         made.append(Namespace(space))
     if _slots(value):
-        made.append(Slots(value))
+        made.append(SlotsPlace(value))
     for place in made:
         place.refresh()
         yield place
@@ -256,7 +257,7 @@ def _is_function(value: Any) -> bool:
 
 def _is_helper(value: Any) -> bool:
     """Whether an object of a class of the model's, whose attributes may be state."""
-    if isinstance(value, (nn.Module, enum.Enum, logging.Logger, *FUNCTIONS)):
+    if isinstance(value, (enum.Enum, logging.Logger, *FUNCTIONS)):
         return False
     cls = type(value)
     if _space(value) is None and not _slots(value):

@@ -29,6 +29,7 @@ from mmfeataug.engine import (
     verify,
 )
 from mmfeataug.models import layers
+from mmfeataug.utils.message_hub import message_hub
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 
@@ -62,7 +63,7 @@ class Target:
         self.tap = Tap(model, at, side)
         # Another one for predictions: other modules run before it.
         self.outlet = Tap(model, at, side)
-        self.loss_state = LossState(model)
+        self.loss_state = LossState(model, message_hub)
 
     @contextmanager
     def open(self, inputs: Tensor, samples: Sequence[Any]) -> Iterator['AttackedBatch']:

@@ -7,9 +7,7 @@ loaded right behind the image, so that the steps move both; and with another ima
 which leaves what is padding as it is.
 """
 
-import copy
 import random
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +17,8 @@ from torch import Tensor
 from mmfeataug.engine import RandomState
 from mmfeataug.utils.pipelines import leaves
 
-RECORDS = ('border', 'pad_param', 'scale_factor')
-"""What steps of OpenMMLab write down about the pixels that they move."""
+from .moved_truth import boxes_of, moved
+
 KEYS = ('img_path', 'img_id', 'sample_idx')
 """By which a data sample is found in its data set."""
 
@@ -32,15 +30,6 @@ class Region(NamedTuple):
     left: int
     bottom: int
     right: int
-
-
-class Placement(NamedTuple):
-    """Where a step has put an image in its result: factors, and pixels above and left of it."""
-
-    across: float = 1.0
-    down: float = 1.0
-    top: int = 0
-    left: int = 0
 
 
 class Geometry:
@@ -131,7 +120,7 @@ def _same_truth(a: Any, b: Any) -> bool:
     if 'gt_instances' not in a:
         return True
     pairs = [
-        (_boxes(getattr(a.gt_instances, k)), _boxes(getattr(b.gt_instances, k).cpu()))
+        (boxes_of(getattr(a.gt_instances, k)), boxes_of(getattr(b.gt_instances, k).cpu()))
         for k in ('bboxes', 'labels')
         if k in a.gt_instances and k in b.gt_instances
     ]
@@ -167,7 +156,7 @@ def _run(dataset: Any, index: int, *, early: bool = False, changed: bool = False
             if early and is_loader(step):
                 continue
             if step is not None:
-                results = _moved(step, results) if early and has_image else step(results)
+                results = moved(step, results) if early and has_image else step(results)
             if results is None:
                 raise ValueError(f'{type(step).__name__} leaves out item {index} of the test set')
             if not has_image and isinstance(results.get('img'), np.ndarray):
@@ -186,119 +175,6 @@ def _other(image: np.ndarray) -> np.ndarray:
     if image.dtype.kind in 'ui':
         return np.iinfo(image.dtype).max - image
     return image + (np.abs(image).max() + 1).astype(image.dtype)
-
-
-def _moved(step: Any, results: dict[str, Any]) -> dict[str, Any]:
-    """One step, with ground truth that moves along."""
-    image, records = results.get('img'), {k: copy.deepcopy(results.get(k)) for k in RECORDS}
-    before = {k: copy.deepcopy(v) for k, v in results.items() if _is_truth(k, results)}
-    # Steps may write into the image.
-    held = image.copy() if isinstance(image, np.ndarray) else None
-    given = dict(results)
-    try:
-        results = step(results)
-    except Exception:  # It knows other boxes than those of the package.
-        truth = {k: given.pop(k) for k in before}
-        results = step(given)
-        results = None if results is None else {**results, **truth}
-    after = None if results is None else results.get('img')
-    if held is None or not isinstance(after, np.ndarray):
-        return results
-    news = [k for k in RECORDS if repr(records[k]) != repr(results.get(k))]
-    if held.shape[:2] == after.shape[:2] and not news:
-        return results
-    size = after.shape[:2]
-    unmoved = [k for k, v in before.items() if _is_unmoved(k, v, results.get(k), size)]
-    if not unmoved:
-        return results
-    placement = _placement(held, after, records, results, news)
-    if placement is None:
-        raise ValueError(
-            f'{type(step).__name__} moves the image and neither moves {", ".join(unmoved)} nor '
-            'writes down how (border, pad_param, scale_factor): where ground truth lies in what '
-            'the network sees is not known; put it behind steps that do, or leave it out of the '
-            'test pipeline'
-        )
-    for key in unmoved:
-        results[key] = _put(before[key], placement, size)
-    return results
-
-
-def _is_truth(key: str, results: Mapping[str, Any]) -> bool:
-    return key in ('gt_bboxes', 'gt_masks', 'gt_seg_map', *results.get('seg_fields', ()))
-
-
-def _is_unmoved(key: str, before: Any, after: Any, size: tuple[int, int]) -> bool:
-    if key == 'gt_bboxes':
-        return len(before) > 0 and np.array_equal(_boxes(before), _boxes(after))
-    if key == 'gt_masks':
-        return len(before) > 0 and (after.height, after.width) != size
-    return after.shape[:2] != size
-
-
-def _boxes(boxes: Any) -> np.ndarray:
-    return np.asarray(getattr(boxes, 'tensor', boxes))
-
-
-def _placement(
-    before: np.ndarray,
-    after: np.ndarray,
-    records: Mapping[str, Any],
-    results: Mapping[str, Any],
-    news: list[str],
-) -> Placement | None:
-    (height, width), size = before.shape[:2], after.shape[:2]
-    common = slice(min(height, size[0])), slice(min(width, size[1]))
-    if np.array_equal(after[common], before[common]):
-        # Padding, or a crop, below and to the right.
-        return Placement()
-    if not news:
-        return None
-    factors = (results.get('scale_factor'), records['scale_factor'])
-    now, then = (np.asarray((1.0, 1.0) if f is None else f, float)[:2] for f in factors)
-    across, down = now / then
-    top = left = 0
-    for key in ('border', 'pad_param'):
-        if key in news:
-            top, _, left, _ = (round(float(v)) for v in results[key])
-    return Placement(float(across), float(down), top, left)
-
-
-def _put(truth: Any, placement: Placement, size: tuple[int, int]) -> Any:
-    """Ground truth where a step has put the image."""
-    across, down, top, left = placement
-    if isinstance(truth, np.ndarray) and truth.ndim == 2 and truth.shape[1:] == (4,):
-        moved = truth * np.array([across, down] * 2) + np.array([left, top] * 2)
-        return moved.astype(truth.dtype)
-    if hasattr(truth, 'rescale_') and hasattr(truth, 'translate_'):
-        truth.rescale_((across, down))
-        truth.translate_((left, top))
-        return truth
-    if hasattr(truth, 'to_ndarray'):
-        masks = truth.resize((round(truth.height * down), round(truth.width * across))).to_ndarray()
-        out = np.zeros((len(masks), *size), masks.dtype)
-        _paste(out, masks, top, left)
-        from mmdet.structures.mask import BitmapMasks
-
-        return BitmapMasks(out, *size)
-    import mmcv
-
-    height, width = truth.shape[:2]
-    shape = (round(width * across), round(height * down))
-    resized = mmcv.imresize(truth, shape, interpolation='nearest')
-    out = np.full((1, *size), 255, truth.dtype)
-    _paste(out, resized[None], top, left)
-    return out[0]
-
-
-def _paste(out: np.ndarray, maps: np.ndarray, top: int, left: int) -> None:
-    """Maps ``(n, h, w)`` into others, cut off at the border."""
-    above, before = max(-top, 0), max(-left, 0)
-    maps = maps[:, above:, before:]
-    height, width = out.shape[1] - max(top, 0), out.shape[2] - max(left, 0)
-    maps = maps[:, : max(height, 0), : max(width, 0)]
-    place = out[:, max(top, 0) : max(top, 0) + maps.shape[1], max(left, 0) :]
-    place[:, :, : maps.shape[2]] = maps
 
 
 def region_of(sample: Any) -> Region:

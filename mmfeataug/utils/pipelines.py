@@ -18,7 +18,9 @@ def leaves(dataset: Any) -> Iterator[Any]:
 
 def steps(dataset: Any) -> Iterator[Any]:
     """The steps of all pipelines of a data set, also of those that wrap it."""
-    yield from getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    pipeline = getattr(dataset, 'pipeline', ())
+    # That of mmdet's MultiImageMixDataset is a list.
+    yield from getattr(pipeline, 'transforms', pipeline)
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     for each in inner:
         if each is not None:

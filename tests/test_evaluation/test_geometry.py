@@ -17,6 +17,7 @@ from mmfeataug.evaluation import Region
 from mmfeataug.evaluation.base import Images
 from mmfeataug.evaluation.geometry import region_of
 from mmfeataug.evaluation.ground_truth import for_loss, loaded_resized
+from mmfeataug.utils.pipelines import steps as steps_of
 
 COLOUR = (220, 20, 60)
 META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'pad_param', 'border')
@@ -236,6 +237,21 @@ def test_steps_that_know_no_boxes_of_the_package(drawn):
         inside = torch.zeros(inputs.shape[-2:], dtype=torch.bool)
         inside[top:bottom, left:right] = True
         assert overlap(image, inside) > 0.85
+
+
+def test_a_flip_that_knows_no_boxes_of_the_package(drawn):
+    steps = [dict(type='mmcv.RandomFlip', prob=1.0), BOXES]
+    dataset, model, inputs, samples = data('mmdet', drawn, steps)
+    with pytest.raises(ValueError, match='RandomFlip moves the image and neither moves gt_bboxes'):
+        for_loss(samples, inputs, model, loaded_resized(dataset))
+
+
+def test_steps_of_wrapping_data_sets():
+    """mmdet's mixing ones have a list of their own."""
+    inner = SimpleNamespace(pipeline=SimpleNamespace(transforms=['load']))
+    mixed = SimpleNamespace(pipeline=['mosaic', 'normalize'], dataset=inner)
+    joined = SimpleNamespace(datasets=[mixed, inner])
+    assert list(steps_of(joined)) == ['mosaic', 'normalize', 'load', 'load']
 
 
 def test_a_data_set_that_brings_its_images(drawn):

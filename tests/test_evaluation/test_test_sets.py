@@ -17,17 +17,10 @@ from mmengine.structures import BaseDataElement
 from mmfeataug.evaluation import complete, less_is_better, rows, summarise, to_markdown
 from mmfeataug.evaluation.curve import markdown, score
 from mmfeataug.evaluation.scores import read_scores
-from tests.launch import launch
-from tests.test_tools import ROOT
+from tests.test_tools import ROOT, run
 
 DETECTOR = ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo-coco.py'
 SEGMENTOR = ROOT / 'configs/demo/deeplabv3plus_r18_demo-cityscapes.py'
-
-
-def run(tool, *args, ok=True):
-    result = launch(ROOT / 'tools' / tool, *args)
-    assert (result.returncode == 0) == ok, result.stderr[-3000:]
-    return result.stdout + result.stderr
 
 
 def refused(tool, *args):

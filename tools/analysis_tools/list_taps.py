@@ -24,9 +24,10 @@ from mmfeataug.datasets import random_batch
 from mmfeataug.engine import tail_shares
 from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.results import print_table, results_on_stdout
+from mmfeataug.utils.tasks import refuse_branches
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import build_model, refuse_branches, start
+from common import build_model, start
 
 
 def parse_args() -> argparse.Namespace:

@@ -18,10 +18,11 @@ from mmfeataug.evaluation import PGD, Target, loaded_resized
 from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
+from mmfeataug.utils.tasks import refuse_branches
 from mmfeataug.visualization import draw_surface, loss_surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TEST, add_common_arguments, build_model, load_config, refuse_branches, start
+from common import TEST, add_common_arguments, build_model, load_config, start
 
 
 def parse_args() -> argparse.Namespace:

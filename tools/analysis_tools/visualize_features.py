@@ -29,6 +29,7 @@ from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 from mmfeataug.utils.results import results_on_stdout
+from mmfeataug.utils.tasks import refuse_branches
 from mmfeataug.visualization import (
     Painter,
     deepest,
@@ -48,7 +49,6 @@ from common import (
     build_model,
     corrupt_images,
     load_config,
-    refuse_branches,
     start,
 )
 
