@@ -11,6 +11,7 @@ from .compare_attacks import AttackComparison, compare_attacks
 from .geometry import Geometry, Region, region_of
 from .ground_truth import loaded_resized
 from .logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
+from .paired import Against, against
 from .pgd import NORMS, PGD, UNITS
 from .report import (
     JSON,
@@ -34,6 +35,8 @@ from .robustness import (
 )
 from .runs import Run, by_task, label_of, read_runs
 from .scores import count_found, read_scores
+from .significance import Difference, over_images, paired_difference
+from .trained_on import trained_on
 from .unfinished import (
     ANEW,
     CLEAN,
@@ -58,15 +61,18 @@ __all__ = [
     'SEVERITIES',
     'UNITS',
     'AdversarialTestLoop',
+    'Against',
     'AttackComparison',
     'Comparison',
     'Curve',
+    'Difference',
     'Geometry',
     'Record',
     'Region',
     'Run',
     'Spread',
     'Target',
+    'against',
     'by_task',
     'check_metrics',
     'clean_loss',
@@ -84,6 +90,8 @@ __all__ = [
     'loaded_resized',
     'main_metric',
     'method_scalars',
+    'over_images',
+    'paired_difference',
     'read_earlier',
     'read_reference',
     'read_runs',
@@ -98,6 +106,7 @@ __all__ = [
     'summary_rows',
     'to_csv',
     'to_markdown',
+    'trained_on',
     'view_losses',
     'write_table',
 ]

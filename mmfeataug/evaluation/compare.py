@@ -41,8 +41,11 @@ class Comparison:
 
     Attributes:
         metrics: The main one first.
-        summary: Spread by metric, name and key: ``P``, ``mPC``, ``rPC``, a family, ``mCE`` or
-            ``mean error``.
+        summary: Spread by metric, name and key: ``P``, ``mPC``, ``rPC``, ``worst``, a family,
+            ``mCE`` or ``mean error``.
+        runs: Those with such a table, by name.
+        values: What ``summary`` is made of: one value per run, by metric, name and key.
+        by_corruption: Values by corruption, one dict per run, by metric and name.
         severities: Spread by metric, name and severity; ``'0'`` is clean.
         corruptions: Spread by metric, name and corruption, over severities.
         families: Those that are covered, in order.
@@ -54,6 +57,9 @@ class Comparison:
     folder: str
     metrics: list[str]
     names: list[str]
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    values: dict[str, dict[str, dict[str, list[float | None]]]] = field(default_factory=dict)
+    by_corruption: dict[str, dict[str, list[dict[str, float | None]]]] = field(default_factory=dict)
     summary: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
     severities: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
     corruptions: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
@@ -76,6 +82,7 @@ def compare_tables(task: str, groups: Groups) -> list[Comparison]:
 
 def _compare(task: str, folder: str, groups: Groups) -> Comparison:
     tables: dict[str, list[dict[str, Any]]] = {}
+    holders: dict[str, list[Run]] = {}
     missing: list[str] = []
     notes: list[str] = []
     said: dict[str, list[str]] = {}
@@ -87,6 +94,7 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
                 missing.append(f'{label} has no table of robustness in its folder {folder}')
                 continue
             tables.setdefault(name, []).append(table)
+            holders.setdefault(name, []).append(run)
             if not table['metrics']:
                 notes.append(f'the table of {label} in its folder {folder} has no metric at all')
             for note in table.get('notes') or ():
@@ -98,7 +106,7 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
         main = main_metric(next(t for t in every if t['metrics']))
         metrics = [main, *(m for m in metrics if m != main)]
     notes += [f'table of {", ".join(labels)}: {note}' for note, labels in said.items()]
-    result = Comparison(task, folder, metrics, list(tables), missing=missing, notes=notes)
+    result = Comparison(task, folder, metrics, list(tables), holders, missing=missing, notes=notes)
     left_out: dict[str, list[str]] = {}
     for metric in metrics:
         shared, lost = _shared_conditions([t for t in every if metric in t['metrics']], metric)
@@ -160,37 +168,37 @@ def _summarise(
     comparable: bool,
 ) -> None:
     """Fill in one metric."""
-    summary = result.summary.setdefault(metric, {})
-    severities = result.severities.setdefault(metric, {})
-    corruptions = result.corruptions.setdefault(metric, {})
     key = _error_key(tables, metric, comparable)
     if key is None and any(_has_mce(t, metric) for of in tables.values() for t in of):
         result.notes.append(
             f'{metric}: mCE is left out, because the tables have other conditions or references'
         )
     for name, of_name in tables.items():
-        parts = []
+        parts, by_corruption, rows = [], [], []
         for table in of_name:
             corrupted = _restricted(table['corrupted'], shared)
             part = summarise(table['clean'] or {}, corrupted, metric)
-            error = _error(table, metric, corrupted, key)
-            by_corruption = {
-                c: summarise({}, {c: by_severity}, metric)['mPC']
-                for c, by_severity in corrupted.items()
-            }
-            parts.append((part, error, by_corruption))
+            row = {k: part[k] for k in ('P', 'mPC', 'rPC')}
+            row['worst'] = (part['worst'] or {}).get('value')
+            if key:
+                row[key] = _error(table, metric, corrupted, key)
+            rows.append(row | part['families'])
+            parts.append(part)
+            by_corruption.append(
+                {c: summarise({}, {c: by}, metric)['mPC'] for c, by in corrupted.items()}
+            )
             result.families += [f for f in part['families'] if f not in result.families]
-        summary[name] = {k: spread(p[k] for p, _, _ in parts) for k in ('P', 'mPC', 'rPC')}
-        if key:
-            summary[name][key] = spread(e for _, e, _ in parts)
-        for family in _keys(p['families'] for p, _, _ in parts):
-            summary[name][family] = spread(p['families'].get(family) for p, _, _ in parts)
-        severities[name] = {'0': summary[name]['P']} | {
-            s: spread(p['severities'].get(s) for p, _, _ in parts)
-            for s in _keys(p['severities'] for p, _, _ in parts)
+        values = {k: [row.get(k) for row in rows] for k in _keys(rows)}
+        result.values.setdefault(metric, {})[name] = values
+        result.by_corruption.setdefault(metric, {})[name] = by_corruption
+        summary = {k: spread(of) for k, of in values.items()}
+        result.summary.setdefault(metric, {})[name] = summary
+        result.severities.setdefault(metric, {})[name] = {'0': summary['P']} | {
+            s: spread(p['severities'].get(s) for p in parts)
+            for s in _keys(p['severities'] for p in parts)
         }
-        corruptions[name] = {
-            c: spread(b.get(c) for _, _, b in parts) for c in _keys(b for _, _, b in parts)
+        result.corruptions.setdefault(metric, {})[name] = {
+            c: spread(b.get(c) for b in by_corruption) for c in _keys(by_corruption)
         }
 
 

@@ -98,7 +98,9 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
     Returns:
         ``P`` on clean images, ``mPC`` (mean over corruptions of the mean over severities), ``rPC``
         (mPC / P, the part that is left; P / mPC where less is better), ``families`` (mPC within
-        each) and ``severities`` (mean over corruptions at each). ``None`` where nothing is defined.
+        each), ``severities`` (mean over corruptions at each) and ``worst`` (``corruption`` and
+        ``value`` of the one with the worst mean over severities). ``None`` where nothing is
+        defined.
 
     .. _Benchmarking Robustness in Object Detection: https://arxiv.org/abs/1907.07484
     """
@@ -110,8 +112,11 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
     severities = sorted({severity for name in names for severity in corrupted[name]}, key=int)
     performance, corrupted_mean = mean([clean.get(metric)]), mean(by_name[name] for name in names)
     left, whole = corrupted_mean, performance
+    worst = min
     if less_is_better(metric):
-        left, whole = whole, left
+        left, whole, worst = whole, left, max
+    means = {name: value for name in names if (value := by_name[name]) is not None}
+    at_worst = worst(means, key=lambda name: means[name], default=None)
     return dict(
         P=performance,
         mPC=corrupted_mean,
@@ -125,6 +130,7 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
             severity: mean(corrupted[name].get(severity, {}).get(metric) for name in names)
             for severity in severities
         },
+        worst=at_worst and dict(corruption=at_worst, value=means[at_worst]),
     )
 
 

@@ -15,8 +15,10 @@ from mmfeataug.utils.tasks import TASKS
 
 from .logs import Record, log_files, read_log
 from .report import ATTACKED, JSON, read_table
+from .trained_on import trained_on
 
 UNKNOWN = 'unknown task'
+COST = 'cost.json'
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class Run:
         config: Config of the training that mmengine dumped, if it is there.
         title: Name of the config.
         scope, clean_weight, window: What it says.
+        seed: ``randomness.seed`` in it.
+        trained_on: See :func:`~mmfeataug.evaluation.trained_on.trained_on`.
+        stock_steps: What a training step costs, from ``cost.json``.
         notes: What could not be used.
     """
 
@@ -45,6 +50,9 @@ class Run:
     scope: str | None = None
     clean_weight: float = 1.0
     window: int = 10
+    seed: int | None = None
+    trained_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    stock_steps: float | None = None
     notes: Sequence[str] = ()
 
     @property
@@ -112,7 +120,6 @@ def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
     titles = [str(table['config']) for table in tables.values()]
     titles += [Path(result['config']).stem for result in attacks.values() if result['config']]
     config, title = _find_config(folder, titles)
-    scope, weight, window, notes = _settings(config)
     return Run(
         name or (titles[0] if titles else title or folder.resolve().name),
         folder,
@@ -121,10 +128,8 @@ def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
         log,
         config,
         title,
-        scope=scope,
-        clean_weight=weight,
-        window=window,
-        notes=notes,
+        stock_steps=_read_cost(folder / COST),
+        **_settings(config),
     )
 
 
@@ -157,20 +162,37 @@ def _find_config(folder: Path, titles: Sequence[str]) -> tuple[Path | None, str 
     return config, last.stem if last else None
 
 
-def _settings(config: Path | None) -> tuple[str | None, float, int, list[str]]:
-    """Scope, weight of the clean losses, iterations that logged losses are means over, and
-    what went wrong.
-    """
+def _settings(config: Path | None) -> dict[str, Any]:
+    """What a config says of its training, and what went wrong when it was read."""
     if config is None:
-        return None, 1.0, 10, []
+        return {}
     try:
         cfg = Config.fromfile(config, import_custom_modules=False)
     except Exception as error:  # A config is a program.
-        return None, 1.0, 10, [f'{config} cannot be read: {type(error).__name__}: {error}']
+        return dict(notes=[f'{config} cannot be read: {type(error).__name__}: {error}'])
     hooks = [h for h in cfg.get('custom_hooks') or () if isinstance(h, dict)]
     hook = next((h for h in hooks if 'FeatureAugHook' in type_name(h)), {})
-    window = (cfg.get('log_processor') or {}).get('window_size', 10)
-    return scope_of(cfg), float(hook.get('clean_weight', 1.0)), int(window), []
+    return dict(
+        scope=scope_of(cfg),
+        clean_weight=float(hook.get('clean_weight', 1.0)),
+        # Iterations that logged losses are means over.
+        window=int((cfg.get('log_processor') or {}).get('window_size', 10)),
+        seed=(cfg.get('randomness') or {}).get('seed'),
+        trained_on=trained_on(cfg),
+    )
+
+
+def _read_cost(path: Path) -> float | None:
+    """Stock steps that a training step costs."""
+    if not path.is_file():
+        return None
+    try:
+        return float(json.loads(path.read_text())['stock_steps'])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f'{path} says no stock_steps ({type(error).__name__}: {error}): it is made by '
+            'tools/analysis_tools/measure_cost.py'
+        ) from error
 
 
 def by_task(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:

@@ -24,7 +24,7 @@ def scope_of(cfg: Mapping[str, Any]) -> str | None:
     """
     if cfg.get('default_scope'):
         return cfg['default_scope']
-    kinds = (d.get(key) for d in _dicts(cfg.get('model')) for key in ('type', 'of'))
+    kinds = (d.get(key) for d in dicts_in(cfg.get('model')) for key in ('type', 'of'))
     packages = (package for kind in kinds if kind for package in packages_of(kind))
     return next((package for package in packages if package in TASKS), None)
 
@@ -63,7 +63,7 @@ def set_workers(loader: Any, workers: int = 0) -> None:
             loader.pop(key, None)
 
 
-def _dicts(value: Any) -> Iterator[Mapping[str, Any]]:
+def dicts_in(value: Any) -> Iterator[Mapping[str, Any]]:
     """All dicts within, outermost first."""
     level = [value]
     while level:

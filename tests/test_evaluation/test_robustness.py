@@ -66,11 +66,16 @@ def test_perfect_and_constant_models():
         rPC=1.0,
         families=dict.fromkeys(('noise', 'blur', 'weather', 'digital'), 1.0),
         severities=dict.fromkeys('12345', 1.0),
+        worst=dict(corruption='gaussian_noise', value=1.0),
     )
     constant = summarise({'m': 12.34}, everywhere(12.34), 'm')
     assert constant['rPC'] == pytest.approx(1.0)
     useless = summarise({'m': 0.0}, everywhere(0.0), 'm')
     assert (useless['mPC'], useless['rPC']) == (0.0, None)
+
+
+def rename(corrupted, metric):
+    return {n: {s: {metric: v['m']} for s, v in by.items()} for n, by in corrupted.items()}
 
 
 def test_worked_out_by_hand():
@@ -86,7 +91,9 @@ def test_worked_out_by_hand():
         rPC=0.6,
         families=dict(noise=22.5, weather=45.0, extra=1.0),
         severities={'1': pytest.approx(118 / 3), '2': pytest.approx(62 / 3)},
+        worst=dict(corruption='shot_noise', value=15.0),
     )
+    assert summarise({'mMR': 50.0}, rename(corrupted, 'mMR'), 'mMR')['worst']['corruption'] == 'fog'
     alone = summarise({'m': 50.0}, {'saturate': corrupted['saturate']}, 'm')
     assert alone['mPC'] == 1.0
 

@@ -231,8 +231,8 @@ def test_pictures_lie_beside_the_page(written):
     files = {p.read_bytes() for p in path.parent.glob('*.png')}
     inlined = [base64.b64decode(i['src'].partition('base64,')[2]) for i in page.images]
     assert set(inlined) == files
-    # Families, severities, attack, clean loss, view losses, scalars of methods.
-    assert len(inlined) == len(files) == 6
+    # Frontier, families, severities, attack, clean loss, view losses, scalars of methods.
+    assert len(inlined) == len(files) == 7
     for file in path.parent.glob('*.png'):
         assert np.asarray(Image.open(file).convert('L')).std() > 3, file
     assert all(image['alt'] and int(image['width']) > 100 for image in page.images)
@@ -394,7 +394,7 @@ def test_in_a_browser(written, tmp_path):
     seen = Page(browse(path, tmp_path / 'profile', '--dump-dom'))
     assert seen.cells == page.cells
     assert seen.cells['ours', 'coco/bbox_mAP', 'P'][0] == pytest.approx(0.5)
-    assert len(seen.images) == len(page.images) == 6
+    assert len(seen.images) == len(page.images) == 7
     # Each figure takes its place with its colours: a page without them, or with broken ones, has
     # none of theirs at a height that no table reaches.
     shots = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmfeataug.evaluation import Curve, Spread
+from mmfeataug.evaluation import Curve, Spread, less_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,6 +115,58 @@ def draw_lines(
     _from_zero(axes)
     axes.grid(alpha=0.3)
     return _with_legend(figure, [axes])
+
+
+def draw_frontier(
+    values: Mapping[str, Mapping[str, Spread | None]],
+    costs: Mapping[str, float],
+    metric: str,
+    style: Mapping[str, Style],
+) -> 'Figure':
+    """MPC over clean performance, and over cost, where that is known for all names.
+
+    Args:
+        values: Spread by name and key, ``'P'`` and ``'mPC'`` among them.
+        costs: Of a training step, by name.
+        metric: What the values are.
+        style: Of :func:`styles`.
+    """
+    known = {
+        n: (p, c) for n, row in values.items() if (p := row.get('P')) and (c := row.get('mPC'))
+    }
+    panels = 2 if known.keys() <= costs.keys() else 1
+    figure, grid = _figures((4.8 * panels, 3.9), 1, panels)
+    less = -1 if less_is_better(metric) else 1
+    for panel, axes in enumerate(grid):
+        front = []
+        for name, (clean, corrupted) in known.items():
+            x = Spread(costs[name], None, 1) if panel else clean
+            axes.errorbar(
+                x.mean,
+                corrupted.mean,
+                xerr=x.std,
+                yerr=corrupted.std,
+                color=style[name].color,
+                marker=style[name].marker,
+                markersize=7,
+                capsize=2.5,
+                linestyle='none',
+                label=name,
+            )
+            front.append((x.mean, corrupted.mean))
+        gain = -1 if panel else less
+        best = sorted(
+            (x, y) for x, y in front if not any(
+                (gain * (u - x) >= 0 and less * (v - y) >= 0 and (u, v) != (x, y))
+                for u, v in front
+            )
+        )  # fmt: skip
+        axes.plot([x for x, _ in best], [y for _, y in best], ':', color='#8a929c', zorder=0)
+        axes.set_xlabel('cost of a training step' if panel else f'{metric}, clean')
+        axes.margins(0.15)
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel(f'{metric}, mPC')
+    return _with_legend(figure, grid)
 
 
 def draw_training(

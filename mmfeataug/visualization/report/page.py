@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from mmfeataug.evaluation import Run, by_task
+from mmfeataug.evaluation import Difference, Run, by_task, compare_tables
 from mmfeataug.version import __version__
 
 from .figures import Style, styles
@@ -19,11 +19,15 @@ from .parts import Block, Context, Part, attack_parts, robustness_parts
 from .pictures import Pictures
 from .tables import Label
 from .training import cost_part, training_part
+from .verdict import verdict_part
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = 'report.html'
+
+ImageDifferences = Mapping[str, Mapping[str, Mapping[str, Difference]]]
+"""By folder of the tables, name and key."""
 
 
 @dataclass
@@ -50,6 +54,7 @@ def write_report(
     title: str = 'Report',
     baseline: str | None = None,
     examples: Mapping[str, Examples] | None = None,
+    images: Mapping[str, ImageDifferences] | None = None,
 ) -> Path:
     """Write ``report.html``, which needs no other file and no network, and its pictures as PNG.
 
@@ -59,6 +64,7 @@ def write_report(
         title: Of the page.
         baseline: Name that differences are to; the first of each task by default.
         examples: Figures of predictions, by task.
+        images: Differences over test images, by task, of names with one run.
 
     Returns:
         The page.
@@ -82,7 +88,8 @@ def write_report(
                 f'{task}: {baseline} has no run here, so there are no differences to it'
             )
         shown = (examples or {}).get(task, Examples())
-        parts = _parts(Context(task, of_task, base, style, pictures), shown)
+        context = Context(task, of_task, base, style, pictures)
+        parts = _parts(context, shown, (images or {}).get(task, {}))
         tasks.append(dict(id=pictures.anchor(f'task-{task}'), title=task, parts=parts))
     rows = [
         _row(task, name, seeds, style) for task, g in groups.items() for name, seeds in g.items()
@@ -111,9 +118,12 @@ def _template() -> jinja2.Template:
     return environment.get_template('page.html.j2')
 
 
-def _parts(context: Context, examples: Examples) -> list[Part]:
+def _parts(context: Context, examples: Examples, images: ImageDifferences) -> list[Part]:
+    compared = compare_tables(context.task, context.groups)
+    several = len(compared) > 1
     parts = [
-        *robustness_parts(context),
+        *(verdict_part(context, one, several, images.get(one.folder, {})) for one in compared),
+        *robustness_parts(context, compared),
         *attack_parts(context),
         training_part(context),
         _examples_part(context.task, examples, context.pictures),

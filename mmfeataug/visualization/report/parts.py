@@ -10,7 +10,6 @@ from mmfeataug.evaluation import (
     Run,
     Spread,
     compare_attacks,
-    compare_tables,
     less_is_better,
 )
 
@@ -69,10 +68,9 @@ class Part:
     folder: str | None = None
 
 
-def robustness_parts(context: Context) -> list[Part]:
+def robustness_parts(context: Context, compared: Sequence[Comparison]) -> list[Part]:
     """One part for each folder of tables."""
     task, pictures, baseline = context.task, context.pictures, context.baseline
-    compared = compare_tables(task, context.groups)
     parts = []
     for one in compared:
         several = len(compared) > 1

@@ -23,6 +23,9 @@ class Cell:
     std_text: str = ''
     n: int = 0
     difference: str = ''
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
     background: str = ''
 
 
@@ -105,7 +108,7 @@ def summary_table(
     """
     rows = compared.summary[metric]
     keys = list(dict.fromkeys(k for row in rows.values() for k in row))
-    ordered = ['P', 'mPC', 'rPC', *(k for k in keys if k in ('mCE', 'mean error'))]
+    ordered = ['P', 'mPC', 'rPC', 'worst', *(k for k in keys if k in ('mCE', 'mean error'))]
     ordered += [family for family in compared.families if family in keys]
     plain = [k for k in ordered if k not in ('rPC', 'mCE')]
     places = dict.fromkeys(plain, decimals(r.get(k) for r in rows.values() for k in plain))
@@ -191,6 +194,9 @@ def _coloured(cell: Cell, difference: float, most: float) -> Cell:
     if not difference:
         return cell
     color = BETTER if difference > 0 else WORSE
-    opacity = _MOST_OPAQUE * abs(difference) / most
-    rgba = f'rgba({", ".join(map(str, color))}, {opacity:.3f})'
-    return replace(cell, background=rgba)
+    return replace(cell, background=shade(color, abs(difference) / most))
+
+
+def shade(color: tuple[int, int, int], share: float) -> str:
+    """A background, from none (0) to the fullest that text can be read on (1)."""
+    return f'rgba({", ".join(map(str, color))}, {_MOST_OPAQUE * share:.3f})'

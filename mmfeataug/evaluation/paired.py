@@ -1,0 +1,101 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Runs against their baseline, seed by seed."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .compare import Comparison
+from .robustness import counted, mean
+from .runs import Run
+from .significance import Difference, paired_difference
+
+Pairs = list[tuple[int, int]]
+"""Positions of a run among those of a name, and of its partner among those of the baseline."""
+
+
+def pair(runs: Sequence[Run], baseline: Sequence[Run]) -> tuple[Pairs, str | None]:
+    """Which runs belong together: those with the same ``randomness.seed`` in their configs; where a
+    config says none, or two say the same, those at the same position.
+
+    Returns:
+        Pairs, and a note where something is left out or seeds are not known.
+    """
+    seeds, others = [[run.seed for run in of] for of in (runs, baseline)]
+    if not all(_distinct(of) for of in (seeds, others)):
+        count = min(len(runs), len(baseline))
+        note = (
+            'paired in the order given, because not every config has a randomness.seed of its own'
+        )
+        left = len(runs) + len(baseline) - 2 * count
+        if left:
+            note += f'; {left} run(s) are left without a partner'
+        return [(i, i) for i in range(count)], note
+    pairs = [(i, others.index(seed)) for i, seed in enumerate(seeds) if seed in others]
+    alone = sorted(seed for seed in {*seeds} ^ {*others} if seed is not None)
+    note = f'seeds {", ".join(map(str, alone))} are left out: only one of the two has them'
+    return pairs, note if alone else None
+
+
+def _distinct(seeds: Sequence[int | None]) -> bool:
+    return None not in seeds and len(set(seeds)) == len(seeds)
+
+
+@dataclass
+class Against:
+    """One name against the baseline, in one metric.
+
+    Attributes:
+        differences: By key of ``Comparison.values``; those that are undefined in a pair are over
+            the others.
+        seen: Corruptions, of those that mPC is over, that one of the two trained near.
+        near, far: Difference of the mean over ``seen``, and over the rest; ``None`` where there are
+            none of these.
+        note: Of the pairing.
+    """
+
+    differences: dict[str, Difference] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
+    near: Difference | None = None
+    far: Difference | None = None
+    note: str | None = None
+
+
+def against(one: Comparison, metric: str, baseline: str) -> dict[str, Against]:
+    """Every other name of a comparison against the baseline.
+
+    Args:
+        one: Of tables.
+        metric: Which one.
+        baseline: A name in it.
+    """
+    base = one.values[metric][baseline]
+    found = {}
+    for name, values in one.values[metric].items():
+        if name == baseline:
+            continue
+        pairs, note = pair(one.runs[name], one.runs[baseline])
+        result = found[name] = Against(note=note)
+        for key in values:
+            if key in base and (d := _difference(values[key], base[key], pairs)):
+                result.differences[key] = d
+        own, others = (one.by_corruption[metric][n] for n in (name, baseline))
+        names = counted({c: {} for row in own for c in row})
+        trained = {c for n in (name, baseline) for run in one.runs[n] for c in run.trained_on}
+        result.seen = [c for c in names if c in trained]
+        unseen = [c for c in names if c not in trained]
+        for part, chosen in (('near', result.seen), ('far', unseen)):
+            of_name, of_base = (
+                [mean(row.get(c) for c in chosen) for row in of] for of in (own, others)
+            )
+            setattr(result, part, _difference(of_name, of_base, pairs))
+    return found
+
+
+def _difference(
+    own: Sequence[float | None], base: Sequence[float | None], pairs: Pairs
+) -> Difference | None:
+    both = [(own[i], base[j]) for i, j in pairs]
+    return paired_difference(
+        [a - b for a, b in both if a is not None and b is not None and math.isfinite(a - b)]
+    )

@@ -1,0 +1,140 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Is a difference between two sets of runs more than chance?"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.05
+"""A difference is called sure below this p."""
+
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences.
+
+    Attributes:
+        mean: The second run minus the first, averaged over pairs.
+        low, high: Its 95 % confidence interval; ``None`` where there is none, as for one pair.
+        p: Two-sided p of the sign-flip test; ``None`` where there is none.
+        n: Number of pairs.
+        over: What was drawn again for the interval: ``'seeds'``, or ``'images'`` of one pair, which
+            says nothing about another training.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: int
+    over: str = 'seeds'
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many pairs could make p smaller than :data:`LEVEL`."""
+        return least_p(self.n) < LEVEL
+
+    @property
+    def sure(self) -> bool:
+        """Whether p is below :data:`LEVEL`."""
+        return self.p is not None and self.p < LEVEL
+
+    def verdict(self, less_is_better: bool = False) -> str:
+        """In words: ``'better'``, ``'worse'``, ``'not told apart'``, or ``'too few seeds to
+        tell'``.
+        """
+        if not self.enough:
+            return 'too few seeds to tell'
+        if not self.sure:
+            return 'not told apart'
+        return 'worse' if (self.mean < 0) != less_is_better else 'better'
+
+
+def least_p(n: int) -> float:
+    """The smallest two-sided p that the sign-flip test of ``n`` pairs can reach."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def paired_difference(differences: Sequence[float]) -> Difference | None:
+    """Mean, BCa bootstrap interval and sign-flip p of paired differences.
+
+    Under the null hypothesis each difference could as well have had the other sign; up to 13 pairs
+    all signs are tried, beyond 9999 random ones. Interval: Efron, *Better Bootstrap Confidence
+    Intervals*, 1987. Both are those of :mod:`scipy.stats`.
+
+    Args:
+        differences: One for each pair; what is not finite is left out.
+
+    Returns:
+        None, if there is no pair.
+    """
+    values = np.array([d for d in differences if d is not None and math.isfinite(d)])
+    n = len(values)
+    if not n:
+        return None
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Difference(mean, None, None, None, 1)
+    from scipy import stats
+
+    # Sums of floating-point numbers depend on their order: ties of the statistic are made exact.
+    p = stats.permutation_test(
+        (values,),
+        lambda x, axis: np.round(np.mean(x, axis), 12),
+        permutation_type='samples',
+        n_resamples=RESAMPLES,
+        vectorized=True,
+        random_state=np.random.default_rng(0),
+    ).pvalue
+    low, high = _interval(
+        values, lambda x, axis: np.mean(x, axis), vectorized=True, resamples=RESAMPLES
+    )
+    return Difference(mean, low, high, float(p), n)
+
+
+def over_images(
+    statistic: Callable[[np.ndarray], float], images: int, resamples: int = 200
+) -> Difference:
+    """A figure of one pair of runs, with its BCa interval over the test images.
+
+    Args:
+        statistic: The figure, of the images with these numbers; a number may be there several
+            times.
+        images: How many there are.
+        resamples: How often they are drawn.
+    """
+    numbers = np.arange(images)
+    low, high = _interval(
+        numbers, lambda x: statistic(np.asarray(x, int)), vectorized=False, resamples=resamples
+    )
+    return Difference(float(statistic(numbers)), low, high, None, 1, over='images')
+
+
+def _interval(
+    values: np.ndarray, statistic: Callable, vectorized: bool, resamples: int
+) -> tuple[float | None, float | None]:
+    if len(values) < 2:
+        return None, None
+    from scipy import stats
+
+    with warnings.catch_warnings():
+        # Where all resamples are alike there is no interval, and SciPy warns of it.
+        warnings.simplefilter('ignore')
+        found = stats.bootstrap(
+            (values,),
+            statistic,
+            vectorized=vectorized,
+            n_resamples=resamples,
+            confidence_level=CONFIDENCE,
+            method='BCa',
+            random_state=np.random.default_rng(0),
+        ).confidence_interval
+    if math.isfinite(found.low) and math.isfinite(found.high):
+        return float(found.low), float(found.high)
+    return (float(values[0]),) * 2 if vectorized and np.ptp(values) == 0 else (None, None)

@@ -1,0 +1,192 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The first part of a report: is it better, is it sure, what does it cost."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mmfeataug.evaluation import (
+    Against,
+    Comparison,
+    Difference,
+    Spread,
+    against,
+    cost,
+    less_is_better,
+    spread,
+)
+
+from .figures import draw_frontier
+from .parts import Block, Context, Part
+from .tables import BETTER, WORSE, Cell, Label, Table, decimals, shade
+
+_HOW = (
+    'Differences to {baseline}, seed by seed. Brackets: 95 % confidence interval ({interval}). p: '
+    'two-sided sign-flip test; with fewer than six pairs it cannot fall below 0.05, whatever the '
+    'values are. Many rows and columns are many tests: one of twenty is below 0.05 by chance. '
+    'Coloured cells are those with p below 0.05.'
+)
+
+
+def verdict_part(
+    context: Context, one: Comparison, several: bool, images: Mapping[str, Mapping[str, Difference]]
+) -> Part | None:
+    """What can be said at first sight of one comparison.
+
+    Args:
+        context: Of the task.
+        one: Its tables.
+        several: Whether the task has other comparisons.
+        images: Differences over images, by name and key, of names with one run.
+    """
+    baseline = context.baseline
+    if baseline not in one.names or len(one.names) < 2 or not one.metrics:
+        return None
+    metric = one.metrics[0]
+    found = against(one, metric, baseline)
+    for name, by_key in images.items():
+        if name in found and len(one.runs[name]) == 1:
+            found[name].differences.update(by_key)
+    pairs = {a.differences['P'].n for a in found.values() if 'P' in a.differences}
+    interval = 'BCa bootstrap over pairs' if max(pairs, default=0) > 1 else 'none for one pair'
+    if images:
+        interval = 'BCa bootstrap over the test images, which says nothing of another training'
+    where = f'{context.task}-{one.folder}' if several else context.task
+    costs = {name: _cost(context, name) for name in one.names}
+    part = Part(
+        context.pictures.anchor(f'{where}-verdict'),
+        f'At a glance: {one.folder}' if several else 'At a glance',
+        how=f'{metric}. ' + _HOW.format(baseline=baseline, interval=interval),
+        notes=[f'{name}: {a.note}' for name, a in found.items() if a.note],
+    )
+    part.blocks = [
+        Block('table', table=_answers(context, found, metric, costs)),
+        Block('table', 'Differences', _near(found), table=_differences(context, found, metric)),
+    ]
+    if any(one.summary[metric][name].get('mPC') for name in one.names):
+        measured = {name: value for name, (value, _) in costs.items() if value is not None}
+        figure = draw_frontier(one.summary[metric], measured, metric, context.style)
+        caption = (
+            f'{metric} under corruption (mPC) over {metric} on clean images, and over the cost of '
+            'a training step. Up and to the right is better on the left, up and to the left on '
+            'the right; the dotted line joins what no other beats in both. Bars: standard '
+            'deviation over seeds.'
+        )
+        picture = context.pictures.add(
+            f'{where}-frontier', figure, caption, 'Clean, corrupted and cost', wide=True
+        )
+        part.blocks.append(Block('figures', pictures=[picture]))
+    return part
+
+
+def _cost(context: Context, name: str) -> tuple[float | None, str]:
+    """Cost of a step and how it is known: measured, or the ratio of times in logs."""
+    runs = context.groups[name]
+    measured = spread(run.stock_steps for run in runs)
+    if measured:
+        return measured.mean, f'{measured.mean:.2f} stock steps'
+    if context.baseline is None:
+        return None, 'not known'
+    times = [
+        spread(cost(run.log).get('seconds') for run in context.groups[n] if run.log)
+        for n in (name, context.baseline)
+    ]
+    if name == context.baseline or times[0] is None or times[1] is None:
+        return (1.0, '1') if name == context.baseline else (None, 'not known: no log')
+    ratio = times[0].mean / times[1].mean
+    return ratio, f'{ratio:.2f} × {context.baseline}, by the times in the logs'
+
+
+def _answers(
+    context: Context,
+    found: Mapping[str, Against],
+    metric: str,
+    costs: Mapping[str, tuple[float | None, str]],
+) -> Table:
+    """One row a name, one column a question."""
+    heads = ('is it better?', 'is it sure?', 'what does it cost?')
+    table = Table([Label(head) for head in heads], of='answers')
+    keys = {'mPC': 'under corruption', 'P': 'clean'}
+    places = _places(found)
+    for name, of_name in found.items():
+        known = {key: of_name.differences[key] for key in keys if key in of_name.differences}
+        better = [f'{keys[key]} {d.mean:+.{places}f}' for key, d in known.items()]
+        sure = [f'{keys[key]}: {_sure(d, metric)}' for key, d in known.items()]
+        cells = [
+            Cell(name, metric, 'better', ', '.join(better) or '–'),
+            Cell(name, metric, 'sure', '; '.join(sure) or '–'),
+            Cell(name, metric, 'cost', costs[name][1], value=costs[name][0], n=1),
+        ]
+        table.rows.append((_label(context, name, of_name), cells))
+    return table
+
+
+def _sure(difference: Difference, metric: str) -> str:
+    words = difference.verdict(less_is_better(metric))
+    return words if difference.p is None else f'{words} (p {difference.p:.2g})'
+
+
+def _label(context: Context, name: str, of_name: Against) -> Label:
+    first = next(iter(of_name.differences.values()), None)
+    n = first.n if first else 0
+    return Label(name, context.style[name].color, f'{n} pair{"s" if n != 1 else ""}')
+
+
+def _places(found: Mapping[str, Against]) -> int:
+    every = [d for a in found.values() for k, d in a.differences.items() if k != 'rPC']
+    return decimals(Spread(d.mean, None, d.n) for d in every)
+
+
+def _differences(context: Context, found: Mapping[str, Against], metric: str) -> Table:
+    """One row a name; clean, corrupted, worst, families, and near and far from the training."""
+    columns: dict[str, str] = {'P': 'clean', 'mPC': 'mPC', 'worst': 'worst corruption'}
+    columns |= {'near': 'mPC, trained near', 'far': 'mPC, not trained near'}
+    rows = {
+        name: {**a.differences, **{k: d for k in ('near', 'far') if (d := getattr(a, k))}}
+        for name, a in found.items()
+    }
+    if not any('near' in row for row in rows.values()):
+        del columns['near'], columns['far']
+    columns['unseen'] = 'unseen corruptions'
+    columns |= {k: k for row in rows.values() for k in row if k not in (*columns, 'rPC', 'mCE')}
+    columns = {k: title for k, title in columns.items() if any(k in row for row in rows.values())}
+    table = Table([Label(title) for title in columns.values()], of='differences')
+    places = _places(found)
+    for name, row in rows.items():
+        cells = [_cell(name, metric, key, row.get(key), places) for key in columns]
+        table.rows.append((_label(context, name, found[name]), cells))
+    return table
+
+
+def _cell(name: str, metric: str, key: str, d: Difference | None, places: int) -> Cell:
+    if d is None:
+        return Cell(name, metric, f'{key} difference', '–')
+    cell = Cell(
+        name,
+        metric,
+        f'{key} difference',
+        f'{d.mean:+.{places}f}',
+        value=d.mean,
+        n=d.n,
+        low=d.low,
+        high=d.high,
+        p=d.p,
+        std_text='' if d.low is None else f'[{d.low:.{places}f}, {d.high:.{places}f}]',
+        difference='' if d.p is None else f'p {d.p:.2g}',
+    )
+    if not d.sure:
+        return cell
+    gain = (d.mean > 0) != (less_is_better(metric) or key == 'mean error')
+    return replace(cell, background=shade(BETTER if gain else WORSE, 1.0))
+
+
+def _near(found: Mapping[str, Against]) -> str:
+    """What the columns on training near corruptions are about."""
+    seen = {name: a.seen for name, a in found.items() if a.seen}
+    if not seen:
+        return (
+            'No run was trained on images that were changed like these corruptions, as far as '
+            'configs say.'
+        )
+    return 'Trained near, by the steps in the configs: ' + '; '.join(
+        f'{name} or its baseline: {", ".join(of)}' for name, of in seen.items()
+    )
