@@ -3,6 +3,7 @@
 
 from .auxiliary_bn_hook import AuxiliaryBNHook
 from .budget import Budget
+from .cost_hook import CostHook
 from .feature_aug_hook import FeatureAugHook
 from .iteration_seed_hook import IterationSeedHook
 from .visualization_hook import FeatureAugVisualizationHook
@@ -10,6 +11,7 @@ from .visualization_hook import FeatureAugVisualizationHook
 __all__ = [
     'AuxiliaryBNHook',
     'Budget',
+    'CostHook',
     'FeatureAugHook',
     'FeatureAugVisualizationHook',
     'IterationSeedHook',

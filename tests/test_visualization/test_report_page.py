@@ -416,3 +416,73 @@ def broken(text):
 def drawn_blue(image):
     """Pixels of the second run's colour, which bars and lines have."""
     return int((np.abs(image.astype(int) - (0x00, 0x72, 0xB2)).max(-1) < 6).sum())
+
+
+# Six seeds of two names: is it better, is it sure, what does it cost.
+
+SEEDS = (0.0, 0.01, -0.02, 0.005, -0.01, 0.02)
+
+
+def six_seeds(folder, gain=(0.04, 0.1), cost=1.5):
+    """Work directories whose second name gains ``gain`` clean and under noise, a bit more with
+    every seed.
+    """
+    for name, plus in {'base': (0.0, 0.0), 'ours': gain}.items():
+        for seed, wobble in enumerate(SEEDS):
+            run = folder / f'{name}{seed}'
+            clean, noise = 0.6 + wobble + plus[0], 0.3 - wobble + plus[1] * (1 + seed / 10)
+            write_table(table(clean, (noise, noise - 0.1), (0.5, 0.5)), run / 'robustness')
+            (run / 'cfg.py').write_text(f'randomness = dict(seed={seed})\n')
+            if name == 'ours':
+                (run / 'cost.json').write_text(json.dumps({'stock_steps': cost}))
+    return [f'{name}={folder / f"{name}{seed}"}' for name in ('base', 'ours') for seed in range(6)]
+
+
+def test_three_questions_are_answered_at_first_sight(tmp_path):
+    runs = read_runs(six_seeds(tmp_path))
+    page = Page(write_report(runs, tmp_path / 'o').read_text())
+    words = {k[2]: v for k, v in page.shown.items() if k[0] == 'ours' and k[3] == 'value'}
+    assert words['better'] == 'under corruption +0.0625, clean +0.0400'
+    assert words['sure'] == 'under corruption: better (p 0.031); clean: better (p 0.031)'
+    assert words['cost'] == '1.50 stock steps'
+    # Before any other table, and one row without the baseline.
+    assert page.text.index('is it better?') < page.text.index('rPC')
+    assert not [key for key in page.cells if key[0] == 'base' and key[2] == 'cost']
+    cell = next(a for t, a in page.tags if a.get('data-key') == 'mPC difference')
+    assert float(cell['data-value']) == pytest.approx(0.0625)
+    assert float(cell['data-p']) == 2 / 2**6
+    assert float(cell['data-low']) < 0.0625 < float(cell['data-high'])
+    assert '0, 114, 178' in cell['style']
+    worst = next(a for t, a in page.tags if a.get('data-key') == 'worst difference')
+    assert float(worst['data-value']) == pytest.approx(0.125)
+
+
+def test_what_is_not_sure_has_no_colour(tmp_path):
+    specs = six_seeds(tmp_path, gain=(0.0, 0.0))
+    page = Page(write_report(read_runs(specs), tmp_path / 'o').read_text())
+    assert page.shown['ours', 'coco/bbox_mAP', 'sure', 'value'].count('not told apart') == 2
+    few = [spec for spec in specs if spec[-1] in '01']
+    seen = Page(write_report(read_runs(few), tmp_path / 'p').read_text())
+    assert seen.shown['ours', 'coco/bbox_mAP', 'sure', 'value'].count('too few seeds') == 2
+    for one in (page, seen):
+        keys = [a for _, a in one.tags if a.get('data-key', '').endswith(' difference')]
+        assert keys
+        assert not any('style' in a for a in keys)
+
+
+def test_longer_training_is_cost(tmp_path):
+    specs = six_seeds(tmp_path)
+    for spec in specs:
+        name, path = spec.split('=')
+        log = Path(path, '20260101_000000', 'vis_data', 'scalars.json')
+        log.parent.mkdir(parents=True)
+        last = 200 if name == 'ours' else 100
+        log.write_text(json.dumps(dict(iter=last, loss=1.0, time=0.1)) + '\n')
+    page = Page(write_report(read_runs(specs), tmp_path / 'o').read_text())
+    cost = 'ours', 'coco/bbox_mAP', 'cost'
+    assert page.shown[(*cost, 'value')] == '1.50 stock steps, in 2.00 × as many iterations'
+    assert page.cells[cost][0] == 3.0
+    for spec in specs:
+        Path(spec.split('=')[1], 'cost.json').unlink(missing_ok=True)
+    page = Page(write_report(read_runs(specs), tmp_path / 'p').read_text())
+    assert page.shown[(*cost, 'value')].startswith('1.00 × base, by the times in logs')

@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The first part of a report: is it better, is it sure, what does it cost."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from mmfeataug.evaluation import (
@@ -79,21 +79,31 @@ def verdict_part(
 
 
 def _cost(context: Context, name: str) -> tuple[float | None, str]:
-    """Cost of a step and how it is known: measured, or the ratio of times in logs."""
-    runs = context.groups[name]
-    measured = spread(run.stock_steps for run in runs)
-    if measured:
-        return measured.mean, f'{measured.mean:.2f} stock steps'
-    if context.baseline is None:
-        return None, 'not known'
-    times = [
-        spread(cost(run.log).get('seconds') for run in context.groups[n] if run.log)
-        for n in (name, context.baseline)
-    ]
-    if name == context.baseline or times[0] is None or times[1] is None:
-        return (1.0, '1') if name == context.baseline else (None, 'not known: no log')
-    ratio = times[0].mean / times[1].mean
-    return ratio, f'{ratio:.2f} × {context.baseline}, by the times in the logs'
+    """Cost of the training of a name in steps of the baseline, and in words how it is known."""
+    baseline, runs = context.baseline, context.groups[name]
+    assert baseline is not None
+    others = context.groups[baseline]
+    longer = _ratio(*(_mean(r.log[-1]['iter'] for r in of if r.log) for of in (runs, others)))
+    words = '' if longer in (None, 1.0) else f', in {longer:.2f} × as many iterations'
+    measured = _mean(run.stock_steps for run in runs)
+    if measured is not None:
+        return measured * (longer or 1.0), f'{measured:.2f} stock steps{words}'
+    if name == baseline:
+        return 1.0, '1'
+    seconds = [_mean(cost(r.log).get('seconds') for r in of if r.log) for of in (runs, others)]
+    ratio = _ratio(*seconds)
+    if ratio is None:
+        return None, 'not known: neither cost.json nor logs'
+    return ratio * (longer or 1.0), f'{ratio:.2f} × {baseline}, by the times in logs{words}'
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = spread(values)
+    return found.mean if found else None
+
+
+def _ratio(value: float | None, other: float | None) -> float | None:
+    return value / other if value is not None and other else None
 
 
 def _answers(

@@ -1,0 +1,82 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What a training step of a run costs, in stock steps of the same process."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmfeataug.engine import AugmentedLoss, Plan
+from mmfeataug.models import layers
+from mmfeataug.registry import HOOKS
+
+from .budget import wall_time
+
+
+@HOOKS.register_module()
+class CostHook(Hook):
+    """Times a training whose every second step is a stock step; the rest have all views.
+
+    For measuring only: such a run trains on half of what its config asks for. Each step with views
+    stands between two stock steps and is divided by their mean, so that a drift of the machine
+    meets both alike. Data loading is not part of a step; data preprocessor and optimizer are.
+
+    Args:
+        rounds: Steps with views that are timed, after two that are not.
+        advance: Called after each step.
+
+    Attributes:
+        with_views: After training: time of a step with views, in stock steps; median over rounds.
+        seconds: Of a stock step.
+    """
+
+    priority = 'LOWEST'
+    WARM = 2
+
+    def __init__(self, rounds: int = 8, advance: Callable[[], object] | None = None) -> None:
+        if not isinstance(rounds, int) or rounds < 1:
+            raise ValueError(f'rounds={rounds!r}: give a whole number of at least 1')
+        self.rounds, self.advance = rounds, advance
+        self.with_views = self.seconds = float('nan')
+        self._seconds: list[float] = []
+
+    @property
+    def iterations(self) -> int:
+        """How many the training has to have."""
+        return 2 * (self.rounds + self.WARM) + 1
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Decide whether this step has views."""
+        views = runner.iter % 2 == 1
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        handle = vars(model).get('loss')
+        if isinstance(handle, AugmentedLoss):
+            handle.plan = Plan(runner.iter, views, 1.0, None)
+        for layer in layers(model):
+            layer.muted = not views
+        self._begun = wall_time()
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Take the time."""
+        self._seconds.append(wall_time() - self._begun)
+        if self.advance is not None:
+            self.advance()
+
+    def after_train(self, runner: Runner) -> None:
+        """Take the medians."""
+        times = self._seconds[2 * self.WARM :]
+        stock, views = times[::2], times[1::2]
+        between = [(a + b) / 2 for a, b in pairwise(stock)]
+        self.with_views = median(v / s for v, s in zip(views, between, strict=True))
+        self.seconds = median(stock)

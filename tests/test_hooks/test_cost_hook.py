@@ -1,0 +1,80 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What a training step costs in stock steps, as hook and as tool."""
+
+import importlib.util
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from mmfeataug.engine import Plan
+from mmfeataug.hooks import CostHook, cost_hook
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / 'configs/demo/afan_faster-rcnn_r18_fpn_demo-coco.py'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / 'tools'))
+        path = ROOT / 'tools/analysis_tools/measure_cost.py'
+        spec = importlib.util.spec_from_file_location('measure_cost_tool', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+def test_shares(tool):
+    def share(**schedule):
+        return tool.share_with_views(schedule, 100, 10)
+
+    assert share() == 1.0
+    assert share(interval=4) == 0.25
+    assert share(prob=0.2, begin=50) == 0.1
+    assert share(by_epoch=True, begin=2, end=7) == 0.5
+    assert share(by_epoch=True, end=70) == 1.0
+
+
+def test_rounds_have_to_be_there():
+    with pytest.raises(ValueError, match='rounds=0'):
+        CostHook(rounds=0)
+
+
+def test_every_second_step_is_stock_and_divides_its_neighbours(
+    tool, demo_data, tmp_path, monkeypatch
+):
+    """A clock that charges 1 s for a stock step and 3 s for one with views."""
+    now, plans = [0.0], []
+    monkeypatch.setattr(cost_hook, 'wall_time', lambda: now[0])
+
+    def plan(*args):
+        plans.append(Plan(*args))
+        return plans[-1]
+
+    monkeypatch.setattr(cost_hook, 'Plan', plan)
+    advanced = []
+
+    class Clocked(CostHook):
+        def after_train_iter(self, runner, *args, **kwargs):
+            now[0] += 3.0 if plans[-1].enabled else 1.0
+            advanced.append(runner.message_hub.get_scalar('train/feature_aug.active').current())
+            super().after_train_iter(runner, *args, **kwargs)
+
+    monkeypatch.setattr(tool, 'CostHook', Clocked)
+    data = f'train_dataloader.dataset.data_root={demo_data["coco"]}/'
+    also = f'val_dataloader.dataset.data_root={demo_data["coco"]}/'
+    argv = [str(CONFIG), '--work-dir', str(tmp_path), '--rounds', '1', '--cfg-options', data, also]
+    out = io.StringIO()
+    tool.main.__wrapped__(out, [*argv, 'custom_hooks.0.interval=4', 'custom_hooks.0.begin=1'])
+    found = json.loads((tmp_path / 'cost.json').read_text())
+    assert [p.enabled for p in plans] == [False, True] * 3 + [False]
+    # So many of the steps had views indeed.
+    assert advanced == [0, 1 / 2, 1 / 3, 1 / 2, 2 / 5, 1 / 2, 3 / 7]
+    assert found['with_views'] == 3.0
+    assert found['seconds'] == 1.0
+    # 14 iterations, from the second on every fourth.
+    assert found['share'] == pytest.approx(13 / 14 / 4)
+    assert found['stock_steps'] == pytest.approx(1 + 2 * found['share'])
+    assert 'stock steps: 3.00 with views' in out.getvalue()

@@ -1,0 +1,122 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""What does a training step of a config cost beside the stock step? Trains a few iterations, every
+second one without views, and writes the ratio to <work directory>/cost.json, where the report finds
+it. Times are those of this machine, at PyTorch's number of threads; data loading is left out.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from mmengine.config import Config
+
+from mmfeataug.hooks import CostHook
+from mmfeataug.utils.configs import set_workers, type_name
+from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.results import results_on_stdout
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import TRAIN, add_common_arguments, build_runner, close_processes, load_config, start
+
+SCHEDULE = ('begin', 'end', 'interval', 'warmup', 'prob', 'budget', 'by_epoch')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of a training')
+    parser.add_argument('--rounds', type=int, default=8, help='steps with views to time')
+    parser.add_argument('--json', action='store_true', help='print cost.json')
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def only_measure(cfg: Config, hook: CostHook, folder: str) -> dict[str, Any]:
+    """Turn a config into one that measures.
+
+    Returns:
+        The schedule that its FeatureAugHook had.
+    """
+    schedule: dict[str, Any] = {}
+    for one in cfg.get('custom_hooks') or ():
+        if type_name(one) == 'FeatureAugHook':
+            schedule |= {key: one.pop(key) for key in SCHEDULE if key in one}
+    set_workers(cfg.train_dataloader)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=hook.iterations, val_interval=10**9)
+    cfg.param_scheduler = None
+    for name in ('val', 'test'):
+        cfg[f'{name}_cfg'] = cfg[f'{name}_dataloader'] = cfg[f'{name}_evaluator'] = None
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks['checkpoint'] = None
+    hooks.pop('visualization', None)
+    cfg.visualizer = None
+    cfg.work_dir, cfg.log_level, cfg.resume = folder, 'WARNING', False
+    return schedule
+
+
+def share_with_views(schedule: Mapping[str, Any], iterations: int, epoch: int) -> float:
+    """Of the iterations of a training.
+
+    Args:
+        schedule: Settings of FeatureAugHook.
+        iterations: Of the whole training.
+        epoch: Of one epoch.
+    """
+    unit = epoch if schedule.get('by_epoch') else 1
+    begin, end = schedule.get('begin', 0) * unit, schedule.get('end')
+    last = iterations if end is None else min(end * unit, iterations)
+    part = max(last - begin, 0) / iterations
+    return part * schedule.get('prob', 1.0) / schedule.get('interval', 1)
+
+
+@results_on_stdout
+def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    try:
+        hook = CostHook(args.rounds)
+    except ValueError as error:
+        raise SystemExit(f'--rounds: {error}') from error
+    cfg = load_config(args, TRAIN)
+    train, path = cfg.train_cfg, Path(cfg.work_dir, 'cost.json')
+    with tempfile.TemporaryDirectory() as folder, progress_bar() as progress:
+        schedule = only_measure(cfg, hook, folder)
+        runner = build_runner(cfg)
+        runner.register_hook(hook)
+        bar = progress.add_task('steps', total=hook.iterations)
+        hook.advance = lambda: progress.advance(bar)
+        runner.train()
+    epoch = len(runner.train_dataloader)
+    iterations = train.get('max_iters') or train.get('max_epochs', 1) * epoch
+    share = share_with_views(schedule, iterations, epoch)
+    cost = 1 + share * (hook.with_views - 1)
+    if schedule.get('budget') is not None:
+        cost = min(cost, schedule['budget'])
+    found = dict(
+        stock_steps=cost,
+        with_views=hook.with_views,
+        share=share,
+        seconds=hook.seconds,
+        rounds=args.rounds,
+        device=str(next(runner.model.parameters()).device),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + '\n')
+    if args.json:
+        print(json.dumps(found), file=out)
+    else:
+        print(
+            f'{cost:.2f} stock steps: {hook.with_views:.2f} with views, in {share:.0%} of the '
+            f'iterations; a stock step takes {hook.seconds:.3f} s. {path}',
+            file=out,
+        )
+    close_processes()
+
+
+if __name__ == '__main__':
+    start(main)
