@@ -13,8 +13,17 @@ from pathlib import Path
 from typing import TextIO
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
-from mmfeataug.evaluation import ALL, SEVERITIES, Run, by_task, read_runs
+from mmfeataug.evaluation import (
+    ALL,
+    SEVERITIES,
+    Run,
+    by_task,
+    compare_tables,
+    image_differences,
+    read_runs,
+)
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
@@ -54,6 +63,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='images to show predictions on; 0: none. Needs configs, checkpoints and test data',
     )
     parser.add_argument(
+        '--resamples',
+        type=int,
+        default=200,
+        metavar='N',
+        help='how often test images are drawn again for the interval of a difference, where '
+        'baseline and name have one run each and kept their predictions; 0: no such interval',
+    )
+    parser.add_argument(
         '--corruption',
         nargs=2,
         action='append',
@@ -64,6 +81,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.examples < 0:
         parser.error(f'--examples {args.examples}: give a number of images, or 0')
+    if args.resamples < 0:
+        parser.error(f'--resamples {args.resamples}: give a number of draws, or 0')
     args.corruption = [(name, severity) for name, severity in args.corruption or CORRUPTIONS]
     if len(args.corruption) > MOST:
         parser.error(f'--corruption is there {len(args.corruption)} times: at most {MOST}')
@@ -160,6 +179,31 @@ def make_examples(
     return examples
 
 
+def over_images(
+    task: str, groups: Mapping[str, Sequence[Run]], args: argparse.Namespace
+) -> tuple[dict[str, dict], list[str]]:
+    """Differences with intervals over test images, by folder of tables and name; notes."""
+    baseline = args.baseline or next(iter(groups))
+    found: dict[str, dict] = {}
+    notes: list[str] = []
+    (run, *more) = groups.get(baseline, [None])
+    if not args.resamples or more or run is None or run.config is None:
+        return found, notes
+    cfg = Config.fromfile(run.config)
+    init_default_scope(scope_of(cfg) or 'mmengine')
+    compared = [one for one in compare_tables(task, groups) if baseline in one.names]
+    with progress_bar(redirect_stdout=False) as progress:
+        bar = progress.add_task(
+            f'draws of images, {task}', total=sum(len(one.names) - 1 for one in compared)
+        )
+        for one in compared:
+            found[one.folder], said = image_differences(
+                one, baseline, cfg, args.resamples, lambda: progress.advance(bar)
+            )
+            notes += said
+    return found, notes
+
+
 @results_on_stdout
 def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
@@ -170,13 +214,23 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     names = list(dict.fromkeys(run.name for run in runs))
     if args.baseline is not None and args.baseline not in names:
         raise SystemExit(f'--baseline {args.baseline}: choose one of {", ".join(names)}')
-    examples = {}
-    if args.examples:
-        warnings.filterwarnings('ignore')
-        logging.disable(logging.WARNING)
-        for task, groups in by_task(runs).items():
+    examples, images = {}, {}
+    warnings.filterwarnings('ignore')
+    logging.disable(logging.WARNING)
+    for task, groups in by_task(runs).items():
+        images[task], notes = over_images(task, groups, args)
+        for note in notes:
+            print(note, file=sys.stderr)
+        if args.examples:
             examples[task] = make_examples(task, groups, args)
-    path = write_report(runs, args.out, title=args.title, baseline=args.baseline, examples=examples)
+    path = write_report(
+        runs,
+        args.out,
+        title=args.title,
+        baseline=args.baseline,
+        examples=examples,
+        images=images,
+    )
     print(path, file=out)
 
 

@@ -1,0 +1,185 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""How much of the difference of two runs hangs on the choice of test images."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from .compare import Comparison
+from .predictions import Predictions, read_predictions
+from .robustness import counted, less_is_better, mean
+from .run_table import PREDICTIONS, predictions_file
+from .runs import Run
+from .scores import read_scores
+from .significance import Difference, over_images
+from .unfinished import CLEAN
+
+KEYS = ('P', 'mPC', 'worst')
+
+
+class Resampled:
+    """The test of kept predictions, on any of their images.
+
+    Args:
+        evaluator: Config of it.
+        predictions: Of a whole test set.
+
+    Raises:
+        ValueError: If the evaluator does not keep one result per image.
+    """
+
+    def __init__(self, evaluator: Any, predictions: Predictions) -> None:
+        # It asks nothing of a runner.
+        self._evaluator = Runner.build_evaluator(None, copy.deepcopy(evaluator))  # type: ignore[arg-type]
+        self._evaluator.dataset_meta = predictions.dataset_meta
+        self.names = []
+        for sample in predictions:
+            self._evaluator.process([sample])
+            self.names.append(sample.get('img_path', sample.get('img_id')))
+        self._results = [list(metric.results) for metric in self._evaluator.metrics]
+        for metric, results in zip(self._evaluator.metrics, self._results, strict=True):
+            if len(results) != len(predictions):
+                raise ValueError(
+                    f'{type(metric).__name__} keeps {len(results)} results of '
+                    f'{len(predictions)} images, so that images cannot be drawn again'
+                )
+
+    def evaluate(self, numbers: np.ndarray) -> dict[str, Any]:
+        """What the evaluator returns for these images; a number may be there several times."""
+        for metric, results in zip(self._evaluator.metrics, self._results, strict=True):
+            chosen = [results[i] for i in numbers]
+            if hasattr(metric, '_coco_api'):
+                chosen = _as_copies(metric, chosen)
+            metric.results[:] = chosen
+        with contextlib.redirect_stdout(io.StringIO()):
+            return self._evaluator.evaluate(len(numbers))
+
+
+def _as_copies(metric: Any, results: list[tuple[dict, dict]]) -> list[tuple[dict, dict]]:
+    """COCO's evaluator finds an image by its number: each copy of an image gets one of its own."""
+    given = vars(metric).setdefault('_given_coco', metric._coco_api)
+    found = [
+        ({**truth, 'img_id': i}, {**predicted, 'img_id': i})
+        for i, (truth, predicted) in enumerate(results)
+    ]
+    metric.img_ids = None
+    if given is None:
+        # It makes one of the truth.
+        metric._coco_api = None
+        return found
+    data = {**given.dataset, 'images': [], 'annotations': []}
+    for i, (_, predicted) in enumerate(results):
+        data['images'].append({**given.imgs[predicted['img_id']], 'id': i})
+        for box in given.imgToAnns[predicted['img_id']]:
+            data['annotations'].append({**box, 'image_id': i, 'id': len(data['annotations']) + 1})
+    metric._coco_api = type(given)()
+    metric._coco_api.dataset = data
+    with contextlib.redirect_stdout(io.StringIO()):
+        metric._coco_api.createIndex()
+    return found
+
+
+def image_differences(
+    one: Comparison,
+    baseline: str,
+    cfg: Config,
+    resamples: int = 200,
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[dict[str, dict[str, Difference]], list[str]]:
+    """Differences of the main metric to the baseline, with intervals over the test images, of names
+    that have one run as the baseline has, where both have kept predictions.
+
+    Args:
+        one: Of tables.
+        baseline: A name in it.
+        cfg: With the test evaluator.
+        resamples: How often images are drawn.
+        advance: Called after each name.
+
+    Returns:
+        Differences by name and key (:data:`KEYS`), and notes on what has none.
+    """
+    found: dict[str, dict[str, Difference]] = {}
+    notes: list[str] = []
+    if len(one.runs[baseline]) > 1:
+        return found, notes
+    (base,) = one.runs[baseline]
+    for name, runs in one.runs.items():
+        folders = [run.folder / one.folder / PREDICTIONS for run in (*runs[:1], base)]
+        if name == baseline or len(runs) > 1 or not all(map(Path.is_dir, folders)):
+            continue
+        try:
+            found[name] = _difference(one, runs[0], base, cfg, resamples)
+        except ValueError as error:
+            notes.append(f'{name}: no interval over images: {error}')
+        advance()
+    return found, notes
+
+
+def _difference(
+    one: Comparison, run: Run, base: Run, cfg: Config, resamples: int
+) -> dict[str, Difference]:
+    metric = one.metrics[0]
+    conditions = [CLEAN, *((c, int(s)) for c, s in _shared(run, base, one.folder, metric))]
+    tests = [
+        {c: _test(of.folder / one.folder, c, cfg) for c in conditions} for of in (run, base)
+    ]
+    own, other = (test[CLEAN].names for test in tests)
+    if list(map(_file, own)) != list(map(_file, other)):
+        raise ValueError('the two were tested on other images, or in another order')
+    known: dict[bytes, dict[str, float]] = {}
+
+    def figures(numbers: np.ndarray) -> dict[str, float]:
+        # The same draws come again for every key.
+        key = numbers.tobytes()
+        if key not in known:
+            mine, theirs = (_figures(test, numbers, metric, one.task) for test in tests)
+            known[key] = {k: mine[k] - theirs[k] for k in mine}
+        return known[key]
+
+    keys = [k for k in KEYS if k in figures(np.arange(len(own)))]
+    return {
+        key: over_images(lambda numbers, key=key: figures(numbers)[key], len(own), resamples)
+        for key in keys
+    }
+
+
+def _shared(run: Run, base: Run, folder: str, metric: str) -> list[tuple[str, str]]:
+    """Corruptions of the means, and severities, that both have."""
+    tables = [of.tables[folder]['corrupted'] for of in (run, base)]
+    names = [name for name in counted(tables[0]) if name in tables[1]]
+    return [(name, s) for name in names for s in tables[0][name] if s in tables[1][name]]
+
+
+def _test(folder: Path, condition: tuple[str, int], cfg: Config) -> Resampled:
+    path = predictions_file(folder / PREDICTIONS, condition)
+    if not path.is_file():
+        raise ValueError(f'{path} is missing: --save-predictions writes it')
+    return Resampled(cfg.test_evaluator, read_predictions(path))
+
+
+def _figures(
+    tests: Mapping[tuple[str, int], Resampled], numbers: np.ndarray, metric: str, task: str
+) -> dict[str, float]:
+    by_corruption: dict[str, list[float | None]] = {}
+    for (name, _), test in tests.items():
+        # A detector that finds nothing has 0.
+        scores = read_scores(test.evaluate(numbers), {metric: 1.0}, task, found=0)
+        by_corruption.setdefault(name, []).append(scores.get(metric))
+    means = {name: mean(values) for name, values in by_corruption.items()}
+    clean = means.pop(CLEAN[0])
+    found = {'P': clean, 'mPC': mean(means.values())}
+    worst = max if less_is_better(metric) else min
+    found['worst'] = worst((v for v in means.values() if v is not None), default=None)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _file(path: Any) -> str:
+    return Path(str(path)).name
