@@ -8,10 +8,14 @@ from .attacked_batch import Target
 from .attacks import ATTACKS
 from .compare import Comparison, Spread, compare_tables, spread
 from .compare_attacks import AttackComparison, compare_attacks
+from .corruption import CorruptionTestLoop, check_sources, conditions_of
 from .geometry import Geometry, Region, region_of
 from .ground_truth import loaded_resized
 from .logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
+from .offline import evaluate_offline
+from .other_sets import read_other_sets
 from .pgd import NORMS, PGD, UNITS
+from .predictions import Predictions, read_predictions, saving
 from .report import (
     JSON,
     main_metric,
@@ -32,11 +36,13 @@ from .robustness import (
     select_corruptions,
     summarise,
 )
+from .run_table import PREDICTIONS, RunTable, predictions_file
 from .runs import Run, by_task, label_of, read_runs
 from .scores import count_found, read_scores
 from .unfinished import (
     ANEW,
     CLEAN,
+    OtherRunError,
     check_metrics,
     fingerprint,
     is_done,
@@ -44,6 +50,7 @@ from .unfinished import (
     read_earlier,
     read_reference,
 )
+from .watch import UnusableImageError
 
 __all__ = [
     'ALL',
@@ -55,27 +62,36 @@ __all__ = [
     'JSON',
     'NORMS',
     'PGD',
+    'PREDICTIONS',
     'SEVERITIES',
     'UNITS',
     'AdversarialTestLoop',
     'AttackComparison',
     'Comparison',
+    'CorruptionTestLoop',
     'Curve',
     'Geometry',
+    'OtherRunError',
+    'Predictions',
     'Record',
     'Region',
     'Run',
+    'RunTable',
     'Spread',
     'Target',
+    'UnusableImageError',
     'by_task',
     'check_metrics',
+    'check_sources',
     'clean_loss',
     'compare_attacks',
     'compare_tables',
     'complete',
+    'conditions_of',
     'corruption_error',
     'cost',
     'count_found',
+    'evaluate_offline',
     'fingerprint',
     'is_done',
     'label',
@@ -84,13 +100,17 @@ __all__ = [
     'loaded_resized',
     'main_metric',
     'method_scalars',
+    'predictions_file',
     'read_earlier',
+    'read_other_sets',
+    'read_predictions',
     'read_reference',
     'read_runs',
     'read_scores',
     'read_table',
     'region_of',
     'rows',
+    'saving',
     'select_corruptions',
     'spread',
     'summarise',

@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmfeataug.evaluation import rows
+from mmfeataug.evaluation import CorruptionTestLoop, rows
 from mmfeataug.evaluation.scores import read_scores
 from tests.launch import launch
 
@@ -209,15 +209,15 @@ def test_worker_processes_change_nothing(case, tool):
 
 
 def test_stopped_and_resumed(case, tool, monkeypatch):
-    evaluate = tool.evaluate
+    evaluate = CorruptionTestLoop.evaluate
 
-    def stop(runner, condition, *args):
+    def stop(self, condition, *args):
         if condition == ('gaussian_noise', 3):
             raise KeyboardInterrupt
-        return evaluate(runner, condition, *args)
+        return evaluate(self, condition, *args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(tool, 'evaluate', stop)
+        patch.setattr(CorruptionTestLoop, 'evaluate', stop)
         run(tool, case, 'stopped', '--resume')
     half = read(case, 'stopped')
     assert list(half['corrupted']['gaussian_noise']) == ['1']

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from mmengine.config import Config
 
+from mmfeataug.datasets import corrupt_images
 from mmfeataug.evaluation import ALL, SEVERITIES, Run, by_task, read_runs
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.progress import progress_bar
@@ -26,7 +27,7 @@ from mmfeataug.visualization import (
 from mmfeataug.visualization.report import Examples, write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import check_data, corrupt_images, start
+from common import check_data, start
 
 CORRUPTIONS = (('gaussian_noise', 3), ('defocus_blur', 3))
 MOST = 3
