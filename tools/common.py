@@ -132,8 +132,8 @@ def start(main: Callable[[], None]) -> None:
     except Exception as error:
         first: BaseException = error
         # Registries raise anew what a class that they build raises.
-        while first.__cause__ or first.__context__:
-            first = first.__cause__ or first.__context__  # type: ignore[assignment]
+        while inner := first.__cause__ or (not first.__suppress_context__ and first.__context__):
+            first = inner
         frame = traceback.extract_tb(first.__traceback__)[-1]
         ours = Path(frame.filename).is_relative_to(Path(mmfeataug.__file__).parent)
         if not (ours and (frame.line or '').startswith('raise')):

@@ -31,8 +31,8 @@ from mmfeataug.evaluation import (
     PREDICTIONS,
     SEVERITIES,
     OtherRunError,
+    RefusedError,
     RunTable,
-    UnusableImageError,
     check_sources,
     conditions_of,
     evaluate_offline,
@@ -237,7 +237,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         made_with['also'] = {name: other.digest for name, other in others.items()}
         try:
             return RunTable(folder, name, checkpoint, made_with, wanted, reference, args.resume)
-        except OtherRunError:
+        except RefusedError:
             raise
         except ValueError as error:
             raise SystemExit(str(error)) from error
@@ -249,7 +249,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
             table = online(args, cfg, open_table)
     except OtherRunError as error:
         raise SystemExit(f'--resume: {error}') from error
-    except UnusableImageError as error:
+    except RefusedError as error:
         raise SystemExit(str(error)) from error
     if is_main_process():
         if args.json:

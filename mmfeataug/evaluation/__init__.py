@@ -43,6 +43,7 @@ from .unfinished import (
     ANEW,
     CLEAN,
     OtherRunError,
+    RefusedError,
     check_metrics,
     fingerprint,
     is_done,
@@ -50,7 +51,6 @@ from .unfinished import (
     read_earlier,
     read_reference,
 )
-from .watch import UnusableImageError
 
 __all__ = [
     'ALL',
@@ -74,12 +74,12 @@ __all__ = [
     'OtherRunError',
     'Predictions',
     'Record',
+    'RefusedError',
     'Region',
     'Run',
     'RunTable',
     'Spread',
     'Target',
-    'UnusableImageError',
     'by_task',
     'check_metrics',
     'check_sources',

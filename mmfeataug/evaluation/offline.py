@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from .predictions import read_predictions
 from .run_table import RunTable, predictions_file
-from .unfinished import CLEAN, OtherRunError, fingerprint, label
+from .unfinished import CLEAN, RefusedError, fingerprint, label
 
 REMEDY = (
     'make them by --save-predictions, or choose fewer by --corruptions, --severities and --also'
@@ -37,19 +37,19 @@ def evaluate_offline(
         checkpoint: What the predictions should be of; None: of any.
 
     Raises:
-        ValueError: If predictions are missing, or are of several checkpoints, or of another one.
+        RefusedError: If predictions are missing, or are of several checkpoints, or of another one.
     """
     clean = predictions_file(Path(folder), CLEAN)
     if not clean.is_file():
-        raise ValueError(f'{folder} has no predictions on clean images: {REMEDY}')
+        raise RefusedError(f'{folder} has no predictions on clean images: {REMEDY}')
     head = read_predictions(clean).head
     if checkpoint and osp.realpath(checkpoint) != osp.realpath(head['checkpoint']):
-        raise ValueError(f'{folder} has predictions of {head["checkpoint"]}, not of {checkpoint}')
+        raise RefusedError(f'{folder} has predictions of {head["checkpoint"]}, not of {checkpoint}')
     weights = _weights(head)
     record = open_table(head['checkpoint'], {**fingerprint(cfg, ''), **weights})
     files = {c: predictions_file(Path(folder), c) for c in record.conditions}
     if missing := [label(c) for c, path in files.items() if not path.is_file()]:
-        raise ValueError(
+        raise RefusedError(
             f'{folder} lacks predictions of {len(missing)} of {len(files)} conditions '
             f'({", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}): {REMEDY}'
         )
@@ -58,7 +58,7 @@ def evaluate_offline(
         start = time.monotonic()
         predictions = read_predictions(files[condition])
         if _weights(predictions.head) != weights:
-            raise OtherRunError(
+            raise RefusedError(
                 f'{files[condition]} is of another checkpoint than {clean}: delete what is '
                 'old in the folder, and make it again by --save-predictions'
             )

@@ -18,6 +18,8 @@ from mmengine.evaluator import DumpResults, Evaluator
 
 from mmfeataug.utils.files import write_at_once
 
+from .unfinished import RefusedError
+
 LEFT_OUT = ('seg_logits',)
 """Large, and of no use to an evaluator that has the label map."""
 
@@ -57,14 +59,14 @@ def read_predictions(path: str | Path) -> Predictions:
         path: Of a pickle file: read none that you do not trust.
 
     Raises:
-        ValueError: If it is another file.
+        RefusedError: If it is another file.
     """
     with Path(path).open('rb') as file:
         try:
             content = pickle.load(file)
             return Predictions(content['samples'], content['head'], content['dataset_meta'])
         except (pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise ValueError(f'{path} holds no predictions of a test: {error!r}') from error
+            raise RefusedError(f'{path} holds no predictions of a test: {error!r}') from error
 
 
 @contextlib.contextmanager

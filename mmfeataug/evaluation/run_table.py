@@ -10,7 +10,16 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from .report import JSON, write_table
 from .robustness import complete
 from .scores import read_scores
-from .unfinished import ANEW, CLEAN, OtherRunError, check_metrics, is_done, label, read_earlier
+from .unfinished import (
+    ANEW,
+    CLEAN,
+    OtherRunError,
+    RefusedError,
+    check_metrics,
+    is_done,
+    label,
+    read_earlier,
+)
 
 Condition = tuple[str, int]
 """Corruption and severity, or the name of a test set and 0."""
@@ -40,7 +49,8 @@ class RunTable:
 
     Raises:
         OtherRunError: If one is there that is of another run.
-        ValueError: If one is there that is not gone on with, or that is no table.
+        RefusedError: If one is there that is not gone on with.
+        ValueError: If it is no table.
     """
 
     def __init__(
@@ -73,7 +83,7 @@ class RunTable:
         )
         if Path(self.path).exists():
             if not resume:
-                raise ValueError(
+                raise RefusedError(
                     f'{self.path} is there already: go on with it by --resume (resume=True), '
                     'delete it to start anew, or write elsewhere with --out-dir'
                 )

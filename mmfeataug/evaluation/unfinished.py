@@ -25,7 +25,11 @@ _NAMES = dict(
 )
 
 
-class OtherRunError(ValueError):
+class RefusedError(ValueError):
+    """A run cannot go on with what is there; the message has the remedy."""
+
+
+class OtherRunError(RefusedError):
     """Results are there already, and are of another run than this one."""
 
 

@@ -9,11 +9,7 @@ from rich.progress import Progress
 
 from .run_table import Condition
 from .scores import count_found
-from .unfinished import label
-
-
-class UnusableImageError(RuntimeError):
-    """An image of the test set cannot be read or corrupted."""
+from .unfinished import RefusedError, label
 
 
 class Watch(Hook):
@@ -49,7 +45,7 @@ def explain(error: Exception, loop: Any, condition: Condition, batches: int) -> 
     """Raise anew with the name of the file, if it is one of the next batch's that fails.
 
     Raises:
-        UnusableImageError: With the remedy.
+        RefusedError: With the remedy.
     """
     dataset = loop.dataloader.dataset
     batch = next(itertools.islice(loop.dataloader.batch_sampler, batches, None), ())
@@ -59,7 +55,7 @@ def explain(error: Exception, loop: Any, condition: Condition, batches: int) -> 
         except Exception as cause:
             info = dataset.get_data_info(index) if hasattr(dataset, 'get_data_info') else {}
             path = info.get('img_path') or f'image {index}'
-            raise UnusableImageError(
+            raise RefusedError(
                 f'{label(condition)}: {path} cannot be used: {type(cause).__name__}: {cause}. '
                 'Conditions that were done are kept: put the file right and go on with --resume; '
                 'without it the data are others, and all conditions have to be repeated'
