@@ -21,7 +21,9 @@ BELOW = {
     'methods': {'engine', 'functional', 'registry', 'utils'},
     'models': {'engine', 'registry', 'functional'},
     'datasets': {'registry', 'utils'},
-    'evaluation': {'engine', 'functional', 'methods', 'models', 'registry', 'utils'},
+    'evaluation': {
+        *('datasets', 'engine', 'functional', 'methods', 'models', 'registry', 'utils'),
+    },
     'visualization': {
         *('engine', 'functional', 'methods', 'models', 'evaluation', 'registry', 'utils'),
         *('datasets', 'version'),

@@ -6,7 +6,7 @@ import os
 import os.path as osp
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch.distributed
@@ -18,7 +18,6 @@ from mmengine.runner import Runner
 import mmfeataug.registry  # first: mmengine and mmpretrain rely on what it declares
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.environment import missing_operators
-from mmfeataug.utils.tasks import packages_of
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,30 +123,6 @@ def build_runner(cfg: Config) -> Runner:
     return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
 
 
-def corrupt_images(loader: Mapping, scope: str | None, corruption: str, severity: int) -> None:
-    """Put a corruption behind the loading of images, in every data set of a dataloader's config.
-
-    Raises:
-        SystemExit: If a pipeline loads no image.
-    """
-    corrupt = dict(type='mmfeataug.Corrupt', corruption=corruption, severity=severity)
-    for dataset in data_sets(loader.get('dataset')).values():
-        pipeline = dataset.get('pipeline') or []
-        loads = [i for i, t in enumerate(pipeline) if 'LoadImage' in type_name(t)]
-        # A list of its own: data sets may share one.
-        if loads:
-            place = loads[0] + 1
-            dataset['pipeline'] = [*pipeline[:place], corrupt, *pipeline[place:]]
-        elif 'mmpretrain' in (scope, *packages_of(dataset.get('type'))):
-            # Sets like CIFAR bring their images along, in RGB.
-            dataset['pipeline'] = [dict(corrupt, rgb=True), *pipeline]
-        else:
-            raise SystemExit(
-                f'{corruption}: the pipeline of {type_name(dataset)} in the test dataloader has '
-                'no LoadImage... step to put the corruption behind'
-            )
-
-
 def start(main: Callable[[], None]) -> None:
     """Call a tool's ``main``. What this package refuses ends it with the sentence that says why,
     and no traceback; faults of other code keep theirs.
@@ -157,8 +132,8 @@ def start(main: Callable[[], None]) -> None:
     except Exception as error:
         first: BaseException = error
         # Registries raise anew what a class that they build raises.
-        while first.__cause__ or first.__context__:
-            first = first.__cause__ or first.__context__  # type: ignore[assignment]
+        while inner := first.__cause__ or (not first.__suppress_context__ and first.__context__):
+            first = inner
         frame = traceback.extract_tb(first.__traceback__)[-1]
         ours = Path(frame.filename).is_relative_to(Path(mmfeataug.__file__).parent)
         if not (ours and (frame.line or '').startswith('raise')):

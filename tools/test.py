@@ -10,13 +10,13 @@ from common import (
     add_common_arguments,
     build_runner,
     close_processes,
-    corrupt_images,
     load_config,
     start,
 )
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 
+from mmfeataug.datasets import corrupt_images
 from mmfeataug.utils.configs import scope_of, type_name
 
 

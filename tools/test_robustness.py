@@ -4,69 +4,59 @@ config's evaluator returns, and mCE of classifiers."""
 
 import argparse
 import contextlib
-import copy
 import io
-import itertools
 import json
 import os.path as osp
 import sys
-import time
 import warnings
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
 
-import numpy as np
-import torch
 from common import (
     TEST,
     add_aux_bn_argument,
     add_common_arguments,
     build_runner,
+    check_data,
     close_processes,
-    corrupt_images,
     load_config,
     start,
 )
 from mmengine.config import Config
-from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
-from rich.progress import Progress
+from mmengine.dist import is_main_process
+from mmengine.registry import init_default_scope
 from rich.table import Table
 
-from mmfeataug.datasets import Corrupt, corrupt_image
 from mmfeataug.evaluation import (
-    ANEW,
-    CLEAN,
-    JSON,
+    PREDICTIONS,
     SEVERITIES,
-    check_metrics,
-    complete,
-    count_found,
+    OtherRunError,
+    RefusedError,
+    RunTable,
+    check_sources,
+    conditions_of,
+    evaluate_offline,
     fingerprint,
-    is_done,
-    label,
     main_metric,
-    read_earlier,
+    read_other_sets,
     read_reference,
-    read_scores,
+    read_table,
     rows,
-    select_corruptions,
     summary_line,
     summary_rows,
-    write_table,
 )
-from mmfeataug.utils.configs import scope_of, set_workers
-from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.configs import scope_of, set_workers, type_name
 from mmfeataug.utils.results import print_table, results_on_stdout
-from mmfeataug.utils.tasks import task_of
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file; stock ones and ours are alike')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='checkpoint file; stock ones and ours are alike. Not needed with --from-predictions',
+    )
     parser.add_argument(
         '--corruptions',
         nargs='+',
@@ -83,6 +73,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='JSON',
         help='robustness.json of the classifier that mCE is relative to',
     )
+    parser.add_argument(
+        '--images',
+        metavar='DIR',
+        help='read corrupted images that tools/dataset_converters/make_corrupted.py wrote',
+    )
+    parser.add_argument(
+        '--also',
+        action='append',
+        default=[],
+        metavar='NAME=CONFIG',
+        help='another test set, with the evaluator of its config; may be there several times',
+    )
+    parser.add_argument(
+        '--save-predictions',
+        action='store_true',
+        help='keep those of each condition in <out-dir>/predictions',
+    )
+    parser.add_argument(
+        '--from-predictions',
+        metavar='DIR',
+        help='evaluate predictions that were kept, without the model',
+    )
     parser.add_argument('--workers', type=int, help='processes that load images; as in the config')
     parser.add_argument('--out-dir', help='where tables go; <work directory>/robustness by default')
     parser.add_argument('--resume', action='store_true', help='go on with the table that is there')
@@ -90,30 +102,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_aux_bn_argument(parser)
     add_common_arguments(parser)
     return parser.parse_args(argv)
-
-
-class Watch(Hook):
-    """Moves the bar along and counts what the model finds."""
-
-    priority = 'LOWEST'
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress, self.done = progress, 0
-        self.bar = progress.add_task('', total=total)
-
-    def begin(self, condition: tuple[str, int]) -> None:
-        self.batches = self.found = 0
-        self.progress.update(self.bar, description=label(condition))
-
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self.batches += 1
-        self.found += count_found(outputs)
-        part = self.batches / len(runner.test_dataloader)
-        self.progress.update(self.bar, completed=self.done + part)
-
-    def end(self) -> None:
-        self.done += 1
-        self.progress.update(self.bar, completed=self.done)
 
 
 def quiet(cfg: Config, workers: int | None) -> None:
@@ -127,98 +115,23 @@ def quiet(cfg: Config, workers: int | None) -> None:
     set_workers(loader, loader.get('num_workers', 0) if workers is None else workers)
 
 
-def evaluate(runner: Runner, condition: tuple[str, int], watch: Watch, made_with: dict) -> dict:
-    """What the evaluator returns under a condition."""
-    cfg = runner.cfg
-    runner._test_dataloader = loader = copy.deepcopy(cfg.test_dataloader)
-    if condition != CLEAN:
-        corrupt_images(loader, scope_of(cfg), *condition)
-        # Workers inherit what the library compiles at its first call.
-        corrupt_image(np.zeros((32, 32, 3), np.uint8), *condition, seed=0)
-    runner._test_evaluator = copy.deepcopy(cfg.test_evaluator)
-    watch.begin(condition)
-    runner._test_loop = loop = runner.build_test_loop(cfg.test_cfg)
-    images = len(loop.dataloader.dataset)
-    if made_with.setdefault('images', images) != images:
-        raise SystemExit(
-            f'--resume: the table was made with {made_with["images"]} images, now there are '
-            f'{images}. {ANEW}'
-        )
-    try:
-        metrics = loop.run()
-    except Exception as error:
-        explain(error, loop, condition, watch.batches)
-        raise RuntimeError(f'{label(condition)}: {type(error).__name__}: {error}') from error
-    watch.end()
-    return metrics
-
-
-def explain(error: Exception, loop, condition: tuple[str, int], batches: int) -> None:
-    """Raise SystemExit with the name of the file, if it is one of the next batch's that fails."""
-    dataset = loop.dataloader.dataset
-    batch = next(itertools.islice(loop.dataloader.batch_sampler, batches, None), ())
-    for index in batch:
-        try:
-            dataset[index]
-        except Exception as cause:
-            info = dataset.get_data_info(index) if hasattr(dataset, 'get_data_info') else {}
-            path = info.get('img_path') or f'image {index}'
-            raise SystemExit(
-                f'{label(condition)}: {path} cannot be used: {type(cause).__name__}: {cause}. '
-                'Conditions that were done are kept: put the file right and go on with --resume; '
-                'without it the data are others, and all conditions have to be repeated'
-            ) from error
-
-
-class Conditions(BaseLoop):
-    """What ``runner.test()`` runs, once it has set up everything: a test for each condition that
-    the table lacks. The table is saved after each.
-    """
-
-    def __init__(self, runner: Runner, table: dict, conditions: list, save, path: str) -> None:
-        super().__init__(runner, [])
-        self.table, self.save, self.path = table, save, path
-        self.pending = [c for c in conditions if not is_done(table, c)]
-        self.resumed = len(self.pending) < len(conditions)
-
-    def run(self) -> None:
-        table = self.table
-        model = self.runner.model
-        table['task'] = task_of(model.module if is_model_wrapper(model) else model)
-        for condition in self.pending:
-            start = time.monotonic()
-            metrics = evaluate(self.runner, condition, self.watch, table['made_with'])
-            found = torch.tensor(self.watch.found)
-            all_reduce(found)
-            clean = None if condition == CLEAN else table['clean']
-            scores = read_scores(metrics, clean, table['task'], int(found))
-            if self.resumed and condition == self.pending[0]:
-                try:
-                    check_metrics(scores, table, self.path)
-                except ValueError as error:
-                    raise SystemExit(f'--resume: {error}') from error
-            name, severity = condition
-            if condition == CLEAN:
-                table['clean'] = scores
-            else:
-                table['corrupted'].setdefault(name, {})[str(severity)] = scores
-            table['seconds'] = round(table['seconds'] + time.monotonic() - start, 3)
-            self.save()
-
-
-def run(cfg: Config, table: dict, conditions: list[tuple[str, int]], save, path: str) -> None:
-    """Evaluate what the table lacks."""
-    runner = build_runner(cfg)
-    # What the first process found on its disk counts.
-    shared = [table]
-    broadcast_object_list(shared)
-    table.update(shared[0])
-    runner._test_loop = loop = Conditions(runner, table, conditions, save, path)
-    bar = progress_bar(22, redirect_stdout=False, redirect_stderr=False, speed_estimate_period=1e9)
-    with bar, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+@contextlib.contextmanager
+def silence():
+    """Evaluators and other code print and warn for every condition."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        loop.watch = Watch(bar, len(loop.pending))
-        runner.register_hook(loop.watch)
+        yield
+
+
+def run(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Evaluate what the table lacks."""
+    name, loop = 'CorruptionTestLoop', cfg.test_cfg
+    if type_name(loop) == name:
+        # What the config asks of it, the command line says here.
+        loop = loop.get('loop')
+    cfg.test_cfg = dict(type=f'mmfeataug.{name}', loop=loop, **options)
+    runner = build_runner(cfg)
+    with silence():
         runner.test()
 
 
@@ -240,61 +153,104 @@ def show(table: dict, out: TextIO) -> None:
         print(f'Note: {note}', file=out)
 
 
+def check(args: argparse.Namespace) -> tuple[list, dict, dict | None]:
+    """Conditions, other test sets and table of reference, before a model is built.
+
+    Raises:
+        SystemExit: Naming the argument that cannot be.
+    """
+    option = '--corruptions'
+    try:
+        wanted = conditions_of(args.corruptions, args.severities)
+        if not args.from_predictions:
+            option = '--images' if args.images else option
+            check_sources(wanted, args.images)
+        option = '--also'
+        pairs = [pair.partition('=') for pair in args.also]
+        if wrong := [''.join(pair) for pair in pairs if not all(pair)]:
+            raise ValueError(f'{wrong[0]!r} is no NAME=CONFIG')
+        args.also = {name: path for name, _, path in pairs}
+        if len(args.also) < len(pairs):
+            raise ValueError('give each name once')
+        others = read_other_sets(args.also)
+        option = '--reference'
+        reference = read_reference(args.reference, wanted) if args.reference else None
+    except (OSError, ValueError, ImportError) as error:
+        raise SystemExit(f'{option}: {error}') from error
+    if args.from_predictions:
+        if args.images or args.save_predictions or args.aux_bn or args.launcher != 'none':
+            raise SystemExit(
+                '--from-predictions runs no model: leave out --images, --save-predictions, '
+                '--aux-bn and --launcher'
+            )
+    elif args.checkpoint is None:
+        raise SystemExit('give a checkpoint, or --from-predictions')
+    elif '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
+        raise SystemExit(f'checkpoint {args.checkpoint!r} is no file')
+    return wanted, others, reference
+
+
+def online(args: argparse.Namespace, cfg: Config, open_table: Callable[..., RunTable]) -> dict:
+    """The table, after the model was run under what it lacks."""
+    made_with = fingerprint(cfg, args.checkpoint)
+    found = open_table(args.checkpoint, made_with)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    quiet(cfg, args.workers)
+    predictions = found.folder / PREDICTIONS if args.save_predictions else None
+    # Processes that may see other disks have to ask the first one.
+    if args.launcher == 'none' and not found.pending(predictions):
+        found.save()
+        return found.table
+    names = ('corruptions', 'severities', 'images', 'save_predictions', 'reference', 'resume')
+    options = {name: getattr(args, name) for name in names}
+    run(cfg, dict(options, also=args.also, out_dir=str(found.folder), made_with=made_with))
+    return read_table(found.path) if is_main_process() else {}
+
+
+def offline(
+    args: argparse.Namespace,
+    cfg: Config,
+    others: Mapping[str, Any],
+    open_table: Callable[..., RunTable],
+) -> dict:
+    """The table of predictions that were kept."""
+    init_default_scope(scope_of(cfg) or 'mmengine')
+    evaluators = {name: other.cfg.test_evaluator for name, other in others.items()}
+    with silence():
+        return evaluate_offline(
+            args.from_predictions, open_table, cfg, evaluators, args.checkpoint
+        ).table
+
+
 @results_on_stdout
 def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        corruptions = select_corruptions(args.corruptions)
-        Corrupt(corruptions[0])
-    except (ValueError, ImportError) as error:
-        raise SystemExit(f'--corruptions: {error}') from error
-    wanted = list(itertools.product(corruptions, sorted(set(args.severities))))
-    if '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
-        raise SystemExit(f'checkpoint {args.checkpoint!r} is no file')
-    try:
-        reference = read_reference(args.reference, wanted) if args.reference else None
-    except (OSError, ValueError) as error:
-        raise SystemExit(f'--reference: {error}') from error
+    wanted, others, reference = check(args)
     cfg = load_config(args, TEST)
-    table = dict(
-        config=osp.splitext(osp.basename(args.config))[0],
-        checkpoint=args.checkpoint,
-        task=None,
-        metrics=[],
-        clean=None,
-        corrupted={},
-        summary={},
-        mCE=None,
-        seconds=0.0,
-        notes=[],
-        made_with=fingerprint(cfg, args.checkpoint),
-    )
+    for other in others.values():
+        check_data(other.cfg, ('test_dataloader',))
     # The Runner's logs too: it would write its config over the one beside the checkpoints.
     folder = cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'robustness')
-    path = osp.join(folder, JSON)
-    if osp.exists(path):
-        if not args.resume:
-            raise SystemExit(
-                f'{path} is there already: go on with it by --resume, delete it to start anew, or '
-                'write elsewhere with --out-dir'
-            )
+
+    def open_table(checkpoint: str, made_with: dict) -> RunTable:
+        name = osp.splitext(osp.basename(args.config))[0]
+        made_with['also'] = {name: other.digest for name, other in others.items()}
         try:
-            table = read_earlier(path, table['made_with'])
+            return RunTable(folder, name, checkpoint, made_with, wanted, reference, args.resume)
+        except RefusedError:
+            raise
         except ValueError as error:
-            raise SystemExit(f'--resume: {error}') from error
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    quiet(cfg, args.workers)
+            raise SystemExit(str(error)) from error
 
-    def save() -> None:
-        table.update(complete(table, wanted, reference))
-        if is_main_process():
-            write_table(table, folder)
-
-    conditions = [CLEAN, *wanted]
-    # Processes that may see other disks have to ask the first one.
-    if args.launcher != 'none' or not all(is_done(table, c) for c in conditions):
-        run(cfg, table, conditions, save, path)
-    save()
+    try:
+        if args.from_predictions:
+            table = offline(args, cfg, others, open_table)
+        else:
+            table = online(args, cfg, open_table)
+    except OtherRunError as error:
+        raise SystemExit(f'--resume: {error}') from error
+    except RefusedError as error:
+        raise SystemExit(str(error)) from error
     if is_main_process():
         if args.json:
             print(json.dumps(table, allow_nan=False), file=out)

@@ -1,16 +1,24 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Data for trying and judging: corrupted images for every task, drawn demo sets, digits."""
 
+from .conditions import corrupt_images
+from .copies import CorruptedCopies
 from .corrupt import Corrupt, corrupt_image
 from .demo import make_demo_data
 from .digits import make_digits
 from .distort import CombinedDistortion
+from .load_corrupted import LoadCorrupted
+from .make_corrupted import make_corrupted
 from .random_batch import random_batch
 
 __all__ = [
     'CombinedDistortion',
     'Corrupt',
+    'CorruptedCopies',
+    'LoadCorrupted',
     'corrupt_image',
+    'corrupt_images',
+    'make_corrupted',
     'make_demo_data',
     'make_digits',
     'random_batch',

@@ -8,11 +8,16 @@ from .attacked_batch import Target
 from .attacks import ATTACKS
 from .compare import Comparison, Spread, compare_tables, spread
 from .compare_attacks import AttackComparison, compare_attacks
+from .corruption import CorruptionTestLoop, check_sources, conditions_of
 from .geometry import Geometry, Region, region_of
 from .ground_truth import loaded_resized
+from .image_bootstrap import image_differences
 from .logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
+from .offline import evaluate_offline
+from .other_sets import read_other_sets
 from .paired import Against, against
 from .pgd import NORMS, PGD, UNITS
+from .predictions import Predictions, read_predictions, saving
 from .report import (
     JSON,
     main_metric,
@@ -33,6 +38,7 @@ from .robustness import (
     select_corruptions,
     summarise,
 )
+from .run_table import PREDICTIONS, RunTable, predictions_file
 from .runs import Run, by_task, label_of, read_runs
 from .scores import count_found, read_scores
 from .significance import Difference, over_images, paired_difference
@@ -40,6 +46,8 @@ from .trained_on import trained_on
 from .unfinished import (
     ANEW,
     CLEAN,
+    OtherRunError,
+    RefusedError,
     check_metrics,
     fingerprint,
     is_done,
@@ -58,31 +66,41 @@ __all__ = [
     'JSON',
     'NORMS',
     'PGD',
+    'PREDICTIONS',
     'SEVERITIES',
     'UNITS',
     'AdversarialTestLoop',
     'Against',
     'AttackComparison',
     'Comparison',
+    'CorruptionTestLoop',
     'Curve',
     'Difference',
     'Geometry',
+    'OtherRunError',
+    'Predictions',
     'Record',
+    'RefusedError',
     'Region',
     'Run',
+    'RunTable',
     'Spread',
     'Target',
     'against',
     'by_task',
     'check_metrics',
+    'check_sources',
     'clean_loss',
     'compare_attacks',
     'compare_tables',
     'complete',
+    'conditions_of',
     'corruption_error',
     'cost',
     'count_found',
+    'evaluate_offline',
     'fingerprint',
+    'image_differences',
     'is_done',
     'label',
     'label_of',
@@ -92,13 +110,17 @@ __all__ = [
     'method_scalars',
     'over_images',
     'paired_difference',
+    'predictions_file',
     'read_earlier',
+    'read_other_sets',
+    'read_predictions',
     'read_reference',
     'read_runs',
     'read_scores',
     'read_table',
     'region_of',
     'rows',
+    'saving',
     'select_corruptions',
     'spread',
     'summarise',

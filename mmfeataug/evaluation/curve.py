@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .report import ATTACKED, main_metric, markdown_row, write_at_once
+from mmfeataug.utils.files import write_at_once
+
+from .report import ATTACKED, main_metric, markdown_row
 from .scores import read_scores
 from .unfinished import ANEW, refuse_other
 

@@ -128,9 +128,7 @@ def _difference(
 ) -> dict[str, Difference]:
     metric = one.metrics[0]
     conditions = [CLEAN, *((c, int(s)) for c, s in _shared(run, base, one.folder, metric))]
-    tests = [
-        {c: _test(of.folder / one.folder, c, cfg) for c in conditions} for of in (run, base)
-    ]
+    tests = [{c: _test(of.folder / one.folder, c, cfg) for c in conditions} for of in (run, base)]
     own, other = (test[CLEAN].names for test in tests)
     if list(map(_file, own)) != list(map(_file, other)):
         raise ValueError('the two were tested on other images, or in another order')

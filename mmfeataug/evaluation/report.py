@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmfeataug.utils.files import write_at_once
+
 from .robustness import mean
 
 JSON, CSV, MARKDOWN = 'robustness.json', 'robustness.csv', 'robustness.md'
@@ -52,27 +54,20 @@ def write_table(table: Mapping[str, Any], folder: str | os.PathLike) -> None:
         write_at_once(folder / name, text)
 
 
-def write_at_once(path: Path, text: str) -> None:
-    """Replace a file by a whole one, or leave it as it is if the process is killed."""
-    draft = path.with_name(f'.{path.name}.{os.getpid()}')
-    with draft.open('w', encoding='utf-8', newline='') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
 def to_csv(table: Mapping[str, Any]) -> str:
-    """One line a condition, clean first, one column a metric; empty where it is undefined."""
-    metrics = table['metrics']
+    """One line a condition, clean and other test sets first, one column a metric; empty where it is
+    undefined.
+    """
+    metrics = _every_metric(table)
     lines = [('clean', 0, table['clean'])]
+    lines += [(name, 0, scores) for name, scores in _also(table).items()]
     for name, by_severity in table['corrupted'].items():
         lines += [(name, int(severity), scores) for severity, scores in by_severity.items()]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow(['corruption', 'severity', *metrics])
     for name, severity, scores in lines:
-        values = (scores[metric] for metric in metrics)
+        values = (scores.get(metric) for metric in metrics)
         writer.writerow([name, severity, *('' if v is None else repr(v) for v in values)])
     return out.getvalue()
 
@@ -100,13 +95,21 @@ def rows(table: Mapping[str, Any], metric: str) -> list[list[str]]:
 
 
 def summary_rows(table: Mapping[str, Any]) -> list[list[str]]:
-    """Header, and a line for each metric: P, mPC, rPC and the families' means."""
+    """Header, and a line for each metric: P, other test sets, mPC, rPC, the worst corruption and
+    the families' means.
+    """
+    also = _also(table)
     families = list(next(iter(table['summary'].values()))['families'])
-    lines: list[list[str]] = [['metric', 'P', 'mPC', 'rPC', *families]]
-    for metric, summary in table['summary'].items():
+    lines: list[list[str]] = [['metric', 'P', *also, 'mPC', 'rPC', 'worst', *families]]
+    for metric in _every_metric(table):
         show = _format(table, metric)
-        means = map(show, summary['families'].values())
-        lines.append([metric, show(summary['P']), show(summary['mPC']), _ratio(summary), *means])
+        others = [show(scores.get(metric)) for scores in also.values()]
+        if summary := table['summary'].get(metric):
+            means = map(show, summary['families'].values())
+            after = [show(summary['mPC']), _ratio(summary), _worst(summary, show), *means]
+            lines.append([metric, show(summary['P']), *others, *after])
+        else:
+            lines.append([metric, '-', *others, *['-'] * (3 + len(families))])
     return lines
 
 
@@ -114,6 +117,11 @@ def summary_line(table: Mapping[str, Any], metric: str) -> str:
     """The metric in one line."""
     summary, show = table['summary'][metric], _format(table, metric)
     line = f'P {show(summary["P"])}, mPC {show(summary["mPC"])}, rPC {_ratio(summary)}'
+    if summary.get('worst'):
+        line += f', worst {_worst(summary, show)}'
+    for name, scores in _also(table).items():
+        if metric in scores:
+            line += f', {name} {show(scores[metric])}'
     error = ((table['mCE'] or {}).get('metrics') or {}).get(metric, {})
     if error.get('mCE') is not None:
         line += f', mCE {error["mCE"]:.3f} of {table["mCE"]["reference"]["config"]}'
@@ -147,7 +155,7 @@ def markdown_row(cells: Iterable[str]) -> str:
 
 def _format(table: Mapping[str, Any], metric: str) -> Callable[[float | None], str]:
     """Two decimals for percents, four for parts of 1."""
-    values = [table['clean'].get(metric)]
+    values = [scores.get(metric) for scores in (table['clean'], *_also(table).values())]
     values += [s.get(metric) for by in table['corrupted'].values() for s in by.values()]
     decimals = 4 if all(value is None or abs(value) <= 1 for value in values) else 2
     return lambda value: '-' if value is None else f'{value:.{decimals}f}'
@@ -155,3 +163,20 @@ def _format(table: Mapping[str, Any], metric: str) -> Callable[[float | None], s
 
 def _ratio(summary: Mapping[str, Any]) -> str:
     return '-' if summary['rPC'] is None else f'{summary["rPC"]:.3f}'
+
+
+def _worst(summary: Mapping[str, Any], show: Callable[[float | None], str]) -> str:
+    # Tables of earlier versions have none.
+    worst = summary.get('worst')
+    return f'{worst["corruption"]} {show(worst["value"])}' if worst else '-'
+
+
+def _also(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Scores on other test sets; tables of earlier versions have none."""
+    return table.get('also') or {}
+
+
+def _every_metric(table: Mapping[str, Any]) -> list[str]:
+    """Those of the table, then those that only other test sets have."""
+    names = [*table['metrics'], *(name for scores in _also(table).values() for name in scores)]
+    return list(dict.fromkeys(names))

@@ -97,10 +97,10 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
 
     Returns:
         ``P`` on clean images, ``mPC`` (mean over corruptions of the mean over severities), ``rPC``
-        (mPC / P, the part that is left; P / mPC where less is better), ``families`` (mPC within
-        each), ``severities`` (mean over corruptions at each) and ``worst`` (``corruption`` and
-        ``value`` of the one with the worst mean over severities). ``None`` where nothing is
-        defined.
+        (mPC / P, the part that is left; P / mPC where less is better), ``worst`` (``corruption``
+        and ``value``: the worst of the counted corruptions' means over severities), ``families``
+        (mPC within each) and ``severities`` (mean over corruptions at each). ``None`` where nothing
+        is defined.
 
     .. _Benchmarking Robustness in Object Detection: https://arxiv.org/abs/1907.07484
     """
@@ -112,15 +112,17 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
     severities = sorted({severity for name in names for severity in corrupted[name]}, key=int)
     performance, corrupted_mean = mean([clean.get(metric)]), mean(by_name[name] for name in names)
     left, whole = corrupted_mean, performance
-    worst = min
+    worst_of = min
     if less_is_better(metric):
-        left, whole, worst = whole, left, max
-    means = {name: value for name in names if (value := by_name[name]) is not None}
-    at_worst = worst(means, key=lambda name: means[name], default=None)
+        left, whole = whole, left
+        worst_of = max
+    defined = {name: v for name in names if (v := by_name[name]) is not None}
+    worst = worst_of(defined, key=defined.__getitem__, default=None)
     return dict(
         P=performance,
         mPC=corrupted_mean,
         rPC=left / whole if whole and left is not None else None,
+        worst=None if worst is None else dict(corruption=worst, value=defined[worst]),
         families={
             family: mean(by_name.get(name) for name in members)
             for family, members in FAMILIES.items()
@@ -130,7 +132,6 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
             severity: mean(corrupted[name].get(severity, {}).get(metric) for name in names)
             for severity in severities
         },
-        worst=at_worst and dict(corruption=at_worst, value=means[at_worst]),
     )
 
 
@@ -184,7 +185,8 @@ def complete(
     """Fill in what follows from the scores of a table.
 
     Args:
-        table: With ``task``, ``clean`` and ``corrupted``.
+        table: With ``task``, ``clean`` and ``corrupted``; ``also``: scores on other test sets, if
+            there are.
         wanted: All conditions that the table will have, to say what is missing yet.
         reference: Table of the model that mCE is relative to.
 
@@ -212,6 +214,11 @@ def complete(
         'metrics': metrics,
         'clean': clean,
         'corrupted': corrupted,
+        # Their metrics may be others.
+        'also': {
+            name: {metric: mean([v]) for metric, v in scores.items()}
+            for name, scores in (table.get('also') or {}).items()
+        },
         'summary': {metric: summarise(clean, corrupted, metric) for metric in metrics},
         'mCE': _errors(table['task'], metrics, corrupted, reference),
         'notes': [

@@ -25,9 +25,18 @@ _NAMES = dict(
 )
 
 
+class RefusedError(ValueError):
+    """A run cannot go on with what is there; the message has the remedy."""
+
+
+class OtherRunError(RefusedError):
+    """Results are there already, and are of another run than this one."""
+
+
 def label(condition: tuple[str, int]) -> str:
-    """Corruption and severity, in words."""
-    return 'clean' if condition == CLEAN else '{} {}'.format(*condition)
+    """Corruption and severity in words; the name of a test set, which has severity 0."""
+    name, severity = condition
+    return f'{name} {severity}' if severity else name
 
 
 def is_done(table: Mapping[str, Any], condition: tuple[str, int]) -> bool:
@@ -35,6 +44,8 @@ def is_done(table: Mapping[str, Any], condition: tuple[str, int]) -> bool:
     name, severity = condition
     if condition == CLEAN:
         return table['clean'] is not None
+    if not severity:
+        return name in table.get('also', {})
     return str(severity) in table['corrupted'].get(name, {})
 
 
@@ -49,14 +60,21 @@ def fingerprint(cfg: Config, checkpoint: str, left_out: Sequence[str] = ()) -> d
     cfg = copy.deepcopy(cfg)
     for key in ('work_dir', 'launcher', 'model_wrapper_cfg', 'load_from', 'resume', *left_out):
         cfg.pop(key, None)
-    for key in ('num_workers', *WORKERS):
-        cfg.test_dataloader.pop(key, None)
-    made_with = dict(config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
+    made_with = dict(config=digest(cfg))
     if '://' in checkpoint or not checkpoint:
         return dict(made_with, checkpoint=checkpoint)
     stat = os.stat(checkpoint)
     path = osp.realpath(checkpoint)
     return dict(made_with, checkpoint=path, size=stat.st_size, mtime=stat.st_mtime_ns)
+
+
+def digest(cfg: Config) -> str:
+    """A number that another text of a config does not have; settings of worker processes, which
+    are taken away from it, change nothing.
+    """
+    for key in ('num_workers', *WORKERS):
+        cfg.test_dataloader.pop(key, None)
+    return hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
 
 
 def read_earlier(path: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,12 +101,16 @@ def refuse_other(path: str, old: Mapping[str, Any], made_with: Mapping[str, Any]
         made_with: What this run is made with.
 
     Raises:
-        ValueError: Saying what is different.
+        OtherRunError: Saying what is different.
     """
     for key, new in made_with.items():
         if key in _NAMES and old.get(key) != new:
             shown = '' if key == 'config' else f': {old.get(key)} there, {new} now'
-            raise ValueError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
+            raise OtherRunError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
+    known = old.get('also') or {}
+    for name, new in (made_with.get('also') or {}).items():
+        if known.get(name, new) != new:
+            raise OtherRunError(f'{path} was made with another test set {name!r}. {ANEW}')
 
 
 def read_reference(path: str, conditions: Sequence[tuple[str, int]]) -> dict[str, Any]:
@@ -112,11 +134,11 @@ def check_metrics(found: Iterable[str], table: Mapping[str, Any], path: str) -> 
     """Refuse to mix scores of two evaluators.
 
     Raises:
-        ValueError: If the evaluator returns a metric that the table has not.
+        OtherRunError: If the evaluator returns a metric that the table has not.
     """
     new, gone = set(found) - set(table['metrics']), set(table['metrics']) - set(found)
     if new and table['metrics']:
-        raise ValueError(
+        raise OtherRunError(
             f'the evaluator returns other metrics than those of {path}: '
             f'{", ".join(sorted(new))} is new, {", ".join(sorted(gone)) or "nothing"} is gone. '
             f'{ANEW}'

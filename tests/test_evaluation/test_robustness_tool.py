@@ -2,7 +2,6 @@
 """tools/test_robustness.py on models with random weights, for the three tasks."""
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -16,145 +15,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmfeataug.evaluation import rows
+from mmfeataug.evaluation import CorruptionTestLoop, rows
 from mmfeataug.evaluation.scores import read_scores
 from tests.launch import launch
+from tests.robustness_runs import ROOT, arguments, held, read, run
 
 pytest.importorskip('imagecorruptions')
-
-ROOT = Path(__file__).resolve().parents[2]
-TASKS = {
-    'detection': ('faster-rcnn_r18_fpn_demo-coco.py', 'coco'),
-    'segmentation': ('deeplabv3plus_r18_demo-cityscapes.py', 'cityscapes'),
-    'classification': ('resnet18_demo-imagenet.py', 'imagenet'),
-}
-# Random weights find nothing. A sum over what they say shows every pixel that is different.
-EXTRAS = """
-import os, signal
-from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, METRICS
-
-@METRICS.register_module(force=True)
-class Checksum(BaseMetric):
-    default_prefix = 'sum'
-
-    def process(self, data_batch, data_samples):
-        for sample in data_samples:
-            if 'pred_score' in sample:
-                self.results.append(sample['pred_score'][0].double())
-            elif 'seg_logits' in sample:
-                self.results.append(sample['seg_logits']['data'].double().sum())
-            else:
-                self.results.append(sample['pred_instances']['scores'].double().sum())
-
-    def compute_metrics(self, results):
-        return {'all': float(sum(results)), 'nan': float('nan'), 'name': 'no number'}
-
-@HOOKS.register_module(force=True)
-class DieHook(Hook):
-    conditions = 0
-
-    def after_test_epoch(self, runner, metrics=None):
-        self.conditions += 1
-        if self.conditions == int(os.environ.get('TEST_DIE_AT', -1)):
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
-CONFIG = """
-_base_ = {base!r}
-custom_imports = dict(imports=['robustness_extras'])
-custom_hooks = [dict(type='mmengine.DieHook')]
-test_evaluator = [{evaluator}, dict(type='mmengine.Checksum')]
-test_dataloader = dict(
-    batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root={data!r})
-)
-{more}
-"""
-EVALUATORS = {
-    'detection': "dict(type='CocoMetric', ann_file={data!r} + "
-    "'annotations/instances_val2017.json', metric='bbox')",
-    'segmentation': "dict(type='IoUMetric', iou_metrics=['mIoU'])",
-    'classification': "dict(type='Accuracy', topk=(1,))",
-}
-MORE = {
-    'detection': 'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=20)))',
-    'segmentation': '',
-    'classification': 'model = dict(backbone=dict(stem_channels=8, base_channels=8), '
-    'head=dict(in_channels=64))',
-}
-CONDITIONS = ['--corruptions', 'gaussian_noise', '--severities', '1', '3']
-HELD = ('metrics', 'clean', 'corrupted', 'summary', 'mCE', 'notes')
-
-
-@pytest.fixture(scope='module')
-def extras(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('extras')
-    (folder / 'robustness_extras.py').write_text(EXTRAS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        yield folder
-
-
-@pytest.fixture(scope='module')
-def tool(extras):
-    """The tool as a module: importing the packages takes longer than what it does here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / 'tools'))
-        # Not by import: the tests of the figures have the same name.
-        path = ROOT / 'tools/test_robustness.py'
-        spec = importlib.util.spec_from_file_location('robustness_tool', path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-
-
-@pytest.fixture(scope='module', params=TASKS)
-def case(request, demo_data, tool, tmp_path_factory):
-    """Config, checkpoint and the table without worker processes."""
-    if request.param == 'classification':
-        pytest.importorskip('torchvision')
-        pytest.importorskip('mmpretrain')
-    return make_case(request.param, demo_data, tool, tmp_path_factory.mktemp(request.param))
-
-
-def make_case(task, demo_data, tool, folder):
-    from common import build_model
-
-    base, layout = TASKS[task]
-    data = demo_data[layout] + '/'
-    config, checkpoint = folder / 'small.py', folder / 'random.pth'
-    config.write_text(
-        CONFIG.format(
-            base=str(ROOT / 'configs/demo' / base),
-            evaluator=EVALUATORS[task].format(data=data),
-            data=data,
-            more=MORE[task],
-        )
-    )
-    torch.manual_seed(0)
-    cfg = Config.fromfile(config)
-    torch.save(dict(state_dict=build_model(cfg).state_dict(), meta={}), checkpoint)
-    case = dict(task=task, config=config, checkpoint=checkpoint, folder=folder)
-    return dict(case, table=run(tool, case, 'plain'))
-
-
-def arguments(case, out, *more):
-    work_dir = case['folder'] / 'work'
-    args = [case['config'], case['checkpoint'], '--work-dir', work_dir]
-    return [*map(str, args), '--out-dir', str(case['folder'] / out), *CONDITIONS, *more]
-
-
-def run(tool, case, out, *more):
-    tool.main(arguments(case, out, *more))
-    return read(case, out)
-
-
-def read(case, out):
-    return json.loads((case['folder'] / out / 'robustness.json').read_text())
-
-
-def held(table):
-    return {key: table[key] for key in HELD}
 
 
 def test_table(case, capsys):
@@ -209,15 +75,15 @@ def test_worker_processes_change_nothing(case, tool):
 
 
 def test_stopped_and_resumed(case, tool, monkeypatch):
-    evaluate = tool.evaluate
+    evaluate = CorruptionTestLoop.evaluate
 
-    def stop(runner, condition, *args):
+    def stop(self, condition, *args):
         if condition == ('gaussian_noise', 3):
             raise KeyboardInterrupt
-        return evaluate(runner, condition, *args)
+        return evaluate(self, condition, *args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(tool, 'evaluate', stop)
+        patch.setattr(CorruptionTestLoop, 'evaluate', stop)
         run(tool, case, 'stopped', '--resume')
     half = read(case, 'stopped')
     assert list(half['corrupted']['gaussian_noise']) == ['1']
@@ -228,13 +94,6 @@ def test_stopped_and_resumed(case, tool, monkeypatch):
     # Nothing is left to do: no model is built.
     monkeypatch.setattr(tool, 'run', None)
     assert held(run(tool, case, 'stopped', '--resume')) == held(case['table'])
-
-
-@pytest.fixture(scope='module')
-def classifier(demo_data, tool, tmp_path_factory):
-    pytest.importorskip('torchvision')
-    pytest.importorskip('mmpretrain')
-    return make_case('classification', demo_data, tool, tmp_path_factory.mktemp('killed'))
 
 
 @pytest.mark.classification

@@ -15,6 +15,7 @@ from typing import TextIO
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmfeataug.datasets import corrupt_images
 from mmfeataug.evaluation import (
     ALL,
     SEVERITIES,
@@ -35,7 +36,7 @@ from mmfeataug.visualization import (
 from mmfeataug.visualization.report import Examples, write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import check_data, corrupt_images, start
+from common import check_data, start
 
 CORRUPTIONS = (('gaussian_noise', 3), ('defocus_blur', 3))
 MOST = 3

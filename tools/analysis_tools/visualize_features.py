@@ -22,6 +22,7 @@ import torch
 from mmengine.runner import Runner, load_checkpoint
 
 import mmfeataug
+from mmfeataug.datasets import corrupt_images
 from mmfeataug.engine import BatchAugmentation
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
@@ -47,7 +48,6 @@ from common import (
     TRAIN,
     add_common_arguments,
     build_model,
-    corrupt_images,
     load_config,
     start,
 )

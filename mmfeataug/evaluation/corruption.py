@@ -1,0 +1,205 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""A test loop under corruptions: the config's metrics on clean images, on corrupted ones, and on
+other test sets.
+"""
+
+import copy
+import itertools
+import os.path as osp
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
+
+from mmfeataug.datasets import Corrupt, CorruptedCopies, corrupt_image, corrupt_images
+from mmfeataug.registry import LOOPS
+from mmfeataug.utils.configs import scope_of, set_workers
+from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.tasks import task_of
+
+from .other_sets import read_other_sets
+from .predictions import saving
+from .report import to_markdown
+from .robustness import SEVERITIES, select_corruptions
+from .run_table import PREDICTIONS, Condition, RunTable, predictions_file
+from .unfinished import CLEAN, fingerprint, label, read_reference
+from .watch import Watch, explain
+
+
+@LOOPS.register_module()
+class CorruptionTestLoop(BaseLoop):
+    """The config's test, once on clean images and once for each corruption and severity.
+
+    ``robustness.json``, ``.csv`` and ``.md`` are written after each of these conditions; a run that
+    was killed goes on with them, to the same table.
+
+    Args:
+        runner, dataloader, evaluator: As the Runner gives them, from a config.
+        corruptions: Names of corruptions, and of groups of them.
+        severities: 1 (light) to 5 (strong).
+        images: Folder with corrupted copies of the test set, which
+            ``tools/dataset_converters/make_corrupted.py`` wrote; None: images are corrupted as they
+            come. The scores are the same.
+        also: Other test sets by name: configs, whose test data loader and evaluator are run with
+            this model.
+        save_predictions: Whether to write those of each condition to ``<out_dir>/predictions``.
+        reference: ``robustness.json`` of the classifier that mCE is relative to.
+        out_dir: Folder of the results; None: the work directory.
+        resume: Whether to go on with the table that is there.
+        loop: Config of the test loop that runs each condition; None: mmengine's ``TestLoop``.
+        made_with: What a resumed run must have in common with the former; None: the config and the
+            checkpoint.
+
+    Raises:
+        TypeError: If the data loader or evaluator is no config.
+        ValueError: For settings that cannot be, copies that are not there, and where ``out_dir``
+            holds a table that is another run's, or that is not to be gone on with.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        *,
+        corruptions: Sequence[str] = ('benchmark',),
+        severities: Sequence[int] = SEVERITIES,
+        images: str | None = None,
+        also: Mapping[str, str] | None = None,
+        save_predictions: bool = False,
+        reference: str | None = None,
+        out_dir: str | None = None,
+        resume: bool = False,
+        loop: Mapping[str, Any] | None = None,
+        made_with: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(dataloader, Mapping) or not isinstance(evaluator, Mapping | Sequence):
+            raise TypeError(
+                'CorruptionTestLoop builds data loader and evaluator anew for each condition: give '
+                'test_dataloader and test_evaluator as configs'
+            )
+        # Data are read when a condition needs them.
+        super().__init__(runner, [])
+        self.test_sets = {CLEAN[0]: (dataloader, evaluator)}
+        wanted = conditions_of(corruptions, severities)
+        check_sources(wanted, images)
+        others = read_other_sets(also or {})
+        self.test_sets |= {
+            name: (other.cfg.test_dataloader, other.cfg.test_evaluator)
+            for name, other in others.items()
+        }
+        self.images, self.loop = images, {} if loop is None else loop
+        out_dir = out_dir or runner.work_dir
+        self.predictions = Path(out_dir, PREDICTIONS) if save_predictions else None
+        cfg = runner.cfg
+        checkpoint = str(getattr(runner, '_load_from', None) or cfg.get('load_from') or '')
+        if made_with is None:
+            # What is asked for may change: conditions that are there stay true.
+            made_with = fingerprint(cfg, checkpoint, left_out=('test_cfg',))
+            made_with['also'] = {name: s.digest for name, s in others.items()}
+        table = read_reference(reference, wanted) if reference else None
+        name = osp.splitext(osp.basename(cfg.filename or ''))[0]
+        self.record = RunTable(out_dir, name, checkpoint, made_with, wanted, table, resume)
+        self.record.share()
+        model = runner.model
+        self.record.table['task'] = task_of(model.module if is_model_wrapper(model) else model)
+
+    def run(self) -> dict:
+        """P, mPC and rPC of each metric."""
+        runner, record = self.runner, self.record
+        pending = record.pending(self.predictions)
+        options = dict(redirect_stdout=False, redirect_stderr=False, speed_estimate_period=1e9)
+        with progress_bar(22, **options) as progress:
+            watch = Watch(progress, len(pending))
+            runner.register_hook(watch)
+            before = runner._test_loop
+            try:
+                for condition in pending:
+                    start = time.monotonic()
+                    metrics = self.evaluate(condition, watch)
+                    found = torch.tensor(watch.found)
+                    all_reduce(found)
+                    record.add(condition, metrics, int(found), time.monotonic() - start)
+            finally:
+                runner._test_loop = before
+                runner._hooks.remove(watch)
+        record.save()
+        table = record.table
+        if table['metrics']:
+            runner.logger.info('%s\n%s', record.folder, to_markdown(table))
+        return {
+            f'{metric}/{key}': summary[key]
+            for metric, summary in table['summary'].items()
+            for key in ('P', 'mPC', 'rPC')
+        }
+
+    def evaluate(self, condition: Condition, watch: Watch) -> dict:
+        """What the evaluator returns under a condition."""
+        runner, (name, severity) = self.runner, condition
+        loader, evaluator = copy.deepcopy(self.test_sets[CLEAN[0] if severity else name])
+        # No worker outlives its condition.
+        own = self.test_sets[CLEAN[0]][0].get('num_workers', 0)
+        set_workers(loader, own)
+        if severity:
+            corrupt_images(loader, scope_of(runner.cfg), name, severity, self.images)
+            if self.images is None:
+                # Workers inherit what the library compiles at its first call.
+                corrupt_image(np.zeros((32, 32, 3), np.uint8), name, severity, seed=0)
+        runner._test_dataloader, runner._test_evaluator = loader, evaluator
+        watch.begin(condition)
+        # Hooks ask the runner for it.
+        runner._test_loop = loop = runner.build_test_loop(copy.deepcopy(self.loop))
+        if severity or condition == CLEAN:
+            self.record.count(len(loop.dataloader.dataset))
+        try:
+            with self._saved(loop.evaluator, condition):
+                metrics = loop.run()
+        except Exception as error:
+            explain(error, loop, condition, watch.batches)
+            raise RuntimeError(f'{label(condition)}: {type(error).__name__}: {error}') from error
+        watch.end()
+        return metrics
+
+    def _saved(self, evaluator: Any, condition: Condition) -> Any:
+        """The context in which predictions are written, if they are wanted."""
+        if self.predictions is None:
+            return nullcontext()
+        table = self.record.table
+        head = {key: table[key] for key in ('config', 'checkpoint', 'task', 'made_with')}
+        path = predictions_file(self.predictions, condition)
+        return saving(evaluator, path, condition=condition, **head)
+
+
+def conditions_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[Condition]:
+    """Each corruption at each severity, in order.
+
+    Raises:
+        ValueError: If one is unknown.
+    """
+    if wrong := set(severities) - set(SEVERITIES):
+        raise ValueError(
+            f'severities={sorted(wrong)!r}: give some of {", ".join(map(str, SEVERITIES))}'
+        )
+    return list(itertools.product(select_corruptions(corruptions), sorted(set(severities))))
+
+
+def check_sources(conditions: Sequence[Condition], images: str | None) -> None:
+    """Refuse corrupted images that there cannot be, before the first is needed.
+
+    Raises:
+        ValueError: If copies are missing.
+        ImportError: If images are to be corrupted, and the library is missing.
+    """
+    if images is None:
+        Corrupt(*conditions[0])
+        return
+    copies = CorruptedCopies.read(images)
+    for condition in conditions:
+        copies.refuse_missing(*condition)

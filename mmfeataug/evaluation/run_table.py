@@ -1,0 +1,160 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""A table of robustness on disk that is filled condition by condition, and gone on with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+
+from .report import JSON, write_table
+from .robustness import complete
+from .scores import read_scores
+from .unfinished import (
+    ANEW,
+    CLEAN,
+    OtherRunError,
+    RefusedError,
+    check_metrics,
+    is_done,
+    label,
+    read_earlier,
+)
+
+Condition = tuple[str, int]
+"""Corruption and severity, or the name of a test set and 0."""
+
+
+PREDICTIONS = 'predictions'
+"""Folder beside the table."""
+
+
+def predictions_file(folder: Path, condition: Condition) -> Path:
+    """Where predictions under a condition lie."""
+    return folder / f'{label(condition).replace(" ", "_")}.pkl'
+
+
+class RunTable:
+    """The table of one run, after every condition as files.
+
+    Args:
+        folder: Of ``robustness.json``, ``.csv`` and ``.md``.
+        config: Name of the config.
+        checkpoint: File or address.
+        made_with: What a resumed run has in common with the former, as :func:`fingerprint` returns
+            it, and ``also``: digests of other test sets, by their names.
+        wanted: Corruptions and severities.
+        reference: Table of the classifier that mCE is relative to.
+        resume: Whether to go on with a table that is there.
+
+    Raises:
+        OtherRunError: If one is there that is of another run.
+        RefusedError: If one is there that is not gone on with.
+        ValueError: If it is no table.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: str,
+        checkpoint: str,
+        made_with: Mapping[str, Any],
+        wanted: Sequence[Condition],
+        reference: Mapping[str, Any] | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.folder, self.path = Path(folder), str(Path(folder, JSON))
+        self.wanted, self.reference = list(wanted), reference
+        also = made_with.get('also', {})
+        self.conditions: list[Condition] = [CLEAN, *((name, 0) for name in also), *wanted]
+        self.table: dict[str, Any] = dict(
+            config=config,
+            checkpoint=checkpoint,
+            task=None,
+            metrics=[],
+            clean=None,
+            also={},
+            corrupted={},
+            summary={},
+            mCE=None,
+            seconds=0.0,
+            notes=[],
+            made_with=dict(made_with),
+        )
+        if Path(self.path).exists():
+            if not resume:
+                raise RefusedError(
+                    f'{self.path} is there already: go on with it by --resume (resume=True), '
+                    'delete it to start anew, or write elsewhere with --out-dir'
+                )
+            self.table = {'also': {}, **read_earlier(self.path, made_with)}
+            known = self.table['made_with']
+            known['also'] = known.get('also', {}) | also
+        self._unchecked = any(is_done(self.table, c) for c in self.conditions)
+
+    def share(self) -> None:
+        """What the first process found on its disk counts for all."""
+        shared = [self.table]
+        broadcast_object_list(shared)
+        self.table.update(shared[0])
+
+    def pending(self, predictions: Path | None = None) -> list[Condition]:
+        """What the table lacks.
+
+        Args:
+            predictions: Folder where those of each condition have to be, if they have to.
+        """
+        return [
+            c
+            for c in self.conditions
+            if not is_done(self.table, c)
+            or (predictions is not None and not predictions_file(predictions, c).is_file())
+        ]
+
+    def count(self, images: int) -> None:
+        """Refuse to mix scores of test sets of different sizes.
+
+        Raises:
+            OtherRunError: With both numbers.
+        """
+        known = self.table['made_with'].setdefault('images', images)
+        if known != images:
+            raise OtherRunError(
+                f'the table was made with {known} images, now there are {images}. {ANEW}'
+            )
+
+    def add(
+        self, condition: Condition, metrics: Mapping[str, Any], found: int, seconds: float
+    ) -> None:
+        """Take in what an evaluator returned, and write the table.
+
+        Args:
+            condition: What it returned it for.
+            metrics: What it returned.
+            found: Number of instances in the predictions of a detector.
+            seconds: That it took.
+
+        Raises:
+            OtherRunError: If the table has other metrics.
+        """
+        table, (name, severity) = self.table, condition
+        clean = None if condition == CLEAN else table['clean']
+        scores = read_scores(metrics, clean, table['task'], found)
+        # Those of other test sets may be others.
+        if self._unchecked and (severity or condition == CLEAN):
+            check_metrics(scores, table, self.path)
+            self._unchecked = False
+        if condition == CLEAN:
+            table['clean'] = scores
+        elif severity:
+            table['corrupted'].setdefault(name, {})[str(severity)] = scores
+        else:
+            table['also'][name] = scores
+        table['seconds'] = round(table['seconds'] + seconds, 3)
+        self.save()
+
+    def save(self) -> None:
+        """Fill in what follows from the scores, and write the table."""
+        self.table.update(complete(self.table, self.wanted, self.reference))
+        if is_main_process():
+            write_table(self.table, self.folder)
