@@ -4,7 +4,9 @@
 import contextlib
 import copy
 import io
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,19 +136,16 @@ def _difference(
         raise ValueError('the two were tested on other images, or in another order')
     known: dict[bytes, dict[str, float]] = {}
 
-    def figures(numbers: np.ndarray) -> dict[str, float]:
+    def figure(key: str, numbers: np.ndarray) -> float:
         # The same draws come again for every key.
-        key = numbers.tobytes()
-        if key not in known:
+        drawn = numbers.tobytes()
+        if drawn not in known:
             mine, theirs = (_figures(test, numbers, metric, one.task) for test in tests)
-            known[key] = {k: mine[k] - theirs[k] for k in mine}
-        return known[key]
+            known[drawn] = {k: mine[k] - theirs[k] for k in mine if k in theirs}
+        return known[drawn].get(key, math.nan)
 
-    keys = [k for k in KEYS if k in figures(np.arange(len(own)))]
-    return {
-        key: over_images(lambda numbers, key=key: figures(numbers)[key], len(own), resamples)
-        for key in keys
-    }
+    keys = KEYS if len(conditions) > 1 else KEYS[:1]
+    return {key: over_images(partial(figure, key), len(own), resamples) for key in keys}
 
 
 def _shared(run: Run, base: Run, folder: str, metric: str) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ import pytest
 from mmengine.structures import BaseDataElement as DataSample
 from PIL import Image
 
-from mmfeataug.evaluation import complete, write_table
+from mmfeataug.evaluation import Difference, complete, write_table
 from mmfeataug.evaluation.runs import read_runs
 from mmfeataug.visualization import predictions
 from mmfeataug.visualization.predictions import draw_predictions, render_predictions
@@ -486,3 +486,14 @@ def test_longer_training_is_cost(tmp_path):
         Path(spec.split('=')[1], 'cost.json').unlink(missing_ok=True)
     page = Page(write_report(read_runs(specs), tmp_path / 'p').read_text())
     assert page.shown[(*cost, 'value')].startswith('1.00 × base, by the times in logs')
+
+
+def test_one_pair_has_an_interval_over_images(tmp_path):
+    specs = [spec for spec in six_seeds(tmp_path) if spec[-1] == '0']
+    over = Difference(0.04, 0.01, 0.07, None, 1, over='images')
+    images = {'detection': {'robustness': {'ours': {'P': over}}}}
+    page = Page(write_report(read_runs(specs), tmp_path / 'o', images=images).read_text())
+    assert page.shown['ours', 'coco/bbox_mAP', 'P difference', 'spread'] == '[0.0100, 0.0700]'
+    assert ('ours', 'coco/bbox_mAP', 'mPC difference', 'spread') not in page.shown
+    assert 'over the test images' in page.text
+    assert 'too few seeds' in page.shown['ours', 'coco/bbox_mAP', 'sure', 'value']

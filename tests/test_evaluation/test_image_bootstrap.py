@@ -1,0 +1,161 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Kept predictions, tested on any of their images by the real evaluators."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmfeataug.evaluation import by_task, compare_tables, image_differences, read_runs
+from mmfeataug.evaluation.image_bootstrap import Resampled
+from mmfeataug.evaluation.predictions import Predictions
+from tests.test_evaluation.test_runs import make_run, table
+
+CLASSES = dict(classes=('a', 'b'))
+
+
+def maps(wrong, images=6):
+    """Label maps of which image i has ``wrong[i]`` wrong pixels of 16."""
+    samples = []
+    for i in range(images):
+        truth = torch.arange(16).reshape(1, 4, 4) % 2
+        predicted = truth.clone()
+        predicted.view(-1)[: wrong[i]] = 1 - predicted.view(-1)[: wrong[i]]
+        fields = dict(gt_sem_seg=dict(data=truth), pred_sem_seg=dict(data=predicted))
+        samples.append(dict(fields, img_path=f'dir/{i}.png'))
+    return Predictions(samples, {}, CLASSES)
+
+
+def boxes(shift, images=4):
+    """One box per image, found ``shift[i]`` pixels beside its place."""
+    samples = []
+    for i in range(images):
+        box = [10.0 + i, 10.0, 30.0 + i, 30.0]
+        found = torch.tensor([[box[0] + shift[i], *box[1:3], box[3]]])
+        instances = dict(bboxes=found, scores=torch.tensor([0.9 - 0.1 * i]))
+        instances['labels'] = torch.tensor([i % 2])
+        truth = dict(bbox=box, bbox_label=i % 2, ignore_flag=0)
+        samples.append(
+            dict(pred_instances=instances, img_id=i, ori_shape=(64, 64), instances=[truth])
+        )
+    return Predictions(samples, {}, CLASSES)
+
+
+def coco_file(folder, predictions):
+    images = [dict(id=s['img_id'], width=64, height=64) for s in predictions]
+    annotations = [
+        dict(id=i + 1, image_id=i, category_id=i % 2, iscrowd=0, area=400.0, bbox=[*b[:2], 20, 20])
+        for i, b in enumerate(s['instances'][0]['bbox'] for s in predictions)
+    ]
+    categories = [dict(id=0, name='a'), dict(id=1, name='b')]
+    path = folder / 'truth.json'
+    path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    return str(path)
+
+
+@pytest.mark.parametrize('file', [True, False], ids=['file', 'no file'])
+def test_copies_of_an_image_count_in_coco(tmp_path, file):
+    init_default_scope('mmdet')
+    predictions = boxes([0, 0, 14, 0])
+    evaluator = dict(type='CocoMetric', metric='bbox')
+    evaluator['ann_file'] = coco_file(tmp_path, predictions) if file else None
+    test = Resampled(evaluator, predictions)
+
+    def score(*numbers):
+        return test.evaluate(np.array(numbers))['coco/bbox_mAP_50']
+
+    whole = score(0, 1, 2, 3)
+    assert score(0, 1) == score(3, 0) == 1.0
+    # Of class a one box in two is right, and comes first.
+    assert whole == pytest.approx((0.505 + 1) / 2, abs=0.01)
+    # Two of three, then one of three.
+    assert score(0, 0, 2) == pytest.approx(0.67, abs=0.01)
+    assert score(0, 2, 2) == pytest.approx(0.34, abs=0.01)
+    assert score(0, 1, 2, 3) == whole
+
+
+def test_images_of_segmentation():
+    init_default_scope('mmseg')
+    test = Resampled(dict(type='IoUMetric', iou_metrics=['mIoU']), maps([0, 4, 0, 0, 0, 0]))
+    assert test.evaluate(np.array([0, 2, 3]))['mIoU'] == 100.0
+    one, two = (test.evaluate(np.array(n))['mIoU'] for n in ([1], [1, 1]))
+    assert one == two == pytest.approx(60.0)
+    assert one < test.evaluate(np.array([1, 0]))['mIoU'] < 100
+    assert test.names == [f'dir/{i}.png' for i in range(6)]
+
+
+def test_an_evaluator_without_results_per_image_is_refused():
+    from mmengine.evaluator import BaseMetric
+    from mmengine.registry import METRICS
+
+    @METRICS.register_module(force=True)
+    class OneResult(BaseMetric):
+        def process(self, data_batch, data_samples):
+            self.results[:] = [1]
+
+        def compute_metrics(self, results):
+            return {}
+
+    with pytest.raises(ValueError, match='OneResult keeps 1 results of 6 images'):
+        Resampled(dict(type='mmengine.OneResult'), maps([0] * 6))
+
+
+def keep(folder, predictions, condition):
+    path = folder / 'robustness' / 'predictions' / f'{condition}.pkl'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = [predictions[i] for i in range(len(predictions))]
+    path.write_bytes(pickle.dumps(dict(head={}, dataset_meta=CLASSES, samples=samples)))
+
+
+def runs_with_predictions(tmp_path, clean, fog):
+    for name in clean:
+        of_fog = {'fog': {3: 0.0}}
+        one = table(0.0, of_fog, task='segmentation', metric='mIoU')
+        folder = make_run(tmp_path / name, one)
+        keep(folder, maps(clean[name], len(clean[name])), 'clean')
+        keep(folder, maps(fog[name], len(fog[name])), 'fog_3')
+    runs = read_runs(f'{name}={tmp_path / name}' for name in clean)
+    (one,) = compare_tables('segmentation', by_task(runs)['segmentation'])
+    return one
+
+
+CFG = Config(dict(test_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU'])))
+
+
+def test_differences_of_two_runs(tmp_path):
+    init_default_scope('mmseg')
+    wrong = [0, 2, 4, 1, 3, 5, 0, 2]
+    one = runs_with_predictions(
+        tmp_path,
+        {'base': wrong, 'ours': [max(w - 1, 0) for w in wrong]},
+        {'base': [w + 4 for w in wrong], 'ours': [w + 4 for w in wrong]},
+    )
+    found, notes = image_differences(one, 'base', CFG, resamples=60)
+    ours = found['ours']
+    assert notes == []
+    assert ours['P'].mean > 0
+    assert 0 < ours['P'].low < ours['P'].mean < ours['P'].high
+    assert (ours['P'].p, ours['P'].n, ours['P'].over) == (None, 1, 'images')
+    assert (ours['mPC'].mean, ours['mPC'].low) == (0.0, None)
+
+
+def test_other_images_are_no_pair(tmp_path):
+    init_default_scope('mmseg')
+    wrong = {'base': [0, 1, 2], 'ours': [0, 1, 2, 3]}
+    one = runs_with_predictions(tmp_path, wrong, wrong)
+    found, (note,) = image_differences(one, 'base', CFG, resamples=10)
+    assert found == {}
+    assert 'other images' in note
+
+
+def test_a_missing_file_is_named(tmp_path):
+    init_default_scope('mmseg')
+    wrong = {'base': [0, 1, 2], 'ours': [0, 1, 2]}
+    one = runs_with_predictions(tmp_path, wrong, wrong)
+    (tmp_path / 'ours' / 'robustness' / 'predictions' / 'fog_3.pkl').unlink()
+    _, (note,) = image_differences(one, 'base', CFG, resamples=10)
+    assert 'fog_3.pkl is missing' in note
