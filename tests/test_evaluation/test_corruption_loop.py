@@ -4,8 +4,10 @@
 import csv
 import importlib.util
 import json
+import os
 import pickle
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -16,7 +18,7 @@ from mmengine.runner import Runner
 
 from mmfeataug.evaluation import predictions_file, read_predictions
 from tests.launch import launch
-from tests.robustness_runs import ROOT, held, run
+from tests.robustness_runs import ROOT, arguments, held, read, run
 
 pytest.importorskip('imagecorruptions')
 
@@ -370,3 +372,30 @@ def test_known_answers(case, tool, extras, tmp_path, kind):
         ]
         assert value == pytest.approx(100 * np.mean(ratios), abs=0.006)
         assert value < 60
+
+
+@pytest.mark.slow
+def test_several_processes(classifier, tool, extras, tmp_path):
+    """The same table and predictions in the same order, also where a batch is filled up."""
+    config = tmp_path / 'small.py'
+    config.write_text(
+        f'_base_ = {str(classifier["config"])!r}\ntest_dataloader = dict(dataset=dict(indices=5))\n'
+    )
+    case = dict(classifier, config=config, folder=tmp_path)
+    alone = run(tool, case, 'alone', '--save-predictions')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone']
+    command += [str(ROOT / 'tools/test_robustness.py'), *arguments(case, 'both')]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{extras}:{ROOT}'}
+    result = subprocess.run(
+        [*command, '--save-predictions', '--launcher', 'pytorch'],
+        cwd=tmp_path, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert held(read(case, 'both')) == held(alone)
+    for name in ('clean.pkl', 'gaussian_noise_3.pkl'):
+        folders = (tmp_path / out / 'predictions' for out in ('alone', 'both'))
+        one, two = (read_predictions(folder / name) for folder in folders)
+        assert len(one) == len(two) == 5
+        for a, b in zip(one, two, strict=True):
+            assert a['img_path'] == b['img_path']
+            assert torch.equal(a['pred_score'], b['pred_score'])
