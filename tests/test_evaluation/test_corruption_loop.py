@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,9 +49,16 @@ def test_a_config_asks_for_it(classifier, extras, tmp_path):
     again = launch(*args, env=env)
     assert again.returncode
     assert again.stderr.strip().splitlines()[-1].startswith(f'{path} is there already: go on')
+    # The package's own tool goes on with it, and makes what is gone.
+    (tmp_path / 'w/predictions/gaussian_noise_1.pkl').unlink()
+    args[0] = Path(sys.modules['mmpretrain'].__file__).parent / '.mim/tools/test.py'
     resumed = launch(*args, '--cfg-options', 'test_cfg.resume=True', env=env)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert held(json.loads(path.read_text())) == held(classifier['table'])
+    assert len(list((tmp_path / 'w/predictions').glob('*.pkl'))) == 3
+    args[0] = ROOT / 'tools/test.py'
+    doubled = launch(*args, '--corruption', 'fog', '3', env=env)
+    assert '--corruption, --out: the config asks for' in doubled.stderr
 
 
 @pytest.mark.classification
@@ -161,9 +169,11 @@ def test_another_test_set_and_resume(classifier, tool, tmp_path):
     night.write_text(OTHER.format(base=str(classifier['config']), indices=4))
     with pytest.raises(SystemExit, match=r"--resume: .*another test set 'night'"):
         run(tool, case, 'x', *also)
-    for wrong in ('fog=x.py', 'clean=x.py', 'a/b=x.py', 'night', 'night=nowhere.py'):
+    for wrong in ('fog=x.py', 'clean=x.py', 'a/b=x.py', 'night', 'fog_3=x.py'):
         with pytest.raises(SystemExit, match='--also: '):
             run(tool, case, 'x', '--also', wrong)
+    with pytest.raises(SystemExit, match=r'--also: night: nowhere\.py cannot be read'):
+        run(tool, case, 'x', '--also', 'night=nowhere.py')
 
 
 JUDGE = """
