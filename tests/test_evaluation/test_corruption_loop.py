@@ -49,16 +49,26 @@ def test_a_config_asks_for_it(classifier, extras, tmp_path):
     again = launch(*args, env=env)
     assert again.returncode
     assert again.stderr.strip().splitlines()[-1].startswith(f'{path} is there already: go on')
-    # The package's own tool goes on with it, and makes what is gone.
     (tmp_path / 'w/predictions/gaussian_noise_1.pkl').unlink()
-    args[0] = Path(sys.modules['mmpretrain'].__file__).parent / '.mim/tools/test.py'
     resumed = launch(*args, '--cfg-options', 'test_cfg.resume=True', env=env)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert held(json.loads(path.read_text())) == held(classifier['table'])
     assert len(list((tmp_path / 'w/predictions').glob('*.pkl'))) == 3
-    args[0] = ROOT / 'tools/test.py'
     doubled = launch(*args, '--corruption', 'fog', '3', env=env)
     assert '--corruption, --out: the config asks for' in doubled.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.classification
+def test_the_package_s_own_tool(classifier, extras, tmp_path):
+    config = tmp_path / 'small.py'
+    config.write_text(LOOP.format(base=str(classifier['config'])))
+    stock = Path(sys.modules['mmpretrain'].__file__).parent / '.mim/tools/test.py'
+    args = [stock, config, classifier['checkpoint'], '--work-dir', tmp_path]
+    result = launch(*args, env={'PYTHONPATH': str(extras)})
+    assert result.returncode == 0, result.stderr[-3000:]
+    path = tmp_path / 'robustness.json'
+    assert held(json.loads(path.read_text())) == held(classifier['table'])
 
 
 @pytest.mark.classification
@@ -191,10 +201,11 @@ JUDGES = {
 def test_from_predictions(case, tool, tmp_path, monkeypatch):
     """The same table, without images and model."""
     moved = dict(case, folder=tmp_path)
-    table = run(tool, moved, 'kept', '--save-predictions')
+    table = run(tool, moved, 'kept', '--save-predictions', '--workers', '2')
     assert held(table) == held(case['table'])
     monkeypatch.setattr(tool, 'run', None)
     folder = tmp_path / 'kept/predictions'
+    check_order(case, folder)
     kept = ['--from-predictions', str(folder)]
     if JUDGES[case['task']] is None:
         assert held(run(tool, moved, 'again', *kept)) == held(table)
@@ -213,16 +224,13 @@ def test_from_predictions(case, tool, tmp_path, monkeypatch):
         run(tool, moved, 'y', *kept, '--images', 'x')
 
 
-def test_order_of_predictions(case, tool, tmp_path):
-    """That of the data set, with several processes that load it."""
-    out = [dict(case, folder=tmp_path), 'x', '--save-predictions', '--workers', '2']
-    run(tool, *out, '--severities', '1')
+def check_order(case, folder):
+    """That of the data set."""
     cfg = Config.fromfile(case['config'])
     data = Runner.build_dataloader(cfg.test_dataloader).dataset
+    paths = [data.get_data_info(i)['img_path'] for i in range(len(data))]
     for condition in (('clean', 0), ('gaussian_noise', 1)):
-        found = read_predictions(predictions_file(tmp_path / 'x/predictions', condition))
-        assert len(found) == len(data)
-        paths = [data.get_data_info(i)['img_path'] for i in range(len(data))]
+        found = read_predictions(predictions_file(folder, condition))
         assert [sample['img_path'] for sample in found] == paths
         assert 'seg_logits' not in found[0]
 
@@ -354,7 +362,7 @@ def test_known_answers(case, tool, extras, tmp_path, kind):
     )
     torch.save(dict(state_dict={}, meta={}), checkpoint)
     answered = dict(case, config=config, checkpoint=checkpoint, folder=tmp_path)
-    table = run(tool, answered, 'x', '--save-predictions')
+    table = run(tool, answered, 'x', '--save-predictions', '--severities', '3')
     summary = table['summary'][metric]
     value = summary['P']
     assert summary['mPC'] == value
