@@ -93,6 +93,11 @@ def main() -> None:
             raise SystemExit(f'--tta: {args.config} has no tta_model and tta_pipeline')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    if (args.corruption or args.out) and type_name(cfg.test_cfg) == 'CorruptionTestLoop':
+        raise SystemExit(
+            '--corruption, --out: the config asks for a test under many conditions (test_cfg); '
+            'choose them there, and keep predictions by save_predictions=True'
+        )
     if args.corruption:
         name, severity = args.corruption
         corrupt_images(cfg.test_dataloader, scope_of(cfg), name, int(severity))

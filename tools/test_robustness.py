@@ -227,8 +227,11 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     wanted, others, reference = check(args)
     cfg = load_config(args, TEST)
-    for other in others.values():
-        check_data(other.cfg, ('test_dataloader',))
+    for name, other in others.items():
+        try:
+            check_data(other.cfg, ('test_dataloader',))
+        except SystemExit as error:
+            raise SystemExit(f'--also {name}: {error}') from None
     # The Runner's logs too: it would write its config over the one beside the checkpoints.
     folder = cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'robustness')
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, broadcast_object_list
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
@@ -102,7 +102,9 @@ class CorruptionTestLoop(BaseLoop):
         checkpoint = str(getattr(runner, '_load_from', None) or cfg.get('load_from') or '')
         if made_with is None:
             # What is asked for may change: conditions that are there stay true.
-            made_with = fingerprint(cfg, checkpoint, left_out=('test_cfg',))
+            own = copy.deepcopy(cfg)
+            own.test_cfg = self.loop
+            made_with = fingerprint(own, checkpoint)
             made_with['also'] = {name: s.digest for name, s in others.items()}
         table = read_reference(reference, wanted) if reference else None
         name = osp.splitext(osp.basename(cfg.filename or ''))[0]
@@ -114,7 +116,10 @@ class CorruptionTestLoop(BaseLoop):
     def run(self) -> dict:
         """P, mPC and rPC of each metric."""
         runner, record = self.runner, self.record
-        pending = record.pending(self.predictions)
+        # Processes may see other disks than the first one.
+        shared = [record.pending(self.predictions)]
+        broadcast_object_list(shared)
+        pending: list[Condition] = shared[0]
         options = dict(redirect_stdout=False, redirect_stderr=False, speed_estimate_period=1e9)
         with progress_bar(22, **options) as progress:
             watch = Watch(progress, len(pending))

@@ -39,7 +39,9 @@ def read_other_sets(also: Mapping[str, str]) -> dict[str, OtherSet]:
     """
     found = {}
     for name, path in also.items():
-        if not re.fullmatch(r'[\w.-]+', name) or name in (CLEAN[0], *ALL):
+        # Files of conditions are called so.
+        taken = re.fullmatch(rf'({"|".join((CLEAN[0], *ALL))})(_\d)?', name)
+        if taken or not re.fullmatch(r'[\w.-]+', name):
             raise ValueError(
                 f'{name!r} is no name for a test set: take letters, digits, dots and dashes, and '
                 'no name of a corruption'

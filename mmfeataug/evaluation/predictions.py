@@ -49,7 +49,8 @@ class Predictions(Sequence):
     def found(self) -> int:
         """Number of instances, of detectors."""
         instances = (sample.get('pred_instances') or {} for sample in self._samples)
-        return sum(len(next(iter(found.values()))) for found in instances if found)
+        first = (next(iter(found.values())) for found in instances if found)
+        return sum(v.shape[0] if isinstance(v, Packed) else len(v) for v in first)
 
 
 def read_predictions(path: str | Path) -> Predictions:

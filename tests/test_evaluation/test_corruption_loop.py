@@ -4,9 +4,12 @@
 import csv
 import importlib.util
 import json
+import os
 import pickle
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from mmengine.runner import Runner
 
 from mmfeataug.evaluation import predictions_file, read_predictions
 from tests.launch import launch
-from tests.robustness_runs import ROOT, held, run
+from tests.robustness_runs import ROOT, arguments, held, read, run
 
 pytest.importorskip('imagecorruptions')
 
@@ -46,8 +49,25 @@ def test_a_config_asks_for_it(classifier, extras, tmp_path):
     again = launch(*args, env=env)
     assert again.returncode
     assert again.stderr.strip().splitlines()[-1].startswith(f'{path} is there already: go on')
+    (tmp_path / 'w/predictions/gaussian_noise_1.pkl').unlink()
     resumed = launch(*args, '--cfg-options', 'test_cfg.resume=True', env=env)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert held(json.loads(path.read_text())) == held(classifier['table'])
+    assert len(list((tmp_path / 'w/predictions').glob('*.pkl'))) == 3
+    doubled = launch(*args, '--corruption', 'fog', '3', env=env)
+    assert '--corruption, --out: the config asks for' in doubled.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.classification
+def test_the_package_s_own_tool(classifier, extras, tmp_path):
+    config = tmp_path / 'small.py'
+    config.write_text(LOOP.format(base=str(classifier['config'])))
+    stock = Path(sys.modules['mmpretrain'].__file__).parent / '.mim/tools/test.py'
+    args = [stock, config, classifier['checkpoint'], '--work-dir', tmp_path]
+    result = launch(*args, env={'PYTHONPATH': str(extras)})
+    assert result.returncode == 0, result.stderr[-3000:]
+    path = tmp_path / 'robustness.json'
     assert held(json.loads(path.read_text())) == held(classifier['table'])
 
 
@@ -159,9 +179,11 @@ def test_another_test_set_and_resume(classifier, tool, tmp_path):
     night.write_text(OTHER.format(base=str(classifier['config']), indices=4))
     with pytest.raises(SystemExit, match=r"--resume: .*another test set 'night'"):
         run(tool, case, 'x', *also)
-    for wrong in ('fog=x.py', 'clean=x.py', 'a/b=x.py', 'night', 'night=nowhere.py'):
+    for wrong in ('fog=x.py', 'clean=x.py', 'a/b=x.py', 'night', 'fog_3=x.py'):
         with pytest.raises(SystemExit, match='--also: '):
             run(tool, case, 'x', '--also', wrong)
+    with pytest.raises(SystemExit, match=r'--also: night: nowhere\.py cannot be read'):
+        run(tool, case, 'x', '--also', 'night=nowhere.py')
 
 
 JUDGE = """
@@ -179,10 +201,11 @@ JUDGES = {
 def test_from_predictions(case, tool, tmp_path, monkeypatch):
     """The same table, without images and model."""
     moved = dict(case, folder=tmp_path)
-    table = run(tool, moved, 'kept', '--save-predictions')
+    table = run(tool, moved, 'kept', '--save-predictions', '--workers', '2')
     assert held(table) == held(case['table'])
     monkeypatch.setattr(tool, 'run', None)
     folder = tmp_path / 'kept/predictions'
+    check_order(case, folder)
     kept = ['--from-predictions', str(folder)]
     if JUDGES[case['task']] is None:
         assert held(run(tool, moved, 'again', *kept)) == held(table)
@@ -201,16 +224,13 @@ def test_from_predictions(case, tool, tmp_path, monkeypatch):
         run(tool, moved, 'y', *kept, '--images', 'x')
 
 
-def test_order_of_predictions(case, tool, tmp_path):
-    """That of the data set, with several processes that load it."""
-    out = [dict(case, folder=tmp_path), 'x', '--save-predictions', '--workers', '2']
-    run(tool, *out, '--severities', '1')
+def check_order(case, folder):
+    """That of the data set."""
     cfg = Config.fromfile(case['config'])
     data = Runner.build_dataloader(cfg.test_dataloader).dataset
+    paths = [data.get_data_info(i)['img_path'] for i in range(len(data))]
     for condition in (('clean', 0), ('gaussian_noise', 1)):
-        found = read_predictions(predictions_file(tmp_path / 'x/predictions', condition))
-        assert len(found) == len(data)
-        paths = [data.get_data_info(i)['img_path'] for i in range(len(data))]
+        found = read_predictions(predictions_file(folder, condition))
         assert [sample['img_path'] for sample in found] == paths
         assert 'seg_logits' not in found[0]
 
@@ -342,7 +362,7 @@ def test_known_answers(case, tool, extras, tmp_path, kind):
     )
     torch.save(dict(state_dict={}, meta={}), checkpoint)
     answered = dict(case, config=config, checkpoint=checkpoint, folder=tmp_path)
-    table = run(tool, answered, 'x', '--save-predictions')
+    table = run(tool, answered, 'x', '--save-predictions', '--severities', '3')
     summary = table['summary'][metric]
     value = summary['P']
     assert summary['mPC'] == value
@@ -370,3 +390,30 @@ def test_known_answers(case, tool, extras, tmp_path, kind):
         ]
         assert value == pytest.approx(100 * np.mean(ratios), abs=0.006)
         assert value < 60
+
+
+@pytest.mark.slow
+def test_several_processes(classifier, tool, extras, tmp_path):
+    """The same table and predictions in the same order, also where a batch is filled up."""
+    config = tmp_path / 'small.py'
+    config.write_text(
+        f'_base_ = {str(classifier["config"])!r}\ntest_dataloader = dict(dataset=dict(indices=5))\n'
+    )
+    case = dict(classifier, config=config, folder=tmp_path)
+    alone = run(tool, case, 'alone', '--save-predictions')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone']
+    command += [str(ROOT / 'tools/test_robustness.py'), *arguments(case, 'both')]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{extras}:{ROOT}'}
+    result = subprocess.run(
+        [*command, '--save-predictions', '--launcher', 'pytorch'],
+        cwd=tmp_path, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert held(read(case, 'both')) == held(alone)
+    for name in ('clean.pkl', 'gaussian_noise_3.pkl'):
+        folders = (tmp_path / out / 'predictions' for out in ('alone', 'both'))
+        one, two = (read_predictions(folder / name) for folder in folders)
+        assert len(one) == len(two) == 5
+        for a, b in zip(one, two, strict=True):
+            assert a['img_path'] == b['img_path']
+            assert torch.equal(a['pred_score'], b['pred_score'])

@@ -234,3 +234,20 @@ def test_nothing_found_yet():
     clean_only = complete(table({'m': 1.0}, {}))
     assert clean_only['summary']['m']['mPC'] is None
     assert '| m | 1.0000 | - | - |' in to_markdown(clean_only)
+
+
+def test_the_worst_corruption():
+    """By the mean over severities, of those that are counted; the most of an error."""
+    corrupted = {
+        'fog': {'1': {'m': 1.0, 'rmse': 5.0}, '2': {'m': 9.0, 'rmse': 5.0}},
+        'snow': {'1': {'m': 4.0, 'rmse': 2.0}, '2': {'m': 4.0, 'rmse': 2.0}},
+        'frost': {'1': {'m': NAN}, '2': {'m': None}},
+        'spatter': {'1': {'m': 0.0, 'rmse': 90.0}},
+    }
+    assert summarise({}, corrupted, 'm')['worst'] == dict(corruption='snow', value=4.0)
+    assert summarise({}, corrupted, 'rmse')['worst'] == dict(corruption='fog', value=5.0)
+    assert summarise({}, corrupted, 'other')['worst'] is None
+    result = complete(table({'m': 8.0}, corrupted, also={'night': {'m': 2.0, 'x': NAN}}))
+    assert 'worst snow 4.00, night 2.00' in to_markdown(result)
+    assert result['also'] == {'night': {'m': 2.0, 'x': None}}
+    assert 'x' not in result['metrics']
