@@ -73,7 +73,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=['benchmark'],
         metavar='NAME',
         help='corruptions, or groups of them: benchmark (the 15 of ImageNet-C, the default), '
-        'noise, blur, weather, digital, extra (4 more), all',
+        'noise, blur, weather, digital, extra (4 more), unseen (10 that no training here comes '
+        'near), all',
     )
     parser.add_argument(
         '--severities', nargs='+', type=int, choices=SEVERITIES, default=list(SEVERITIES)
@@ -245,7 +246,8 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     try:
         corruptions = select_corruptions(args.corruptions)
-        Corrupt(corruptions[0])
+        for name in corruptions:
+            Corrupt(name)
     except (ValueError, ImportError) as error:
         raise SystemExit(f'--corruptions: {error}') from error
     wanted = list(itertools.product(corruptions, sorted(set(args.severities))))
