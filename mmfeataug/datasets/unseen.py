@@ -15,7 +15,8 @@ import numpy as np
 AMOUNTS: dict[str, tuple[Any, ...]] = dict(
     plasma_brightness=(0.45, 0.55, 0.7, 0.85, 1.0),  # the largest change
     plasma_contrast=(1.0, 1.5, 2.5, 4.0, 6.0),  # exponent of factors in 0 to 1.5
-    plasma_shadow=((0.55, 0.4), (0.68, 0.42), (0.78, 0.45), (0.85, 0.5), (0.92, 0.55)),  # and share
+    # How deep, and over which share of the image.
+    plasma_shadow=((0.55, 0.4), (0.68, 0.42), (0.78, 0.45), (0.85, 0.5), (0.92, 0.55)),
     planckian_jitter=(0.25, 0.4, 0.7, 1.0, 2.0),  # how many times the light of a lamp or the sky
     rgb_shift=(0.1, 0.16, 0.24, 0.3, 0.4),  # of each channel
     linear_illumination=(0.45, 0.6, 0.75, 0.88, 1.0),  # change at the bright or dark end
