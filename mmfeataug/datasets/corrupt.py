@@ -3,6 +3,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import inspect
 import io
 import os
@@ -13,8 +14,10 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmfeataug.registry import TRANSFORMS
-from mmfeataug.utils.corruptions import ALL
+from mmfeataug.utils.corruptions import ALL, FAMILIES
 from mmfeataug.utils.pixels import range_of
+
+from .unseen import corrupt_unseen
 
 
 @TRANSFORMS.register_module()
@@ -23,7 +26,8 @@ class Corrupt(BaseTransform):
 
     Put it right after ``LoadImageFromFile``, in mmdet, mmseg and mmpretrain pipelines alike, or
     first, with ``rgb=True``, where the data set brings its images along, as mmpretrain's CIFAR. The
-    corruptions are those of the package ``imagecorruptions-imaug``.
+    corruptions are those of the package ``imagecorruptions-imaug``, and the unseen ones of
+    :mod:`mmfeataug.datasets.unseen`.
 
     Randomness is seeded by the file name (without its folder), the corruption and the severity: any
     number of workers, any order and any folder give the same noise in the same image. NumPy's
@@ -45,7 +49,7 @@ class Corrupt(BaseTransform):
     Raises:
         ValueError: If ``corruption`` or ``severity`` is unknown, or the image is not what the
             corruptions work on.
-        ImportError: If the package with the corruptions is missing.
+        ImportError: If a package that the corruption needs is missing.
 
     Note:
         The library is written for RGB, so channels are turned around for it. mmdet's own
@@ -70,7 +74,7 @@ class Corrupt(BaseTransform):
                 f'severity={severity!r}: give a whole number from 1 to 5, or 0 for no corruption'
             )
         if severity:
-            _library()
+            _library('kornia' if corruption in FAMILIES['unseen'] else 'imagecorruptions')
         self.corruption = corruption
         self.severity = int(severity)
         self.rgb, self.image_range = rgb, image_range
@@ -118,7 +122,7 @@ class Corrupt(BaseTransform):
 
 
 def corrupt_image(image: np.ndarray, corruption: str, severity: int, seed: int) -> np.ndarray:
-    """The library's corruption, made a function of its arguments.
+    """A corruption as a function of its arguments.
 
     Args:
         image: RGB, uint8 of shape (height, width, 3).
@@ -129,7 +133,9 @@ def corrupt_image(image: np.ndarray, corruption: str, severity: int, seed: int) 
     Returns:
         Array like ``image``.
     """
-    library = _library()
+    if corruption in FAMILIES['unseen']:
+        return corrupt_unseen(image, corruption, severity, seed)
+    library = _library('imagecorruptions')
     # Two corruptions do not draw from NumPy's global stream and would be different at each call.
     takes_seed = 'seed' in inspect.signature(library.corruption_dict[corruption]).parameters
     own_seed = dict(seed=seed) if takes_seed else {}
@@ -148,12 +154,10 @@ def _numpy_seed(seed: int) -> Iterator[None]:
         np.random.set_state(state)
 
 
-def _library() -> ModuleType:
+def _library(name: str) -> ModuleType:
     try:
-        import imagecorruptions
+        return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f'Corrupt needs the package imagecorruptions ({error}): pip install '
-            'mmfeataug[robustness]'
+            f'Corrupt needs the package {name} ({error}): pip install mmfeataug[robustness]'
         ) from error
-    return imagecorruptions

@@ -83,7 +83,7 @@ def not_found(scores: Scores, known: Scores, everywhere: bool = False) -> dict[s
 
 
 def counted(corrupted: Corrupted) -> list[str]:
-    """The corruptions that means are over: the benchmark's, or the extra ones if alone."""
+    """The corruptions that means are over: the benchmark's, or others if none of it is there."""
     return [name for name in corrupted if name in BENCHMARK] or list(corrupted)
 
 

@@ -50,7 +50,8 @@ def test_needs_no_framework(name):
 
 def test_choice():
     assert select_corruptions(['benchmark']) == list(BENCHMARK)
-    assert len(select_corruptions(['all'])) == 19
+    assert len(select_corruptions(['all'])) == 15 + 4 + len(FAMILIES['unseen'])
+    assert select_corruptions(['unseen']) == list(FAMILIES['unseen'])
     assert select_corruptions(['fog', 'noise', 'fog']) == [*FAMILIES['noise'], 'fog']
     with pytest.raises(ValueError, match=r"'gausian_noise'.*mean gaussian_noise"):
         select_corruptions(['noise', 'gausian_noise'])
@@ -98,6 +99,16 @@ def test_worked_out_by_hand():
     assert miss_rates['worst'] == dict(corruption='fog', value=45.0)
     alone = summarise({'m': 50.0}, {'saturate': corrupted['saturate']}, 'm')
     assert alone['mPC'] == 1.0
+
+
+def test_unseen_ones_have_a_mean_of_their_own():
+    unseen = everywhere(0.3, FAMILIES['unseen'])
+    result = complete(table({'m': 1.0}, everywhere(0.5) | unseen))
+    summary = result['summary']['m']
+    assert summary['mPC'] == pytest.approx(0.5)
+    assert summary['severities'] == pytest.approx(dict.fromkeys('12345', 0.5))
+    assert summary['families']['unseen'] == pytest.approx(0.3)
+    assert result['notes'] == [f'not part of mPC: {", ".join(FAMILIES["unseen"])}']
 
 
 def test_undefined_values_are_left_out():

@@ -149,6 +149,9 @@ def test_what_cannot_start(classifier, tool, monkeypatch):
         run(tool, classifier, 'x', '--corruptions', 'defocusblur')
     with pytest.raises(SystemExit, match='is no file'):
         run(tool, {**classifier, 'checkpoint': 'nowhere.pth'}, 'x')
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match='package kornia'):
+        patch.setitem(sys.modules, 'kornia', None)
+        run(tool, classifier, 'x', '--corruptions', 'unseen')
     monkeypatch.setitem(sys.modules, 'imagecorruptions', None)
     with pytest.raises(SystemExit, match=r'pip install\s+mmfeataug\[robustness\]'):
         run(tool, classifier, 'x')
