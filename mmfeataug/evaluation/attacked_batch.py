@@ -85,7 +85,7 @@ class Target:
                 batch = Batch(self.model, self.model.loss, inputs, (list(truth),), {})
                 with torch.enable_grad():
                     recorded = RecordedLoss(self.model, [self.tap], batch, state=self.loss_state)
-                yield AttackedBatch(self, recorded, inputs, samples, images)
+                yield AttackedBatch(self, recorded, inputs, samples, images, truth)
         finally:
             if recorded is not None:
                 recorded.rewind()
@@ -99,6 +99,8 @@ class AttackedBatch:
         features: What passes the place and moves the loss, clean.
         gradients: Of the whole loss toward them.
         loss: The whole loss, clean.
+        truth: Data samples with ground truth where the network sees it.
+        terms: Names of the terms of the loss.
     """
 
     def __init__(
@@ -108,7 +110,10 @@ class AttackedBatch:
         inputs: Tensor,
         samples: Sequence[Any],
         images: Images,
+        truth: Sequence[Any],
     ) -> None:
+        self.truth = truth
+        self.terms = [name for name in recorded.losses if 'loss' in name]
         self._target, self._recorded = target, recorded
         self._inputs, self._samples, self.images = inputs, samples, images
         if not recorded.fired:
@@ -124,6 +129,11 @@ class AttackedBatch:
         self.gradients = self._tail.gradients
         self.loss = float(recorded.total)
 
+    @property
+    def model(self) -> Any:
+        """What is attacked."""
+        return self._target.model
+
     def attack(self, attack: Attack) -> list[Tensor]:
         """The attacked features."""
         attack.images = self.images
@@ -133,9 +143,17 @@ class AttackedBatch:
         (view,) = attack.views(self.features, self.gradients, tail)
         return [f.detach() for f in view.features]
 
-    def loss_at(self, features: Sequence[Tensor], attack: Attack) -> float:
-        """Sum of the attacked terms of the loss."""
-        words = getattr(attack, 'against', ())
+    def loss_at(
+        self, features: Sequence[Tensor], attack: Attack, words: Sequence[str] | None = None
+    ) -> float:
+        """Sum of the attacked terms of the loss.
+
+        Args:
+            features: In place of the clean ones.
+            attack: Says how batch norms behave, and which terms are attacked.
+            words: In the names of the terms, instead.
+        """
+        words = getattr(attack, 'against', ()) if words is None else words
         return float(self._tail.evaluate(features, attack, words)[0])
 
     @torch.no_grad()

@@ -63,14 +63,16 @@ class Images:
         text = '|'.join([str(self.seed), *names])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
 
-    def draw(self, like: Tensor, norm: str, pixels: bool) -> Tensor:
+    def draw(self, like: Tensor, norm: str, pixels: bool, start: int = 0) -> Tensor:
         """Uniform draws from unit balls, one per sample of ``like``.
 
         Args:
             like: ``(N, ...)``. With another number of rows than images there is one draw for all.
             norm: Of the balls.
             pixels: Whether ``like`` are the images, whose padding gets 0.
+            start: Which of several draws.
         """
+        other = [f'start {start}'] if start else []
         if len(like) != len(self.names):
             rows = [(like, self.names)]
         else:
@@ -82,7 +84,7 @@ class Images:
                 top, left, bottom, right = self.regions[i]
                 row = row[..., top:bottom, left:right]
                 target = target[..., top:bottom, left:right]
-            generator = torch.Generator().manual_seed(self.key(names))
+            generator = torch.Generator().manual_seed(self.key([*names, *other]))
             target.copy_(uniform_in_ball(row, norm, generator))
         return out
 
@@ -102,9 +104,11 @@ class Attack(FeatureAugmentation):
 
     Attributes:
         images: Of the current batch; set before :meth:`views`.
+        alone: Whether it looks at the loss of each image, and so attacks one at a time.
     """
 
     images: Images
+    alone = False
 
     def __init__(self, *, at: str, side: str = 'output') -> None:
         super().__init__(at=at, side=side, bn='eval')
