@@ -4,7 +4,7 @@ predictions from there.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from mmfeataug.utils.message_hub import message_hub
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 
-from .base import Attack, Images
+from .base import Attack, Clean, Images
 from .geometry import Geometry
 from .ground_truth import for_loss
 
@@ -112,7 +112,7 @@ class AttackedBatch:
         images: Images,
         truth: Sequence[Any],
     ) -> None:
-        self.truth = truth
+        self.truth, self._clean = truth, Clean(at=target.tap.at, side=target.tap.side)
         self.terms = [name for name in recorded.losses if 'loss' in name]
         self._target, self._recorded = target, recorded
         self._inputs, self._samples, self.images = inputs, samples, images
@@ -143,18 +143,15 @@ class AttackedBatch:
         (view,) = attack.views(self.features, self.gradients, tail)
         return [f.detach() for f in view.features]
 
-    def loss_at(
-        self, features: Sequence[Tensor], attack: Attack, words: Sequence[str] | None = None
-    ) -> float:
-        """Sum of the attacked terms of the loss.
+    def loss_at(self, features: Sequence[Tensor], attack: Attack) -> float:
+        """Sum of the terms of the loss that are attacked."""
+        return self.loss_of(features, attack.against)
 
-        Args:
-            features: In place of the clean ones.
-            attack: Says how batch norms behave, and which terms are attacked.
-            words: In the names of the terms, instead.
+    def loss_of(self, features: Sequence[Tensor], words: Sequence[str] = ()) -> float:
+        """Sum of the terms of the loss with one of these words in their names; without words: the
+        whole loss.
         """
-        words = getattr(attack, 'against', ()) if words is None else words
-        return float(self._tail.evaluate(features, attack, words)[0])
+        return float(self._tail.evaluate(features, self._clean, words)[0])
 
     @torch.no_grad()
     def total_at(self, features: Sequence[Tensor]) -> float:
@@ -195,6 +192,14 @@ class AttackedBatch:
             # The prefix is run again: exact, and one pass beside many of the attack.
             with replay(recording, passed, _nothing, memoize=False):
                 return stock.loss(self._inputs)  # type: ignore[return-value]
+
+
+def rows_of(data: Mapping[str, Any], alone: bool) -> Iterator[slice]:
+    """What to attack of a preprocessed batch in one go: all of it, or one image at a time."""
+    count = len(data['data_samples'])
+    size = 1 if alone else max(count, 1)
+    for i in range(0, count, size):
+        yield slice(i, i + size)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 """Attacks of an evaluation: what is put in the place of clean images or features."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -142,18 +143,18 @@ def _gradient_attack(attack: str, restarts: int, **settings: Any) -> Attack | St
         raise ValueError(f'restarts={restarts!r}: give a whole number of at least 1')
     if restarts > 1 and not settings.get('random_start', True):
         raise ValueError(f'restarts={restarts!r} of an attack without a random start: drop one')
-    if attack != 'ensemble':
-        # Made in any case, so that wrong settings show.
-        starts = [(attack, PGD(kind=attack, start=i, **settings)) for i in range(restarts)]
-        if restarts == 1:
-            return starts[0][1]
-        return Strongest(lambda batch: starts, starts[0][1].against)
-    for name in ('against', 'step_size'):
-        if settings.get(name):
-            raise ValueError(
-                f'{name}={settings[name]!r}: the attacks of an ensemble choose it; leave it out, or '
-                'make these attacks one by one'
-            )
-    PGD(**settings)
-    settings.pop('against', None)
-    return Strongest(ensemble(lambda **of_member: PGD(**settings, **of_member), restarts))
+    if attack == 'ensemble':
+        for name in ('against', 'step_size'):
+            if settings.pop(name, None):
+                raise ValueError(
+                    f'{name}: the attacks of an ensemble choose it; leave it out, or make these '
+                    'attacks one by one'
+                )
+        steps = PGD(**settings).steps
+        return Strongest(ensemble(partial(PGD, **settings), restarts), steps)
+    starts = [PGD(kind=attack, start=i, **settings) for i in range(restarts)]
+    first = starts[0]
+    if restarts == 1:
+        return first
+    members = [(attack, start) for start in starts]
+    return Strongest(lambda batch: members, first.steps, first.step_size, first.against)

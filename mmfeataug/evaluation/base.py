@@ -3,14 +3,14 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmfeataug.engine import FeatureAugmentation
+from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import uniform_in_ball
 
 from .geometry import Geometry, Region, region_of
@@ -104,10 +104,12 @@ class Attack(FeatureAugmentation):
 
     Attributes:
         images: Of the current batch; set before :meth:`views`.
+        against: Words in the names of the terms of the loss that it attacks; empty: all.
         alone: Whether it looks at the loss of each image, and so attacks one at a time.
     """
 
     images: Images
+    against: tuple[str, ...] = ()
     alone = False
 
     def __init__(self, *, at: str, side: str = 'output') -> None:
@@ -117,3 +119,11 @@ class Attack(FeatureAugmentation):
     def active(self) -> bool:
         """An attack of strength 0 is not made at all."""
         return True
+
+
+class Clean(Attack):
+    """No attack: what others are compared to."""
+
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """The clean features; see :meth:`FeatureAugmentation.views`."""
+        yield View(features, 1.0)

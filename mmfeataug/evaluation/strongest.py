@@ -29,18 +29,25 @@ class Strongest:
 
     Args:
         members: The attacks on a batch, with names; several may have one.
+        steps: Of each.
+        step_size: Of each; None: they differ.
         against: Words in the names of the terms of the loss that decides; empty: the whole loss.
     """
 
     alone = True
 
     def __init__(
-        self, members: Callable[[AttackedBatch], Members], against: Sequence[str] = ()
+        self,
+        members: Callable[[AttackedBatch], Members],
+        steps: int,
+        step_size: float | None = None,
+        against: Sequence[str] = (),
     ) -> None:
         self.members, self.against = members, tuple(against)
+        self.steps, self.step_size = steps, step_size
 
-    def attack(self, batch: AttackedBatch) -> tuple[list[Tensor], str, float]:
-        """Of a batch of one image: the attacked features, the name of the attack, the loss.
+    def attack(self, batch: AttackedBatch) -> tuple[list[Tensor], str]:
+        """Of a batch of one image: the attacked features, and the name of the attack.
 
         Raises:
             PixelLossError: If no attack can be made on this model.
@@ -55,14 +62,14 @@ class Strongest:
                 warnings.warn(f'{name} is left out: {error}', stacklevel=2)
                 continue
             score = mean_score(batch, batch.predict(features))
-            loss = batch.loss_at(features, attack, self.against)
+            loss = batch.loss_of(features, self.against)
             strength = -score if math.isfinite(score) else 0.0, _finite(loss)
             if best is None or strength > best[0]:
                 best = strength, features, name
         if best is None:
             assert refused is not None
             raise refused
-        return best[1], best[2], best[0][1]
+        return best[1], best[2]
 
 
 def _finite(loss: float) -> float:
@@ -100,9 +107,7 @@ def terms_of(names: Sequence[str]) -> dict[str, list[str]]:
     return {key: found for key, found in parts.items() if 0 < len(found) < len(names)}
 
 
-def ensemble(
-    make: Callable[..., Attack], restarts: int = 1
-) -> Callable[[AttackedBatch], Members]:
+def ensemble(make: Callable[..., Attack], restarts: int = 1) -> Callable[[AttackedBatch], Members]:
     """The attacks that suit a model.
 
     Args:
