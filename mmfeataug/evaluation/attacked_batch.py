@@ -121,7 +121,9 @@ class AttackedBatch:
         if not recorded.tails:
             raise TapError(
                 f'at={target.tap.at!r}: the training loss does not depend on what passes this tap; '
-                'choose a module on the way to the loss'
+                'choose a module on the way to the loss; if this one is, something cuts its '
+                'gradient (detach, no_grad), and no attack of this kind says what the model is '
+                'worth'
             )
         (self._tail,) = recorded.tails
         verify(self._tail, strict=False)

@@ -174,7 +174,7 @@ def signs(
         found.append(
             _sign(
                 'a transferred attack is stronger',
-                losses['transferred'] >= attacked,
+                losses['transferred'] > attacked,
                 {'loss, transferred': losses['transferred'], 'loss, white box': attacked},
                 "points made on another model raise this model's loss more than its own gradient "
                 'does, so that hides something; report the transferred attack',
