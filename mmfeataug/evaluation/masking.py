@@ -14,10 +14,11 @@ from mmfeataug.engine import Tail, View
 from .attacked_batch import AttackedBatch
 from .base import Attack, Clean
 from .pgd import PGD
+from .pixel_loss import TERM, PixelLoss, PixelLossError
 from .strongest import mean_score
 
 LARGE = 64.0
-"""Grey levels that leave nothing of an image to a model whose gradient can be followed."""
+"""Grey levels with which the gradient leads any model to a score of 0."""
 
 FLOOR = 0.05
 """Share of the clean score that may be left there."""
@@ -77,8 +78,8 @@ class MaskingCheck:
             'twice the steps': PGD(**free, steps=2 * steps),
         }
         if settings.get('at', 'inputs') == 'inputs':
-            large = {**free, 'eps': LARGE, 'norm': 'linf', 'steps': steps}
-            self.trials['eps 64'] = PGD(**large)
+            self._large = {**free, 'eps': LARGE, 'norm': 'linf', 'steps': steps}
+            self.trials['eps 64'] = PGD(**self._large)
         if transfers:
             self.trials['transferred'] = Clean(**place)
         # Of each trial: loss, images, score, images that have one.
@@ -97,6 +98,9 @@ class MaskingCheck:
             transfer: Its points made on another model, where these are asked for.
         """
         count = len(batch.truth)
+        if 'eps 64' in self.trials and not self.images and has_pixel_loss(batch):
+            # The loss of a segmentor grows without end at pixels that are wrong already.
+            self.trials['eps 64'] = PGD(**{**self._large, 'kind': 'cospgd', 'against': ()})
         for sums, (name, attack) in zip(self._sums, self.trials.items(), strict=True):
             moved = transfer() if name == 'transferred' and transfer is not None else None
             features = batch.attack(attack) if moved is None else moved
@@ -121,6 +125,16 @@ class MaskingCheck:
         return dict(
             eps=eps, images=self.images, measured=measured, signs=signs(measured, eps, steps)
         )
+
+
+def has_pixel_loss(batch: AttackedBatch) -> bool:
+    """Whether SegPGD and CosPGD can be made on a model."""
+    try:
+        with PixelLoss(batch.model).weighted(lambda logits, labels, wrong: torch.ones_like(wrong)):
+            batch.loss_of(batch.features, (TERM,))
+    except PixelLossError:
+        return False
+    return True
 
 
 def signs(
