@@ -20,6 +20,9 @@ from .strongest import mean_score
 LARGE = 64.0
 """Grey levels with which the gradient leads any model to a score of 0."""
 
+LARGE_STEPS = 20
+"""At least as many steps lead there; steps of 2.5 * 64 / 10 are coarse."""
+
 FLOOR = 0.05
 """Share of the clean score that may be left there."""
 
@@ -78,7 +81,7 @@ class MaskingCheck:
             'twice the steps': PGD(**free, steps=2 * steps),
         }
         if settings.get('at', 'inputs') == 'inputs':
-            self._large = {**free, 'eps': LARGE, 'norm': 'linf', 'steps': steps}
+            self._large = {**free, 'eps': LARGE, 'norm': 'linf', 'steps': max(steps, LARGE_STEPS)}
             self.trials['eps 64'] = PGD(**self._large)
         if transfers:
             self.trials['transferred'] = Clean(**place)

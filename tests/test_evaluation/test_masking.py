@@ -100,7 +100,7 @@ def test_honest_and_masked_models(task, learnt):
     model, inputs, samples = learnt(task)
     honest = flags(model, inputs, samples, other=copy.deepcopy(model))
     assert honest['measured']['clean']['score'] > 0.6
-    assert fired(honest) == []
+    assert fired(honest) == [], honest
     for wrapper in (Quantised, Detached):
         masked = copy.deepcopy(model)
         masked.backbone = wrapper(masked.backbone)
