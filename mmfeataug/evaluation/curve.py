@@ -12,6 +12,9 @@ from .report import ATTACKED, main_metric, markdown_row, write_at_once
 from .scores import read_scores
 from .unfinished import ANEW, refuse_other
 
+OPTIONAL = ('image_range', 'restarts')
+"""Settings that a result holds only if they are not the default."""
+
 Point = dict[str, Any]
 """``eps``, ``metrics``, ``loss``, ``found`` (instances), ``step_size``, and of several attacks
 ``won`` (images, by attack)."""
@@ -41,8 +44,9 @@ def read_earlier_curve(folder: Path, result: Mapping[str, Any], resume: bool) ->
         old = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f'{path} is no JSON file: {error}. {ANEW}') from error
-    mine = {key for key in result if key not in ('config', 'checkpoint', 'task', 'made_with')}
-    other = [key for key in result if key in mine and old.get(key) != result[key]]
+    free = ('config', 'checkpoint', 'task', 'made_with')
+    mine = [key for key in dict.fromkeys((*result, *OPTIONAL)) if key not in free]
+    other = [key for key in mine if old.get(key) != result.get(key)]
     if other:
         raise ValueError(
             f'{path} is the result of another attack ({", ".join(other)}): give '

@@ -195,5 +195,7 @@ def test_flags_of_a_run(demo_data, tmp_path):
     assert sum(both['curve'][1]['won'].values()) == both['made_with']['images']
     assert 'Strongest at eps 2' in (tmp_path / 'ensemble/adversarial.md').read_text()
     assert {k for k in both if k != 'curve'} == {k for k in plain if k != 'curve'}
+    with pytest.raises(ValueError, match=r'another attack \(restarts\)'):
+        tested('plain', flag_images=0, restarts=2, resume=True)
     with pytest.raises(ValueError, match=r'transfer=.* of .swap.'):
         tested('other', attack='swap', at='backbone.layer1', transfer='x.pth')
