@@ -33,8 +33,10 @@ def parse_args() -> argparse.Namespace:
         '--attack',
         choices=ATTACKS,
         default='pgd',
-        help="'pgd': projected gradient ascent of the training loss; 'statistics': AdvBN's worst "
-        "means and deviations of channels; 'swap': those of other images of the batch",
+        help="'pgd': projected gradient ascent of the training loss; 'apgd': with steps that "
+        "adapt; 'segpgd', 'cospgd': of each pixel's loss, weighted; 'ensemble': of each image the "
+        "strongest of these that suit the task; 'statistics': AdvBN's worst means and deviations "
+        "of channels; 'swap': those of other images of the batch",
     )
     parser.add_argument(
         '--at', default='inputs', help="'inputs' is the image; or a layer, such as backbone.layer2"
@@ -44,13 +46,15 @@ def parse_args() -> argparse.Namespace:
         '--eps',
         type=float,
         nargs='+',
-        help='strengths; 0 is the stock test. Of pgd: radius of the ball in --unit, '
+        help='strengths; 0 is the stock test. Radius of the ball in --unit, '
         '0 0.5 1 2 4 by default; of statistics: bound of the factors, 0 0.3 0.6 1.1; of swap: '
         'share of the other statistics, 0 0.5 1',
     )
     parser.add_argument('--steps', type=int, help='of the attack: 10 by default, 6 with statistics')
     parser.add_argument(
-        '--step-size', type=float, help='2.5 * eps / steps by default, 0.2 with statistics'
+        '--step-size',
+        type=float,
+        help='2.5 * eps / steps by default; 0.2 with statistics; the first of apgd: 2 * eps',
     )
     parser.add_argument(
         '--norm',
@@ -82,6 +86,26 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-random-start', action='store_true', help='start PGD from the clean value'
     )
+    parser.add_argument(
+        '--restarts',
+        type=int,
+        default=1,
+        help='random starts of each attack, of which the strongest counts, image by image',
+    )
+    parser.add_argument(
+        '--flag-images',
+        type=int,
+        default=64,
+        help='images that signs of a hidden gradient are looked for on; 0: none',
+    )
+    parser.add_argument(
+        '--transfer',
+        metavar='CHECKPOINT',
+        help='of another model: is an attack on that one stronger here than one on this one?',
+    )
+    parser.add_argument(
+        '--transfer-config', metavar='CONFIG', help='of that model; this config by default'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of random starts')
     parser.add_argument(
         '--out-dir', help='where results go; <work directory>/adversarial by default'
@@ -104,10 +128,10 @@ def main(out: TextIO) -> None:
     # Logs too: the Runner would write this config over the one beside the checkpoints.
     cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'adversarial')
     names = ('attack', 'at', 'side', 'steps', 'step_size', 'norm', 'unit', 'against', 'seed')
-    names += ('image_range',)
+    names += ('image_range', 'restarts', 'flag_images', 'transfer', 'transfer_config')
     cfg.test_cfg = dict(
         type='mmfeataug.AdversarialTestLoop',
-        eps=args.eps or DEFAULT_EPS[args.attack],
+        eps=args.eps or DEFAULT_EPS.get(args.attack, DEFAULT_EPS['pgd']),
         random_start=not args.no_random_start,
         resume=args.resume,
         **{name: getattr(args, name) for name in names},

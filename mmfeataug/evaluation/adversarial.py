@@ -2,6 +2,7 @@
 """A test loop under attack: the config's metrics over the strength of the attack."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce,
+    broadcast_object_list,
+    is_main_process,
+)
 from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop
 
@@ -18,12 +24,16 @@ from mmfeataug.registry import LOOPS
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
-from .attacked_batch import Target
-from .attacks import make_attack
+from .attacked_batch import Target, rows_of
+from .attacks import GRADIENT, make_attack
 from .base import Attack
-from .curve import markdown, read_points, score, write_curve
+from .curve import markdown, read_earlier_curve, score, write_curve
+from .flags import Asked, look_for_masking
 from .ground_truth import loaded_resized
+from .masking import fired
+from .pgd import KINDS
 from .scores import count_found
+from .strongest import Strongest
 from .unfinished import fingerprint
 
 UNIT_OF = {'statistics': 'factor', 'swap': 'share'}
@@ -40,19 +50,25 @@ class AdversarialTestLoop(TestLoop):
 
     Args:
         runner, dataloader, evaluator: As the Runner gives them. The pipeline loads annotations.
-        attack: ``'pgd'``; ``'statistics'``: AdvBN's worst channel statistics; ``'swap'``:
-            statistics of other images of the batch.
+        attack: ``'pgd'``, ``'apgd'``, ``'segpgd'``, ``'cospgd'``: see :class:`PGD`;
+            ``'ensemble'``: those of them that suit the task, of which the strongest counts, image
+            by image; ``'statistics'``: AdvBN's worst channel statistics; ``'swap'``: statistics of
+            other images of the batch.
         at: ``'inputs'``, or the dotted path of a module.
         side: ``'output'`` or ``'input'`` of it.
-        eps: Strengths, in ``unit`` for ``'pgd'``; bounds of AdvBN's factors; shares of a swap.
+        eps: Strengths, in ``unit``; bounds of AdvBN's factors; shares of a swap.
         steps: None: 10, or AdvBN's 6.
-        step_size: None: ``2.5 * eps / steps``, or AdvBN's 0.2.
+        step_size: None: ``2.5 * eps / steps``, APGD's ``2 * eps``, or AdvBN's 0.2.
         norm: ``'linf'`` or ``'l2'``; None: the first.
         unit: ``'pixel'`` at ``'inputs'``, ``'std'`` or ``'absolute'`` elsewhere; None: the first.
         against: Words in the names of the terms of the loss that are attacked; empty: all.
-        random_start: Of PGD.
-        image_range: See :class:`PGD`.
+        random_start, image_range: See :class:`PGD`.
+        restarts: Number of random starts, of which the strongest counts, image by image.
         seed: Of random starts, by image, and of what losses draw, by batch.
+        flag_images: Number of images that signs of a hidden gradient are looked for on, after the
+            curve; see :class:`MaskingCheck`. 0: none.
+        transfer: Checkpoint of another model, to attack this one by for one of these signs.
+        transfer_config: Its config file, if that is not this one.
         out_dir: Folder of the results; None: the work directory.
         resume: Keep the strengths that an interrupted run left there.
         fp16: Has to be False.
@@ -79,7 +95,11 @@ class AdversarialTestLoop(TestLoop):
         against: Sequence[str] = (),
         random_start: bool = True,
         image_range: Sequence[float] | None = None,
+        restarts: int = 1,
         seed: int = 0,
+        flag_images: int = 64,
+        transfer: str | None = None,
+        transfer_config: str | None = None,
         out_dir: str | None = None,
         resume: bool = False,
         fp16: bool = False,
@@ -87,7 +107,8 @@ class AdversarialTestLoop(TestLoop):
         if fp16:
             raise ValueError('fp16=True: attacks are made in float32; set fp16=False')
         pgd: dict[str, Any] = {}
-        if attack == 'pgd':
+        gradient = attack in GRADIENT
+        if gradient:
             unit = unit or ('pixel' if at == 'inputs' else 'std')
             pgd = dict(norm=norm or 'linf', unit=unit, against=against, random_start=random_start)
             if image_range is not None:
@@ -97,9 +118,16 @@ class AdversarialTestLoop(TestLoop):
                 f'against={against!r}, unit={unit!r}, norm={norm!r}, image_range={image_range!r}, '
                 f'random_start={random_start!r}: these are settings of pgd, not of {attack!r}'
             )
+        if transfer and not (gradient and at == 'inputs'):
+            raise ValueError(
+                f'transfer={transfer!r} of {attack!r} at {at!r}: it is a sign of gradient attacks '
+                "at 'inputs', because two models have no other place in common; leave it out"
+            )
         options = dict(at=at, side=side, steps=steps, step_size=step_size, **pgd)
+        if restarts != 1:
+            options['restarts'] = restarts
         # Each is made here, so that wrong settings show before the data is read.
-        self.attacks: dict[float, Attack] = {
+        self.attacks: dict[float, Attack | Strongest] = {
             float(e): make_attack(attack, float(e), **options)  # type: ignore[arg-type]
             for e in eps
         }
@@ -116,8 +144,9 @@ class AdversarialTestLoop(TestLoop):
             against=list(against),
             seed=seed,
             unit=pgd.get('unit', UNIT_OF.get(attack)),
-            random_start=random_start if attack == 'pgd' else None,
+            random_start=random_start if gradient else None,
             **({} if image_range is None else {'image_range': list(image_range)}),
+            **({} if restarts == 1 else {'restarts': restarts}),
         )
         model = runner.model
         self.model: Any = model.module if is_model_wrapper(model) else model
@@ -129,15 +158,27 @@ class AdversarialTestLoop(TestLoop):
         self.out_dir = Path(out_dir or runner.work_dir)
         self._head = self._describe()
         # What the first process found on its disk counts.
-        shared = [read_points(self.out_dir, {**self._head, **self.settings}, resume)]
+        shared = [read_earlier_curve(self.out_dir, {**self._head, **self.settings}, resume)]
         broadcast_object_list(shared)
-        self.curve: list[dict[str, Any]] = shared[0]
+        self.curve: list[dict[str, Any]] = shared[0].get('curve', [])
+        self.flags: dict[str, Any] | None = shared[0].get('flags')
         # Nothing is trained: no word about augmentations that nobody drives.
         collect(self.model)
         resized = loaded_resized(self.dataloader.dataset)
         self._target = Target(self.model, at, side, seed, resized)
         # Loss, images, instances found.
         self._sums = torch.zeros(3, dtype=torch.float64)
+        self._won: Counter[str] = Counter()
+        # Those of one attack, the plain one of an ensemble.
+        self._flag_settings = dict(
+            at=at,
+            side=side,
+            kind=attack if attack in KINDS else 'pgd',
+            steps=10 if steps is None else steps,
+            step_size=step_size,
+            **pgd,
+        )
+        self._asked = Asked(flag_images if gradient else 0, transfer, transfer_config)
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
@@ -151,9 +192,11 @@ class AdversarialTestLoop(TestLoop):
                     progress.advance(task, len(self.dataloader))
                     continue
                 self._sums.zero_()
+                self._won.clear()
                 with self._test_step(partial(self._attacked, attack, eps, progress, task)):
                     metrics = super().run()
                 self._add(eps, attack, metrics)
+        self._look_for_masking()
         self.runner.logger.info('%s\n%s', self.out_dir, markdown(self._result()))
         return metrics
 
@@ -171,7 +214,9 @@ class AdversarialTestLoop(TestLoop):
             if before is not None:
                 setattr(model, key, before)
 
-    def _attacked(self, attack: Attack, eps: float, progress: Any, task: Any, data: Any) -> Any:
+    def _attacked(
+        self, attack: Attack | Strongest, eps: float, progress: Any, task: Any, data: Any
+    ) -> Any:
         """Predictions of a batch under attack, in the place of the model's ``test_step``."""
         # mmengine's loop takes no gradient.
         with torch.enable_grad():
@@ -179,35 +224,64 @@ class AdversarialTestLoop(TestLoop):
         progress.advance(task)
         return outputs
 
-    def _add(self, eps: float, attack: Attack, metrics: dict[str, Any]) -> None:
+    def _add(self, eps: float, attack: Attack | Strongest, metrics: dict[str, Any]) -> None:
         """A strength is done: what is known so far is written."""
         all_reduce(self._sums)
         loss, count, found = self._sums.tolist()
         loss /= max(count, 1)
         point = dict(eps=eps, metrics=metrics, loss=loss if math.isfinite(loss) else None)
         step_size = getattr(attack, 'step_size', None)
-        self.curve.append({**point, 'found': int(found), 'step_size': step_size})
+        point |= dict(found=int(found), step_size=step_size)
+        won = sum(all_gather_object(self._won), Counter[str]())
+        self.curve.append({**point, 'won': dict(won)} if won else point)
         self.curve = score(self.curve, self._head['task'])
+        self._write()
+
+    def _write(self) -> None:
         if is_main_process():
             write_curve(self._result(), self.out_dir)
 
     def _result(self) -> dict[str, Any]:
-        return {**self._head, **self.settings, 'curve': self.curve}
+        flags = {} if self.flags is None else {'flags': self.flags}
+        return {**self._head, **self.settings, **flags, 'curve': self.curve}
 
-    def _predict(self, data_batch: Any, attack: Attack, clean: bool) -> Any:
+    def _predict(self, data_batch: Any, attack: Attack | Strongest, clean: bool) -> Any:
         data = self.model.data_preprocessor(data_batch, False)
-        inputs, samples = data['inputs'], data['data_samples']
-        with self._target.open(inputs, samples) as batch:
-            features = batch.features if clean else batch.attack(attack)
-            loss = batch.loss_at(features, attack)
-            if not clean:
-                outputs = batch.predict(features)
+        outputs: list[Any] = []
+        for rows in rows_of(data, attack.alone):
+            samples = data['data_samples'][rows]
+            with self._target.open(data['inputs'][rows], samples) as batch:
+                if clean:
+                    features = batch.features
+                elif isinstance(attack, Strongest):
+                    features, name = attack.attack(batch)
+                    self._won[name] += 1
+                else:
+                    features = batch.attack(attack)
+                loss = batch.loss_of(features, attack.against)
+                if not clean:
+                    outputs += batch.predict(features)
+            self._sums += torch.tensor([loss * len(samples), len(samples), 0], dtype=torch.float64)
         if clean:
             with torch.no_grad():
                 outputs = self.model(**data, mode='predict')
-        sums = loss * len(samples), len(samples), count_found(outputs)
-        self._sums += torch.tensor(sums, dtype=torch.float64)
+        self._sums[2] += count_found(outputs)
         return outputs
+
+    def _look_for_masking(self) -> None:
+        """Signs of a hidden gradient, at the largest eps; those that are there are kept."""
+        eps = max(point['eps'] for point in self.curve)
+        made_with = dict(vars(self._asked), eps=eps)
+        if not (self._asked.flag_images and eps):
+            return
+        if (self.flags or {}).get('made_with') != made_with:
+            loader, cfg = self.dataloader, self.runner.cfg
+            settings = dict(self._flag_settings, eps=eps)
+            found = look_for_masking(self._target, loader, settings, self._asked, cfg)
+            self.flags = dict(found, made_with=made_with)
+            self._write()
+        for name in fired(self.flags):
+            self.runner.logger.warning('sign of a hidden gradient: %s', name)
 
     def _describe(self) -> dict[str, Any]:
         cfg = self.runner.cfg

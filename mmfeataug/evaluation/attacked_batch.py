@@ -4,7 +4,7 @@ predictions from there.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ from mmfeataug.utils.message_hub import message_hub
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 
-from .base import Attack, Images
+from .base import Attack, Clean, Images
 from .geometry import Geometry
 from .ground_truth import for_loss
 
@@ -85,7 +85,7 @@ class Target:
                 batch = Batch(self.model, self.model.loss, inputs, (list(truth),), {})
                 with torch.enable_grad():
                     recorded = RecordedLoss(self.model, [self.tap], batch, state=self.loss_state)
-                yield AttackedBatch(self, recorded, inputs, samples, images)
+                yield AttackedBatch(self, recorded, inputs, samples, images, truth)
         finally:
             if recorded is not None:
                 recorded.rewind()
@@ -99,6 +99,8 @@ class AttackedBatch:
         features: What passes the place and moves the loss, clean.
         gradients: Of the whole loss toward them.
         loss: The whole loss, clean.
+        truth: Data samples with ground truth where the network sees it.
+        terms: Names of the terms of the loss.
     """
 
     def __init__(
@@ -108,7 +110,10 @@ class AttackedBatch:
         inputs: Tensor,
         samples: Sequence[Any],
         images: Images,
+        truth: Sequence[Any],
     ) -> None:
+        self.truth, self._clean = truth, Clean(at=target.tap.at, side=target.tap.side)
+        self.terms = [name for name in recorded.losses if 'loss' in name]
         self._target, self._recorded = target, recorded
         self._inputs, self._samples, self.images = inputs, samples, images
         if not recorded.fired:
@@ -116,13 +121,20 @@ class AttackedBatch:
         if not recorded.tails:
             raise TapError(
                 f'at={target.tap.at!r}: the training loss does not depend on what passes this tap; '
-                'choose a module on the way to the loss'
+                'choose a module on the way to the loss; if this one is, something cuts its '
+                'gradient (detach, no_grad), and no attack of this kind says what the model is '
+                'worth'
             )
         (self._tail,) = recorded.tails
         verify(self._tail, strict=False)
         self.features = [f.float() for f in self._tail.features]
         self.gradients = self._tail.gradients
         self.loss = float(recorded.total)
+
+    @property
+    def model(self) -> Any:
+        """What is attacked."""
+        return self._target.model
 
     def attack(self, attack: Attack) -> list[Tensor]:
         """The attacked features."""
@@ -134,9 +146,14 @@ class AttackedBatch:
         return [f.detach() for f in view.features]
 
     def loss_at(self, features: Sequence[Tensor], attack: Attack) -> float:
-        """Sum of the attacked terms of the loss."""
-        words = getattr(attack, 'against', ())
-        return float(self._tail.evaluate(features, attack, words)[0])
+        """Sum of the terms of the loss that are attacked."""
+        return self.loss_of(features, attack.against)
+
+    def loss_of(self, features: Sequence[Tensor], words: Sequence[str] = ()) -> float:
+        """Sum of the terms of the loss with one of these words in their names; without words: the
+        whole loss.
+        """
+        return float(self._tail.evaluate(features, self._clean, words)[0])
 
     @torch.no_grad()
     def total_at(self, features: Sequence[Tensor]) -> float:
@@ -177,6 +194,14 @@ class AttackedBatch:
             # The prefix is run again: exact, and one pass beside many of the attack.
             with replay(recording, passed, _nothing, memoize=False):
                 return stock.loss(self._inputs)  # type: ignore[return-value]
+
+
+def rows_of(data: Mapping[str, Any], alone: bool) -> Iterator[slice]:
+    """What to attack of a preprocessed batch in one go: all of it, or one image at a time."""
+    count = len(data['data_samples'])
+    size = 1 if alone else max(count, 1)
+    for i in range(0, count, size):
+        yield slice(i, i + size)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 """Attacks of an evaluation: what is put in the place of clean images or features."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -11,9 +12,13 @@ from mmfeataug.functional import interpolate, mean_std, replace_statistics, stat
 from mmfeataug.methods import AdvBN
 
 from .base import Attack
-from .pgd import PGD
+from .pgd import KINDS, PGD
+from .strongest import Strongest, ensemble
 
-ATTACKS = ('pgd', 'statistics', 'swap')
+GRADIENT = (*KINDS, 'ensemble')
+"""Attacks that :class:`PGD` makes."""
+
+ATTACKS = (*GRADIENT, 'statistics', 'swap')
 
 
 class WorstStatistics(Attack):
@@ -94,34 +99,62 @@ def make_attack(
     side: str = 'output',
     steps: int | None = None,
     step_size: float | None = None,
+    restarts: int = 1,
     **pgd: Any,
-) -> Attack:
+) -> Attack | Strongest:
     """One of :data:`ATTACKS`, of one strength.
 
     Args:
         attack: Its name.
         eps: Its strength, in its own unit.
         at, side: Its place.
-        steps: None: 10 for ``'pgd'``, 6 for ``'statistics'``; ``'swap'`` has none.
+        steps: None: 6 for ``'statistics'``, 10 for others; ``'swap'`` has none.
         step_size: None: as the attack has it.
-        **pgd: Further settings of :class:`PGD`; the others have none.
+        restarts: Number of random starts of each attack of :data:`GRADIENT`, of which the strongest
+            counts.
+        **pgd: Further settings of :class:`PGD`; other attacks have none.
 
     Raises:
-        ValueError: If there is no such attack, or at ``'inputs'`` none of the sort.
+        ValueError: If there is no such attack, or at ``'inputs'`` none of the sort; for settings
+            that an attack has not.
     """
     if attack not in ATTACKS:
         raise ValueError(f'attack={attack!r}: choose one of {", ".join(ATTACKS)}')
-    if attack != 'pgd' and at == 'inputs':
+    place = dict(at=at, side=side, eps=eps)
+    given: dict[str, Any] = {'step_size': step_size, **({} if steps is None else {'steps': steps})}
+    if attack in GRADIENT:
+        return _gradient_attack(attack, restarts, **place, **given, **pgd)
+    if at == 'inputs':
         raise ValueError(
             f"attack={attack!r} at 'inputs': it changes statistics of features; name a layer, such "
             "as at='backbone.layer1'"
         )
-    place = dict(at=at, side=side, eps=eps)
+    if restarts != 1:
+        raise ValueError(f'restarts={restarts!r}: {attack!r} has no random start; leave it out')
     if attack == 'swap':
         if (steps, step_size) != (None, None):
             raise ValueError(f'steps={steps!r}, step_size={step_size!r}: a swap has no steps')
         return StatisticSwap(**place)  # type: ignore[arg-type]
-    given: dict[str, Any] = {'step_size': step_size, **({} if steps is None else {'steps': steps})}
-    if attack == 'statistics':
-        return WorstStatistics(**place, **given)  # type: ignore[arg-type]
-    return PGD(**place, **given, **pgd)  # type: ignore[arg-type]
+    return WorstStatistics(**place, **given)  # type: ignore[arg-type]
+
+
+def _gradient_attack(attack: str, restarts: int, **settings: Any) -> Attack | Strongest:
+    if not isinstance(restarts, int) or restarts < 1:
+        raise ValueError(f'restarts={restarts!r}: give a whole number of at least 1')
+    if restarts > 1 and not settings.get('random_start', True):
+        raise ValueError(f'restarts={restarts!r} of an attack without a random start: drop one')
+    if attack == 'ensemble':
+        for name in ('against', 'step_size'):
+            if settings.pop(name, None):
+                raise ValueError(
+                    f'{name}: the attacks of an ensemble choose it; leave it out, or make these '
+                    'attacks one by one'
+                )
+        steps = PGD(**settings).steps
+        return Strongest(ensemble(partial(PGD, **settings), restarts), steps)
+    starts = [PGD(kind=attack, start=i, **settings) for i in range(restarts)]
+    first = starts[0]
+    if restarts == 1:
+        return first
+    members = [(attack, start) for start in starts]
+    return Strongest(lambda batch: members, first.steps, first.step_size, first.against)

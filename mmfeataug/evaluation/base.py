@@ -3,14 +3,14 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmfeataug.engine import FeatureAugmentation
+from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import uniform_in_ball
 
 from .geometry import Geometry, Region, region_of
@@ -63,14 +63,16 @@ class Images:
         text = '|'.join([str(self.seed), *names])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
 
-    def draw(self, like: Tensor, norm: str, pixels: bool) -> Tensor:
+    def draw(self, like: Tensor, norm: str, pixels: bool, start: int = 0) -> Tensor:
         """Uniform draws from unit balls, one per sample of ``like``.
 
         Args:
             like: ``(N, ...)``. With another number of rows than images there is one draw for all.
             norm: Of the balls.
             pixels: Whether ``like`` are the images, whose padding gets 0.
+            start: Which of several draws.
         """
+        other = [f'start {start}'] if start else []
         if len(like) != len(self.names):
             rows = [(like, self.names)]
         else:
@@ -82,7 +84,7 @@ class Images:
                 top, left, bottom, right = self.regions[i]
                 row = row[..., top:bottom, left:right]
                 target = target[..., top:bottom, left:right]
-            generator = torch.Generator().manual_seed(self.key(names))
+            generator = torch.Generator().manual_seed(self.key([*names, *other]))
             target.copy_(uniform_in_ball(row, norm, generator))
         return out
 
@@ -102,9 +104,13 @@ class Attack(FeatureAugmentation):
 
     Attributes:
         images: Of the current batch; set before :meth:`views`.
+        against: Words in the names of the terms of the loss that it attacks; empty: all.
+        alone: Whether it looks at the loss of each image, and so attacks one at a time.
     """
 
     images: Images
+    against: tuple[str, ...] = ()
+    alone = False
 
     def __init__(self, *, at: str, side: str = 'output') -> None:
         super().__init__(at=at, side=side, bn='eval')
@@ -113,3 +119,11 @@ class Attack(FeatureAugmentation):
     def active(self) -> bool:
         """An attack of strength 0 is not made at all."""
         return True
+
+
+class Clean(Attack):
+    """No attack: what others are compared to."""
+
+    def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
+        """The clean features; see :meth:`FeatureAugmentation.views`."""
+        yield View(features, 1.0)

@@ -19,10 +19,11 @@ SETTINGS = (
     'steps',
     'step_size',
     'random_start',
+    'restarts',
 )
 """What has to be the same for two attacks to be compared; seeds may differ."""
 
-DEFAULTS = dict(side='output', against=[])
+DEFAULTS = dict(side='output', against=[], restarts=1)
 
 
 @dataclass

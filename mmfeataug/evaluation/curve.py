@@ -9,16 +9,21 @@ from typing import Any
 
 from mmfeataug.utils.files import write_at_once
 
+from .masking import flag_lines
 from .report import ATTACKED, main_metric, markdown_row
 from .scores import read_scores
 from .unfinished import ANEW, refuse_other
 
+OPTIONAL = ('image_range', 'restarts')
+"""Settings that a result holds only if they are not the default."""
+
 Point = dict[str, Any]
-"""``eps``, ``metrics``, ``loss``, ``found`` (instances) and ``step_size``."""
+"""``eps``, ``metrics``, ``loss``, ``found`` (instances), ``step_size``, and of several attacks
+``won`` (images, by attack)."""
 
 
-def read_points(folder: Path, result: Mapping[str, Any], resume: bool) -> list[Point]:
-    """Points that an interrupted run left, none in a new folder.
+def read_earlier_curve(folder: Path, result: Mapping[str, Any], resume: bool) -> dict[str, Any]:
+    """The result that an interrupted run left, empty in a new folder.
 
     Args:
         folder: Of the results.
@@ -31,7 +36,7 @@ def read_points(folder: Path, result: Mapping[str, Any], resume: bool) -> list[P
     """
     path = folder / ATTACKED
     if not path.exists():
-        return []
+        return {}
     if not resume:
         raise ValueError(
             f'{path} is there already: go on with it (--resume), delete it to start anew, or give '
@@ -41,15 +46,16 @@ def read_points(folder: Path, result: Mapping[str, Any], resume: bool) -> list[P
         old = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f'{path} is no JSON file: {error}. {ANEW}') from error
-    mine = {key for key in result if key not in ('config', 'checkpoint', 'task', 'made_with')}
-    other = [key for key in result if key in mine and old.get(key) != result[key]]
+    free = ('config', 'checkpoint', 'task', 'made_with')
+    mine = [key for key in dict.fromkeys((*result, *OPTIONAL)) if key not in free]
+    other = [key for key in mine if old.get(key) != result.get(key)]
     if other:
         raise ValueError(
             f'{path} is the result of another attack ({", ".join(other)}): give '
             'this one an out_dir (--out-dir) of its own, or delete the file'
         )
     refuse_other(str(path), old.get('made_with') or {}, result['made_with'])
-    return old['curve']
+    return old
 
 
 def score(curve: Sequence[Point], task: str) -> list[Point]:
@@ -110,6 +116,12 @@ def markdown(result: Mapping[str, Any]) -> str:
         cells = ['-' if value is None else f'{value:.4g}' for value in (*values, point['loss'])]
         cells.insert(0, f'{point["eps"]:g}')
         lines.append(markdown_row(cells))
+    for point in result['curve']:
+        if won := point.get('won'):
+            counts = ', '.join(f'{name} {count}' for name, count in sorted(won.items()))
+            lines += ['', f'Strongest at eps {point["eps"]:g}, of images: {counts}']
+    if flags := result.get('flags'):
+        lines += ['', *flag_lines(flags)]
     return '\n'.join(lines) + '\n'
 
 

@@ -1,8 +1,9 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Projected gradient ascent of the training loss, on images and features."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +11,23 @@ from torch import Tensor, nn
 from mmfeataug.engine import Tail, View
 from mmfeataug.functional import (
     ascend,
+    ascend_adaptively,
+    cospgd_weights,
     deviation,
     l2_step,
     project_l2,
     project_linf,
+    segpgd_weights,
     signed_step,
 )
 from mmfeataug.utils.pixels import PixelScale
 from mmfeataug.utils.settings import non_negative
 
 from .base import Attack
+from .pixel_loss import TERM, PixelLoss
+from .space import Space
 
+KINDS = ('pgd', 'apgd', 'segpgd', 'cospgd')
 NORMS = ('linf', 'l2')
 UNITS = ('pixel', 'absolute', 'std')
 
@@ -29,14 +36,20 @@ class PGD(Attack):
     """Projected gradient ascent of the training loss, from a random start in the ball.
 
     Points are counted as offsets from the clean value in ``unit``, so steps and projections are the
-    same for grey levels of three colours and for channels of any scale. The last point is the
-    result. Paper: https://arxiv.org/abs/1706.06083.
+    same for grey levels of three colours and for channels of any scale.
 
     Args:
         at, side: See :class:`FeatureAugmentation`.
         eps: Radius of the ball, in ``unit``.
+        kind: ``'pgd'``: steps of one size, of which the last point is the result
+            (https://arxiv.org/abs/1706.06083). ``'apgd'``: with momentum, and steps that are halved
+            as :func:`mmfeataug.functional.ascend_adaptively` says; the point of the highest loss is
+            the result. ``'segpgd'`` and ``'cospgd'``: steps of one size on the cross entropy at
+            each pixel of a segmentor, weighted by
+            :func:`mmfeataug.functional.segpgd_weights` and
+            :func:`mmfeataug.functional.cospgd_weights`.
         steps: Number of steps.
-        step_size: In ``unit``; None: ``2.5 * eps / steps``.
+        step_size: In ``unit``; None: ``2.5 * eps / steps``, or ``2 * eps`` as APGD's first.
         norm: ``'linf'``, or ``'l2'`` over all elements of an image or of its feature. A place that
             yields several tensors has one ball for each.
         unit: ``'pixel'``: grey levels of the raw image, 1/255 of its range, where it is not
@@ -45,6 +58,7 @@ class PGD(Attack):
             see :func:`mmfeataug.functional.deviation`.
         against: Words in the names of the terms of the loss; empty: the whole loss.
         random_start: False starts from the clean value.
+        start: Which of the random starts.
         image_range: With ``'pixel'``: see :class:`mmfeataug.utils.pixels.PixelScale`.
 
     Raises:
@@ -57,15 +71,19 @@ class PGD(Attack):
         at: str = 'inputs',
         side: str = 'output',
         eps: float,
+        kind: str = 'pgd',
         steps: int = 10,
         step_size: float | None = None,
         norm: str = 'linf',
         unit: str = 'pixel',
         against: Sequence[str] = (),
         random_start: bool = True,
+        start: int = 0,
         image_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(at=at, side=side)
+        if kind not in KINDS:
+            raise ValueError(f'kind={kind!r}: choose one of {", ".join(KINDS)}')
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f'steps={steps!r}: give a whole number of at least 1')
         if norm not in NORMS:
@@ -76,52 +94,88 @@ class PGD(Attack):
             )
         if isinstance(against, str):
             raise TypeError(f'against={against!r}: give a list of words')
+        self.weighted = kind in ('segpgd', 'cospgd')
+        if against and self.weighted:
+            raise ValueError(
+                f'against={against!r}: {kind} weighs the pixels of the final prediction and has no '
+                'terms; leave it out, or use pgd or apgd'
+            )
         self.eps = non_negative('eps', eps, at)
-        step = 2.5 * self.eps / steps if step_size is None else step_size
-        self.step_size = non_negative('step_size', step, at)
-        self.steps, self.norm, self.unit = steps, norm, unit
-        self.against, self.random_start = tuple(against), random_start
-        self.image_range = image_range
+        first = 2 * self.eps if kind == 'apgd' else 2.5 * self.eps / steps
+        self.step_size = non_negative('step_size', first if step_size is None else step_size, at)
+        self.kind, self.steps, self.norm, self.unit = kind, steps, norm, unit
+        self.against, self.random_start, self.start = tuple(against), random_start, start
+        self.image_range, self.alone = image_range, kind == 'apgd'
         self._pixels: PixelScale | None = None
+        self._pixel_loss: PixelLoss | None = None
 
     def bind(self, model: nn.Module) -> None:
-        """Learn the scale of pixels."""
+        """Learn the scale of pixels, and where a segmentor's loss is computed."""
         if self._pixels is None:
             # It learns its range from the first batch of the evaluation.
             self._pixels = PixelScale(model, self.image_range)
+        if self.weighted and self._pixel_loss is None:
+            self._pixel_loss = PixelLoss(model)
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """The attacked features; see :meth:`FeatureAugmentation.views`."""
         spaces = [self._space(f) for f in features]
-        step, project = {
-            'linf': (signed_step, project_linf),
-            'l2': (l2_step, project_l2),
-        }[self.norm]
+        step_in = signed_step if self.norm == 'linf' else l2_step
+        numbers = itertools.count()
 
-        def gradients_at(offsets: list[Tensor]) -> list[Tensor]:
+        def evaluate(offsets: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             points = [s.at(o) for s, o in zip(spaces, offsets, strict=True)]
-            _, found = tail(points, self.against)
-            return [s.grad(g) for s, g in zip(spaces, found, strict=True)]
+            loss, found = self._climbed(tail, points, next(numbers))
+            return loss, [s.grad(g) for s, g in zip(spaces, found, strict=True)]
 
-        def move(offsets: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-            moved = []
-            for space, offset, grad in zip(spaces, offsets, grads, strict=True):
-                stepped = step(offset, grad, self.step_size)
-                # Bounds of pixels shorten offsets: what is in the ball stays there.
-                inside = project(stepped, torch.zeros_like(stepped), self.eps)
-                moved.append(space.confine(inside))
-            return moved
+        def move(
+            offsets: Sequence[Tensor], grads: Sequence[Tensor], step: float = self.step_size
+        ) -> list[Tensor]:
+            pairs = zip(offsets, grads, strict=True)
+            return self._bounded(spaces, [step_in(o, g, step) for o, g in pairs])
 
         start = [torch.zeros_like(f) for f in features]
         first = None
         if self.random_start:
             pixels = self.unit == 'pixel'
-            draws = [self.images.draw(f, self.norm, pixels) for f in features]
+            draws = [self.images.draw(f, self.norm, pixels, self.start) for f in features]
             start = [s.confine(self.eps * d) for s, d in zip(spaces, draws, strict=True)]
-        elif not self.against:
+        elif not self.against and not self.weighted:
             first = [s.grad(g) for s, g in zip(spaces, gradients, strict=True)]
-        found = ascend(start, gradients_at, move, self.steps, first)
+        if self.kind == 'apgd':
+            bounded = partial(self._bounded, spaces)
+
+            def known(offsets: list[Tensor]) -> tuple[float, list[Tensor]]:
+                loss, grads = evaluate(offsets)
+                return float(loss), grads
+
+            found = ascend_adaptively(start, known, move, bounded, self.steps, self.step_size)
+        else:
+            found = ascend(start, lambda o: evaluate(o)[1], move, self.steps, first)
         yield View([s.at(o) for s, o in zip(spaces, found, strict=True)], 1.0)
+
+    def _climbed(
+        self, tail: Tail, points: list[Tensor], number: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradients in step ``number``."""
+        if self._pixel_loss is None:
+            return tail(points, self.against)
+
+        def weigh(logits: Tensor, labels: Tensor, wrong: Tensor) -> Tensor:
+            if self.kind == 'cospgd':
+                return cospgd_weights(logits, labels)
+            return segpgd_weights(wrong, number, self.steps)
+
+        with self._pixel_loss.weighted(weigh):
+            return tail(points, (TERM,))
+
+    def _bounded(self, spaces: Sequence[Space], offsets: Sequence[Tensor]) -> list[Tensor]:
+        project = project_linf if self.norm == 'linf' else project_l2
+        # Bounds of pixels shorten offsets: what is in the ball stays there.
+        return [
+            s.confine(project(o, torch.zeros_like(o), self.eps))
+            for s, o in zip(spaces, offsets, strict=True)
+        ]
 
     def directions(
         self, features: Sequence[Tensor], gradients: Sequence[Tensor], seed: int
@@ -142,50 +196,13 @@ class PGD(Attack):
             [self.eps * s.unit * d.to(f) for s, d, f in zip(spaces, draws, features, strict=True)],
         )
 
-    def _space(self, feature: Tensor) -> '_Space':
+    def _space(self, feature: Tensor) -> Space:
         if self.unit != 'pixel':
-            return _Space(feature, deviation(feature) if self.unit == 'std' else 1.0)
+            return Space(feature, deviation(feature) if self.unit == 'std' else 1.0)
         assert self._pixels is not None
         raw = self._pixels.raw(feature)
         # Images come in whole grey levels; rounding of the normalisation is taken off again.
         whole = raw.round()
         raw = torch.where((raw - whole).abs() < 1e-3, whole, raw)
         inside = self.images.inside(feature)
-        return _Space(feature, inside * self._pixels.level(feature), raw, self._pixels.preprocessed)
-
-
-@dataclass
-class _Space:
-    """Offsets from one clean value, counted in a unit.
-
-    Attributes:
-        clean: What the network sees.
-        unit: One of an offset, in units of ``clean``; 0 where nothing may move.
-        raw: Grey levels of images.
-        preprocessed: From these to what the network sees.
-    """
-
-    clean: Tensor
-    unit: float | Tensor
-    raw: Tensor | None = None
-    preprocessed: Callable[[Tensor], Tensor] | None = None
-
-    def at(self, offset: Tensor) -> Tensor:
-        """What the network is given."""
-        if self.raw is None or self.preprocessed is None:
-            return self.clean + self.unit * offset
-        moved = self.preprocessed((self.raw + offset).clamp(0, 255))
-        return torch.where(offset == 0, self.clean, moved)
-
-    def grad(self, gradient: Tensor) -> Tensor:
-        """Gradient toward the offset. What is not finite says nothing: boxes without area have
-        infinite losses.
-        """
-        return torch.nan_to_num(gradient * self.unit, 0.0, 0.0, 0.0)
-
-    def confine(self, offset: Tensor) -> Tensor:
-        """The nearest offset that leads to an image; padding has none."""
-        if self.raw is None:
-            return offset
-        bounded = torch.minimum(torch.maximum(offset, -self.raw), 255 - self.raw)
-        return torch.where(torch.as_tensor(self.unit) > 0, bounded, torch.zeros_like(offset))
+        return Space(feature, inside * self._pixels.level(feature), raw, self._pixels.preprocessed)

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Tensor maths of the methods: no state, no framework."""
 
+from .adaptive import ascend_adaptively
 from .attack import (
     ascend,
     interpolate,
@@ -12,6 +13,7 @@ from .attack import (
 )
 from .consistency import feature_distance, prediction_divergence
 from .mixing import mean_inside, mix, weighted_cosine
+from .pixels import cospgd_weights, segpgd_weights
 from .semantic import labels_from_gradient, semantic_direction
 from .statistics import (
     AXES,
@@ -29,7 +31,9 @@ from .statistics import (
 __all__ = [
     'AXES',
     'ascend',
+    'ascend_adaptively',
     'channel_dim',
+    'cospgd_weights',
     'deviation',
     'feature_distance',
     'interpolate',
@@ -44,6 +48,7 @@ __all__ = [
     'project_linf',
     'reinject_statistics',
     'replace_statistics',
+    'segpgd_weights',
     'semantic_direction',
     'signed_step',
     'statistic_dims',

@@ -376,7 +376,8 @@ def test_strength_0_is_the_stock_test(name, demo_data, tmp_path):
         return runner.test()
 
     plain = tested('stock')
-    ours = tested('ours', type='mmfeataug.AdversarialTestLoop', eps=[4.0, 0.0], steps=2, seed=3)
+    loop = dict(type='mmfeataug.AdversarialTestLoop', eps=[4.0, 0.0], steps=2, seed=3)
+    ours = tested('ours', flag_images=0, **loop)
     assert metric in plain
     np.testing.assert_equal(ours, plain)
     count = len(outputs['stock'])
@@ -481,7 +482,7 @@ def test_a_killed_attack_is_gone_on_with(segmentor_file, demo_data, tmp_path, mo
         cfg.experiment_name = f'killed_{tmp_path.name}'
         out_dir = tmp_path / folder
         cfg.test_cfg = dict(type='mmfeataug.AdversarialTestLoop', steps=2, eps=eps, **loop)
-        cfg.test_cfg.out_dir = str(out_dir)
+        cfg.test_cfg.update(out_dir=str(out_dir), flag_images=0)
         try:
             metrics = Runner.from_cfg(cfg).test()
         except KeyboardInterrupt:

@@ -212,5 +212,6 @@ def describe_attack(one: AttackComparison) -> str:
     words += [f'step size {s["step_size"]:g}'] if s['step_size'] is not None else []
     words += [f'against {", ".join(s["against"])}'] if s['against'] else []
     words += ['no random start'] if s['random_start'] is False else []
+    words += [f'{s["restarts"]} random starts'] if s['restarts'] != 1 else []
     words += [f'in {one.folder}'] if one.folder else []
     return ', '.join(words)
