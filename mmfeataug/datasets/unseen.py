@@ -25,7 +25,7 @@ SETTINGS: dict[str, tuple[str, Mapping[str, Any], tuple[Mapping[str, Any], ...]]
         dict(roughness=(0.5, 0.5)),
         tuple(
             dict(shade_intensity=(-i, -i), shade_quantity=(q, q))
-            for i, q in ((0.3, 0.4), (0.42, 0.44), (0.54, 0.48), (0.66, 0.52), (0.78, 0.56))
+            for i, q in ((0.3, 0.48), (0.4, 0.5), (0.5, 0.51), (0.6, 0.53), (0.7, 0.55))
         ),
     ),
     planckian_jitter=(
@@ -66,7 +66,7 @@ SETTINGS: dict[str, tuple[str, Mapping[str, Any], tuple[Mapping[str, Any], ...]]
         'RandomRain',
         _DROPS,
         # Drops per pixel; each is up to a twelfth of the image high.
-        tuple(dict(density=d) for d in (0.01, 0.02, 0.035, 0.055, 0.08)),
+        tuple(dict(density=d) for d in (0.005, 0.01, 0.017, 0.026, 0.04)),
     ),
 )
 """Of each corruption: kornia's transform, what it has at every severity, and what severities 1 to 5
