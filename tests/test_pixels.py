@@ -12,8 +12,8 @@ from torch import nn
 
 from mmfeataug.datasets import CombinedDistortion, Corrupt, random_batch
 from mmfeataug.evaluation import PGD
-from mmfeataug.evaluation.base import Images
-from mmfeataug.evaluation.geometry import Region
+from mmfeataug.evaluation.attacks.base import Images
+from mmfeataug.evaluation.attacks.geometry import Region
 from mmfeataug.methods import AFAN, FMA
 from mmfeataug.utils.pixels import PixelScale, channels_of, learn_pipeline, range_of
 from mmfeataug.visualization import shown

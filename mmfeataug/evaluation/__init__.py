@@ -3,20 +3,24 @@
 
 from mmfeataug.utils.corruptions import BENCHMARK, FAMILIES
 
-from .adversarial import AdversarialTestLoop
-from .attacked_batch import Target
-from .attacks import ATTACKS
-from .compare import Comparison, Spread, compare_tables, spread
-from .compare_attacks import AttackComparison, compare_attacks
-from .corruption import CorruptionTestLoop, check_sources, conditions_of
-from .geometry import Geometry, Region, region_of
-from .ground_truth import loaded_resized
-from .image_bootstrap import image_differences
-from .logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
-from .offline import evaluate_offline
-from .other_sets import read_other_sets
-from .paired import Against, against
-from .pgd import NORMS, PGD, UNITS
+from .attacks.adversarial import AdversarialTestLoop
+from .attacks.attacked_batch import Target
+from .attacks.attacks import ATTACKS
+from .attacks.geometry import Geometry, Region, region_of
+from .attacks.ground_truth import loaded_resized
+from .attacks.pgd import NORMS, PGD, UNITS
+from .comparison.compare import Comparison, Spread, compare_tables, spread
+from .comparison.compare_attacks import AttackComparison, compare_attacks
+from .comparison.image_bootstrap import image_differences
+from .comparison.logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
+from .comparison.paired import Against, against
+from .comparison.runs import Run, by_task, label_of, read_runs
+from .comparison.significance import Difference, over_images, paired_difference
+from .comparison.trained_on import trained_on
+from .corruptions.corruption import CorruptionTestLoop, check_sources, conditions_of
+from .corruptions.offline import evaluate_offline
+from .corruptions.other_sets import read_other_sets
+from .corruptions.run_table import PREDICTIONS, RunTable, predictions_file
 from .predictions import Predictions, read_predictions, saving
 from .report import (
     JSON,
@@ -38,11 +42,7 @@ from .robustness import (
     select_corruptions,
     summarise,
 )
-from .run_table import PREDICTIONS, RunTable, predictions_file
-from .runs import Run, by_task, label_of, read_runs
 from .scores import count_found, read_scores
-from .significance import Difference, over_images, paired_difference
-from .trained_on import trained_on
 from .unfinished import (
     ANEW,
     CLEAN,

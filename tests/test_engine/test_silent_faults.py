@@ -275,7 +275,7 @@ def test_one_strength():
 
 def test_one_meaning_of_std():
     """What is trained on is what is tested, for each image whatever its batch."""
-    from mmfeataug.evaluation.pgd import PGD
+    from mmfeataug.evaluation.attacks.pgd import PGD
     from mmfeataug.functional import deviation
 
     feature = torch.randn(3, 5, 4, 6) * torch.rand(3, 5, 1, 1)

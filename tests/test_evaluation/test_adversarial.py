@@ -11,13 +11,13 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from mmfeataug.engine import RandomState, Tail, TapError
-from mmfeataug.evaluation.attacked_batch import Target, as_in_training
-from mmfeataug.evaluation.attacks import make_attack
-from mmfeataug.evaluation.base import Images
-from mmfeataug.evaluation.curve import score
-from mmfeataug.evaluation.geometry import Region
-from mmfeataug.evaluation.ground_truth import for_loss
-from mmfeataug.evaluation.pgd import PGD
+from mmfeataug.evaluation.attacks.attacked_batch import Target, as_in_training
+from mmfeataug.evaluation.attacks.attacks import make_attack
+from mmfeataug.evaluation.attacks.base import Images
+from mmfeataug.evaluation.attacks.curve import score
+from mmfeataug.evaluation.attacks.geometry import Region
+from mmfeataug.evaluation.attacks.ground_truth import for_loss
+from mmfeataug.evaluation.attacks.pgd import PGD
 from mmfeataug.utils.pixels import PixelScale
 from tests.launch import launch
 from tests.models import (

@@ -10,14 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmfeataug.engine import Tail
-from mmfeataug.evaluation.attacked_batch import Target
-from mmfeataug.evaluation.attacks import make_attack
-from mmfeataug.evaluation.base import Images
-from mmfeataug.evaluation.geometry import Region
-from mmfeataug.evaluation.image_scores import image_score
-from mmfeataug.evaluation.pgd import PGD
-from mmfeataug.evaluation.pixel_loss import TERM, PixelLoss, PixelLossError
-from mmfeataug.evaluation.strongest import mean_score, terms_of
+from mmfeataug.evaluation.attacks.attacked_batch import Target
+from mmfeataug.evaluation.attacks.attacks import make_attack
+from mmfeataug.evaluation.attacks.base import Images
+from mmfeataug.evaluation.attacks.geometry import Region
+from mmfeataug.evaluation.attacks.image_scores import image_score
+from mmfeataug.evaluation.attacks.pgd import PGD
+from mmfeataug.evaluation.attacks.pixel_loss import TERM, PixelLoss, PixelLossError
+from mmfeataug.evaluation.attacks.strongest import mean_score, terms_of
 from mmfeataug.methods import AFAN
 from tests.test_evaluation.test_adversarial import LAYER, made
 

@@ -100,7 +100,9 @@ def test_from_disk(case, tool, make, tmp_path, monkeypatch, capsys):
     assert '2 conditions complete' in capsys.readouterr().out
     for name in ('corrupt', 'make_corrupted'):
         monkeypatch.setattr(sys.modules[f'mmfeataug.datasets.{name}'], 'corrupt_image', None)
-    monkeypatch.setattr(sys.modules['mmfeataug.evaluation.corruption'], 'corrupt_image', None)
+    monkeypatch.setattr(
+        sys.modules['mmfeataug.evaluation.corruptions.corruption'], 'corrupt_image', None
+    )
     moved = dict(case, folder=tmp_path)
     assert held(run(tool, moved, 'disk', '--images', str(folder))) == held(case['table'])
 

@@ -14,9 +14,9 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import pseudo_collate
 
 from mmfeataug.evaluation import Region
-from mmfeataug.evaluation.base import Images
-from mmfeataug.evaluation.geometry import region_of
-from mmfeataug.evaluation.ground_truth import for_loss, loaded_resized
+from mmfeataug.evaluation.attacks.base import Images
+from mmfeataug.evaluation.attacks.geometry import region_of
+from mmfeataug.evaluation.attacks.ground_truth import for_loss, loaded_resized
 from mmfeataug.utils.pipelines import steps as steps_of
 
 COLOUR = (220, 20, 60)

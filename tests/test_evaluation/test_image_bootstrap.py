@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmfeataug.evaluation import by_task, compare_tables, image_differences, read_runs
-from mmfeataug.evaluation.image_bootstrap import Resampled
+from mmfeataug.evaluation.comparison.image_bootstrap import Resampled
 from mmfeataug.evaluation.predictions import Predictions
 from tests.test_evaluation.test_runs import make_run, table
 

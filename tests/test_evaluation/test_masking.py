@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfeataug.engine import TapError
-from mmfeataug.evaluation.attacked_batch import Target
-from mmfeataug.evaluation.masking import MaskingCheck, fired, flag_lines, signs
+from mmfeataug.evaluation.attacks.attacked_batch import Target
+from mmfeataug.evaluation.attacks.masking import MaskingCheck, fired, flag_lines, signs
 from tests.test_evaluation.test_adversarial import build_from, config_of, made
 
 SETTINGS = dict(at='inputs', eps=4.0, steps=6, unit='pixel')

@@ -7,9 +7,9 @@ import statistics
 import pytest
 
 from mmfeataug.evaluation import complete, write_table
-from mmfeataug.evaluation.compare import compare_tables, spread
-from mmfeataug.evaluation.compare_attacks import compare_attacks
-from mmfeataug.evaluation.logs import (
+from mmfeataug.evaluation.comparison.compare import compare_tables, spread
+from mmfeataug.evaluation.comparison.compare_attacks import compare_attacks
+from mmfeataug.evaluation.comparison.logs import (
     clean_loss,
     cost,
     method_scalars,
@@ -17,7 +17,7 @@ from mmfeataug.evaluation.logs import (
     read_log,
     view_losses,
 )
-from mmfeataug.evaluation.runs import Run, by_task, read_run, read_runs
+from mmfeataug.evaluation.comparison.runs import Run, by_task, read_run, read_runs
 
 
 def table(clean, corrupted, task='detection', config='cfg', wanted=(), reference=None, metric='m'):

@@ -10,8 +10,13 @@ from mmengine.config import Config
 from scipy import stats
 
 from mmfeataug.evaluation import against, by_task, compare_tables, read_runs, trained_on
-from mmfeataug.evaluation.runs import read_run
-from mmfeataug.evaluation.significance import Difference, least_p, over_images, paired_difference
+from mmfeataug.evaluation.comparison.runs import read_run
+from mmfeataug.evaluation.comparison.significance import (
+    Difference,
+    least_p,
+    over_images,
+    paired_difference,
+)
 from tests.test_evaluation.test_runs import make_run, table
 
 GAINS = [1.9, 0.3, 2.4, -0.6, 1.1, 0.8, 1.5]

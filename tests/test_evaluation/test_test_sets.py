@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from mmfeataug.evaluation import complete, less_is_better, rows, summarise, to_markdown
-from mmfeataug.evaluation.curve import markdown, score
+from mmfeataug.evaluation.attacks.curve import markdown, score
 from mmfeataug.evaluation.scores import read_scores
 from tests.test_tools import ROOT, run
 

@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement as DataSample
 from PIL import Image
 
 from mmfeataug.evaluation import Difference, complete, write_table
-from mmfeataug.evaluation.runs import read_runs
+from mmfeataug.evaluation.comparison.runs import read_runs
 from mmfeataug.visualization import predictions
 from mmfeataug.visualization.predictions import draw_predictions, render_predictions
 from mmfeataug.visualization.report import Examples, write_report

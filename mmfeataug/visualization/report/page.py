@@ -59,7 +59,7 @@ def write_report(
     """Write ``report.html``, which needs no other file and no network, and its pictures as PNG.
 
     Args:
-        runs: Of :func:`mmfeataug.evaluation.runs.read_runs`. Those with one name are seeds.
+        runs: Of :func:`mmfeataug.evaluation.read_runs`. Those with one name are seeds.
         folder: Made if missing.
         title: Of the page.
         baseline: Name that differences are to; the first of each task by default.

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmfeataug.utils.configs import scope_of, type_name
 from mmfeataug.utils.tasks import TASKS
 
+from ..report import ATTACKED, JSON, read_table
 from .logs import Record, log_files, read_log
-from .report import ATTACKED, JSON, read_table
 from .trained_on import trained_on
 
 UNKNOWN = 'unknown task'
@@ -35,7 +35,7 @@ class Run:
         title: Name of the config.
         scope, clean_weight, window: What it says.
         seed: ``randomness.seed`` in it.
-        trained_on: See :func:`~mmfeataug.evaluation.trained_on.trained_on`.
+        trained_on: See :func:`~mmfeataug.evaluation.comparison.trained_on.trained_on`.
         stock_steps: What a training step costs, from ``cost.json``.
         notes: What could not be used.
     """

@@ -24,6 +24,8 @@ from mmfeataug.registry import LOOPS
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
+from ..scores import count_found
+from ..unfinished import fingerprint
 from .attacked_batch import Target, rows_of
 from .attacks import GRADIENT, make_attack
 from .base import Attack
@@ -32,9 +34,7 @@ from .flags import Asked, look_for_masking
 from .ground_truth import loaded_resized
 from .masking import fired
 from .pgd import KINDS
-from .scores import count_found
 from .strongest import Strongest
-from .unfinished import fingerprint
 
 UNIT_OF = {'statistics': 'factor', 'swap': 'share'}
 

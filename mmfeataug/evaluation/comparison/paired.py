@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..robustness import counted, mean
 from .compare import Comparison
-from .robustness import counted, mean
 from .runs import Run
 from .significance import Difference, paired_difference
 

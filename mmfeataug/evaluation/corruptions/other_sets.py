@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mmfeataug.utils.corruptions import ALL
 
-from .unfinished import CLEAN, digest
+from ..unfinished import CLEAN, digest
 
 NEEDED = ('test_dataloader', 'test_evaluator')
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from mmfeataug.utils.files import write_at_once
 
+from ..report import ATTACKED, main_metric, markdown_row
+from ..scores import read_scores
+from ..unfinished import ANEW, refuse_other
 from .masking import flag_lines
-from .report import ATTACKED, main_metric, markdown_row
-from .scores import read_scores
-from .unfinished import ANEW, refuse_other
 
 OPTIONAL = ('image_range', 'restarts')
 """Settings that a result holds only if they are not the default."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from .report import JSON, write_table
-from .robustness import complete
-from .scores import read_scores
-from .unfinished import (
+from ..report import JSON, write_table
+from ..robustness import complete
+from ..scores import read_scores
+from ..unfinished import (
     ANEW,
     CLEAN,
     OtherRunError,

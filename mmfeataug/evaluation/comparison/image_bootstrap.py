@@ -14,14 +14,14 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from ..corruptions.run_table import PREDICTIONS, predictions_file
+from ..predictions import Predictions, read_predictions
+from ..robustness import counted, less_is_better, mean
+from ..scores import read_scores
+from ..unfinished import CLEAN
 from .compare import Comparison
-from .predictions import Predictions, read_predictions
-from .robustness import counted, less_is_better, mean
-from .run_table import PREDICTIONS, predictions_file
 from .runs import Run
-from .scores import read_scores
 from .significance import Difference, over_images
-from .unfinished import CLEAN
 
 KEYS = ('P', 'mPC', 'worst')
 

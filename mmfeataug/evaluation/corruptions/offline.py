@@ -11,9 +11,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from .predictions import read_predictions
+from ..predictions import read_predictions
+from ..unfinished import CLEAN, RefusedError, fingerprint, label
 from .run_table import RunTable, predictions_file
-from .unfinished import CLEAN, RefusedError, fingerprint, label
 
 REMEDY = (
     'make them by --save-predictions, or choose fewer by --corruptions, --severities and --also'

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .report import main_metric
-from .robustness import corruption_error, summarise
+from ..report import main_metric
+from ..robustness import corruption_error, summarise
 from .runs import Run, label_of
 
 Groups = Mapping[str, Sequence[Run]]

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..report import main_metric
 from .compare import Groups, Spread, note_images, spread
-from .report import main_metric
 from .runs import Run, label_of
 
 SETTINGS = (

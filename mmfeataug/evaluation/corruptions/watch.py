@@ -7,9 +7,9 @@ from typing import Any
 from mmengine.hooks import Hook
 from rich.progress import Progress
 
+from ..scores import count_found
+from ..unfinished import RefusedError, label
 from .run_table import Condition
-from .scores import count_found
-from .unfinished import RefusedError, label
 
 
 class Watch(Hook):

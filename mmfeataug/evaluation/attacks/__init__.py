@@ -1,0 +1,2 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Attacks on a test set."""
