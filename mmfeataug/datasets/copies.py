@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Corrupted copies of a test set on disk: which there are, and what they were made from."""
 
+import contextlib
 import io
 import itertools
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mmfeataug.utils.corruptions import FAMILIES
 from mmfeataug.utils.files import write_at_once
 
 MANIFEST = 'manifest.json'
@@ -21,14 +23,17 @@ TOOL = 'python tools/dataset_converters/make_corrupted.py CONFIG'
 LIBRARIES = ('imagecorruptions-imaug', 'imagecorruptions')
 
 
-def library_version() -> dict[str, str]:
-    """The package that corrupts images and its version; empty where none is installed."""
-    for name in LIBRARIES:
-        try:
-            return {name: version(name)}
-        except PackageNotFoundError:
-            continue
-    return {}
+def library_version(unseen: bool = True) -> dict[str, str]:
+    """The packages that corrupt images and their versions, as far as they are installed.
+
+    Args:
+        unseen: Whether to name the one of the unseen corruptions, too.
+    """
+    found = {}
+    for name in (*LIBRARIES, 'kornia') if unseen else LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def checksum(image: np.ndarray) -> int:
@@ -89,10 +94,12 @@ class CorruptedCopies:
             copies.library = found['library']
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{path} is no list of corrupted copies: {error!r}') from error
-        here = library_version()
-        if here and here != copies.library:
+        unseen = not copies.conditions.keys().isdisjoint(FAMILIES['unseen'])
+        here = library_version(unseen)
+        there = {k: v for k, v in copies.library.items() if unseen or k != 'kornia'}
+        if here and here != there:
             raise ValueError(
-                f'{folder} was made by {_words(copies.library)}, here is {_words(here)}, which may '
+                f'{folder} was made by {_words(there)}, here is {_words(here)}, which may '
                 'draw other images: make them anew in another folder, or install that version'
             )
         return copies

@@ -39,7 +39,7 @@ SETTINGS: dict[str, tuple[str, Mapping[str, Any], tuple[Mapping[str, Any], ...]]
         {},
         tuple(
             {f'{channel}_shift_limit': limit for channel in 'rgb'}
-            for limit in (0.15, 0.22, 0.3, 0.38, 0.5)
+            for limit in (0.2, 0.28, 0.36, 0.45, 0.6)
         ),
     ),
     linear_illumination=(

@@ -152,6 +152,20 @@ def test_near_and_far_from_the_training(tmp_path):
     assert found.differences['mPC'].mean == 10.5
 
 
+def test_unseen_corruptions_near_the_training_are_left_out(tmp_path):
+    """Impulses are near noise, rain is not."""
+    for name, more in {'base': (0.0, 0.0), 'ours': (40.0, 2.0)}.items():
+        folder = run(tmp_path / name, 50.0, 1.0, 1.0, 0, NOISY if name == 'ours' else ())
+        values = dict(salt_and_pepper={1: 10 + more[0]}, rain={1: 10 + more[1]}, fog={1: 5.0})
+        make_run(folder, table(50.0, values))
+    specs = [f'{name}={tmp_path / name}' for name in ('base', 'ours')]
+    (one,) = compare_tables('detection', by_task(read_runs(specs))['detection'])
+    ours = against(one, 'm', 'base')['ours']
+    assert ours.unseen.mean == 2.0
+    assert ours.differences['unseen'].mean == 21.0
+    assert ours.differences['mPC'].mean == 0.0
+
+
 def test_no_corruption_was_trained_on(tmp_path):
     found = compared(tmp_path, {'base': [(50.0, 10.0, 20.0, 0)], 'ours': [(50.0, 30.0, 21.0, 0)]})[
         'ours'
@@ -183,6 +197,7 @@ def steps(*pipeline):
         (steps(dict(type='Albu', transforms=[dict(type='MotionBlur')])), ('zoom_blur',), ('fog',)),
         (steps(dict(type='mmdet.Corrupt', corruption='fog')), ('fog',), ('snow', 'glass_blur')),
         (steps(dict(type='Corrupt', corruption='shot_noise')), ('gaussian_noise',), ('fog',)),
+        (steps(dict(type='RandomPlasmaShadow')), ('plasma_brightness',), ('brightness', 'rain')),
         (steps(dict(type='mmfeataug.CombinedDistortion')), ('glass_blur', 'contrast'), ('snow',)),
         (
             steps(dict(type='mmfeataug.CombinedDistortion', distortions=[dict(type='RandomJPEG')])),

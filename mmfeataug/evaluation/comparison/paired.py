@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mmfeataug.utils.corruptions import FAMILIES
+
 from ..robustness import counted, mean
 from .compare import Comparison
 from .runs import Run
@@ -51,6 +53,7 @@ class Against:
         seen: Corruptions, of those that mPC is over, that one of the two trained near.
         near, far: Difference of the mean over ``seen``, and over the rest; ``None`` where there are
             none of these.
+        unseen: Difference of the mean over the unseen corruptions that neither trained near.
         note: Of the pairing.
     """
 
@@ -58,6 +61,7 @@ class Against:
     seen: list[str] = field(default_factory=list)
     near: Difference | None = None
     far: Difference | None = None
+    unseen: Difference | None = None
     note: str | None = None
 
 
@@ -83,8 +87,9 @@ def against(one: Comparison, metric: str, baseline: str) -> dict[str, Against]:
         names = counted({c: {} for row in own for c in row})
         trained = {c for n in (name, baseline) for run in one.runs[n] for c in run.trained_on}
         result.seen = [c for c in names if c in trained]
-        unseen = [c for c in names if c not in trained]
-        for part, chosen in (('near', result.seen), ('far', unseen)):
+        others_of = [c for c in names if c not in trained]
+        unseen = [c for c in FAMILIES['unseen'] if c not in trained]
+        for part, chosen in (('near', result.seen), ('far', others_of), ('unseen', unseen)):
             of_name, of_base = (
                 [mean(row.get(c) for c in chosen) for row in of] for of in (own, others)
             )

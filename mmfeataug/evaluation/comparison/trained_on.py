@@ -9,9 +9,11 @@ from mmfeataug.registry import AUGMENTATIONS, TRANSFORMS
 from mmfeataug.utils.configs import dicts_in, type_name
 from mmfeataug.utils.corruptions import ALL, FAMILIES
 
-_NOISE = (*FAMILIES['noise'], 'speckle_noise')
+_NOISE = (*FAMILIES['noise'], 'speckle_noise', 'salt_and_pepper')
 _BLUR = (*FAMILIES['blur'], 'gaussian_blur')
-_COLOUR = ('brightness', 'contrast', 'saturate')
+_COLOUR = ('brightness', 'contrast', 'saturate', 'planckian_jitter', 'rgb_shift')
+
+_LIGHT = tuple(n for n in FAMILIES['unseen'] if n.startswith('plasma') or 'illumination' in n)
 
 NEAR: dict[str, tuple[str, ...]] = {
     # kornia, Albumentations, mmpretrain and mmseg, in this order.
@@ -39,9 +41,16 @@ NEAR: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(('RandomJPEG', 'ImageCompression'), ('jpeg_compression',)),
     **dict.fromkeys(('RandomSnow',), ('snow',)),
     **dict.fromkeys(('RandomFog',), ('fog',)),
-    **dict.fromkeys(('RandomRain', 'Spatter'), ('spatter',)),
+    **dict.fromkeys(('RandomRain', 'Spatter'), ('spatter', 'rain')),
+    **dict.fromkeys(('RandomRGBShift', 'RandomPlanckianJitter'), _COLOUR),
     **dict.fromkeys(('ElasticTransform', 'RandomElasticTransform'), ('elastic_transform',)),
     **dict.fromkeys(('Downscale', 'PixelDropout'), ('pixelate',)),
+    **dict.fromkeys(
+        ('RandomPlasmaBrightness', 'RandomPlasmaContrast', 'RandomPlasmaShadow')
+        + ('RandomLinearIllumination', 'RandomLinearCornerIllumination')
+        + ('RandomGaussianIllumination', 'RandomShadow', 'RandomSunFlare'),
+        _LIGHT,
+    ),
 }
 """Types of steps and distortions, to the corruptions that are near them. What moves or hides pixels
 is near none. Steps of one's own can be added."""

@@ -151,12 +151,12 @@ def _differences(context: Context, found: Mapping[str, Against], metric: str) ->
     columns: dict[str, str] = {'P': 'clean', 'mPC': 'mPC', 'worst': 'worst corruption'}
     columns |= {'near': 'mPC, trained near', 'far': 'mPC, not trained near'}
     rows = {
-        name: {**a.differences, **{k: d for k in ('near', 'far') if (d := getattr(a, k))}}
+        name: {**a.differences, **{k: d for k in ('near', 'far', 'unseen') if (d := getattr(a, k))}}
         for name, a in found.items()
     }
     if not any('near' in row for row in rows.values()):
         del columns['near'], columns['far']
-    columns['unseen'] = 'unseen corruptions'
+    columns['unseen'] = 'unseen, not trained near'
     columns |= {k: k for row in rows.values() for k in row if k not in (*columns, 'rPC', 'mCE')}
     columns = {k: title for k, title in columns.items() if any(k in row for row in rows.values())}
     table = Table([Label(title) for title in columns.values()], of='differences')
