@@ -108,6 +108,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0, help='of random starts')
     parser.add_argument(
+        '--save-predictions',
+        action='store_true',
+        help='keep those of each strength in <out-dir>/predictions',
+    )
+    parser.add_argument(
         '--out-dir', help='where results go; <work directory>/adversarial by default'
     )
     parser.add_argument('--resume', action='store_true', help='keep the strengths that are there')
@@ -129,6 +134,7 @@ def main(out: TextIO) -> None:
     cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'adversarial')
     names = ('attack', 'at', 'side', 'steps', 'step_size', 'norm', 'unit', 'against', 'seed')
     names += ('image_range', 'restarts', 'flag_images', 'transfer', 'transfer_config')
+    names += ('save_predictions',)
     cfg.test_cfg = dict(
         type='mmfeataug.AdversarialTestLoop',
         eps=args.eps or DEFAULT_EPS.get(args.attack, DEFAULT_EPS['pgd']),

@@ -20,8 +20,8 @@ from .comparison.trained_on import trained_on
 from .corruptions.corruption import CorruptionTestLoop, check_sources, conditions_of
 from .corruptions.offline import evaluate_offline
 from .corruptions.other_sets import read_other_sets
-from .corruptions.run_table import PREDICTIONS, RunTable, predictions_file
-from .predictions import Predictions, read_predictions, saving
+from .corruptions.run_table import RunTable, predictions_file
+from .predictions import PREDICTIONS, Predictions, read_predictions, saving
 from .report import (
     JSON,
     main_metric,

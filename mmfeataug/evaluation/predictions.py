@@ -20,6 +20,9 @@ from mmfeataug.utils.files import write_at_once
 
 from .unfinished import RefusedError
 
+PREDICTIONS = 'predictions'
+"""Folder beside the table."""
+
 LEFT_OUT = ('seg_logits',)
 """Large, and of no use to an evaluator that has the label map."""
 

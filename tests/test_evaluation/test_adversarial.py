@@ -11,6 +11,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from mmfeataug.engine import RandomState, Tail, TapError
+from mmfeataug.evaluation import read_predictions
 from mmfeataug.evaluation.attacks.attacked_batch import Target, as_in_training
 from mmfeataug.evaluation.attacks.attacks import make_attack
 from mmfeataug.evaluation.attacks.base import Images
@@ -447,7 +448,8 @@ def test_tool(segmentor_file, demo_data, tmp_path):
     settings = ['--at', LAYER, '--eps', 0, 1, '--steps', 1, '--against', 'decode', '--norm', 'l2']
     tool = ROOT / 'tools/test_adversarial.py'
     # The frameworks' logs go elsewhere: what is printed is the result alone.
-    printed = launch(tool, *args, *settings, '--json', '--cfg-options', *options)
+    keep = ['--save-predictions', '--flag-images', 0]
+    printed = launch(tool, *args, *settings, *keep, '--json', '--cfg-options', *options)
     assert 'mmengine - INFO' in printed.stderr
     assert (tmp_path / 'out/adversarial.png').exists()
     assert not list(tmp_path.glob('*.py'))
@@ -463,6 +465,12 @@ def test_tool(segmentor_file, demo_data, tmp_path):
     log = run('test_adversarial.py', *args, *other, ok=False)
     assert 'another attack (at, norm, steps, against, unit)' in log
     assert result['curve'][1]['loss'] > result['curve'][0]['loss']
+    # What is kept gives the figures again, without the model.
+    for point in result['curve']:
+        kept = read_predictions(tmp_path / f'out/predictions/eps_{point["eps"]:g}.pkl')
+        evaluator = Runner.build_evaluator(None, Config.fromfile(config).test_evaluator)
+        evaluator.dataset_meta = kept.dataset_meta
+        assert evaluator.offline_evaluate(kept) == pytest.approx(point['metrics'], abs=1e-9)
 
 
 def test_a_killed_attack_is_gone_on_with(segmentor_file, demo_data, tmp_path, monkeypatch):

@@ -357,7 +357,7 @@ def test_tool(tmp_path):
     [
         (['{folder}/gone'], 'gone is no directory'),
         (['{run}', '--baseline', 'x'], '--baseline x: choose one of base'),
-        (['{run}', '--corruption', 'rain', '3'], '--corruption rain 3'),
+        (['{run}', '--corruption', 'sleet', '3'], '--corruption sleet 3'),
         (['{run}', *['--corruption', 'fog', '3'] * 4], 'at most 3'),
     ],
 )

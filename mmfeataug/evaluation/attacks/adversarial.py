@@ -4,7 +4,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from mmfeataug.registry import LOOPS
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
+from ..predictions import PREDICTIONS, saving
 from ..scores import count_found
 from ..unfinished import fingerprint
 from .attacked_batch import Target, rows_of
@@ -69,6 +70,8 @@ class AdversarialTestLoop(TestLoop):
             curve; see :class:`MaskingCheck`. 0: none.
         transfer: Checkpoint of another model, to attack this one by for one of these signs.
         transfer_config: Its config file, if that is not this one.
+        save_predictions: Whether to write those of each strength to ``<out_dir>/predictions``; see
+            :func:`~mmfeataug.evaluation.read_predictions`.
         out_dir: Folder of the results; None: the work directory.
         resume: Keep the strengths that an interrupted run left there.
         fp16: Has to be False.
@@ -100,6 +103,7 @@ class AdversarialTestLoop(TestLoop):
         flag_images: int = 64,
         transfer: str | None = None,
         transfer_config: str | None = None,
+        save_predictions: bool = False,
         out_dir: str | None = None,
         resume: bool = False,
         fp16: bool = False,
@@ -156,6 +160,7 @@ class AdversarialTestLoop(TestLoop):
             'test the plain detector, with the weights of the teacher or the student',
         )
         self.out_dir = Path(out_dir or runner.work_dir)
+        self.save_predictions = save_predictions
         self._head = self._describe()
         # What the first process found on its disk counts.
         shared = [read_earlier_curve(self.out_dir, {**self._head, **self.settings}, resume)]
@@ -193,12 +198,20 @@ class AdversarialTestLoop(TestLoop):
                     continue
                 self._sums.zero_()
                 self._won.clear()
-                with self._test_step(partial(self._attacked, attack, eps, progress, task)):
+                step = partial(self._attacked, attack, eps, progress, task)
+                with self._test_step(step), self._kept(eps):
                     metrics = super().run()
                 self._add(eps, attack, metrics)
         self._look_for_masking()
         self.runner.logger.info('%s\n%s', self.out_dir, markdown(self._result()))
         return metrics
+
+    def _kept(self, eps: float) -> AbstractContextManager:
+        """Within this context predictions are written, if they are asked for."""
+        if not self.save_predictions:
+            return nullcontext()
+        path = self.out_dir / PREDICTIONS / f'eps_{eps:g}.pkl'
+        return saving(self.evaluator, path, **self._head, **self.settings, eps=eps)
 
     @contextmanager
     def _test_step(self, step: Callable[[Any], Any]) -> Iterator[None]:

@@ -14,8 +14,8 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..corruptions.run_table import PREDICTIONS, predictions_file
-from ..predictions import Predictions, read_predictions
+from ..corruptions.run_table import predictions_file
+from ..predictions import PREDICTIONS, Predictions, read_predictions
 from ..robustness import counted, less_is_better, mean
 from ..scores import read_scores
 from ..unfinished import CLEAN

@@ -24,12 +24,12 @@ from mmfeataug.utils.configs import scope_of, set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import task_of
 
-from ..predictions import saving
+from ..predictions import PREDICTIONS, saving
 from ..report import to_markdown
 from ..robustness import SEVERITIES, select_corruptions
 from ..unfinished import CLEAN, fingerprint, label, read_reference
 from .other_sets import read_other_sets
-from .run_table import PREDICTIONS, Condition, RunTable, predictions_file
+from .run_table import Condition, RunTable, predictions_file
 from .watch import Watch, explain
 
 

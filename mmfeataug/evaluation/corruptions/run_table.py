@@ -25,10 +25,6 @@ Condition = tuple[str, int]
 """Corruption and severity, or the name of a test set and 0."""
 
 
-PREDICTIONS = 'predictions'
-"""Folder beside the table."""
-
-
 def predictions_file(folder: Path, condition: Condition) -> Path:
     """Where predictions under a condition lie."""
     return folder / f'{label(condition).replace(" ", "_")}.pkl'
