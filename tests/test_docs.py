@@ -107,7 +107,7 @@ def test_tutorial(tmp_path):
     for full, short in (('--train 96', '--train 8'), ('=8', '=1'), ('epoch_8', 'epoch_1')):
         assert full in text
         text = text.replace(full, short)
-    text = text.replace('--eps 0 0.5 1 2', '--eps 0 1 --steps 1')
+    text = text.replace('--eps 0 0.5 1 2', '--eps 0 1 --steps 1 --flag-images 2')
     for name in ('my_data.py', 'my_data_afan.py'):
         (code,) = re.findall(rf'`{name}`:\n\n```python\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
         (tmp_path / name).write_text(code)

@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--flag-images',
         type=int,
-        default=64,
+        default=16,
         help='images that signs of a hidden gradient are looked for on; 0: none',
     )
     parser.add_argument(

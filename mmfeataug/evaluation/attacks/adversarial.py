@@ -100,7 +100,7 @@ class AdversarialTestLoop(TestLoop):
         image_range: Sequence[float] | None = None,
         restarts: int = 1,
         seed: int = 0,
-        flag_images: int = 64,
+        flag_images: int = 16,
         transfer: str | None = None,
         transfer_config: str | None = None,
         save_predictions: bool = False,
