@@ -63,7 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=['benchmark'],
         metavar='NAME',
         help='corruptions, or groups of them: benchmark (the 15 of ImageNet-C, the default), '
-        'noise, blur, weather, digital, extra (4 more), unseen (10 that no training here comes '
+        'noise, blur, weather, digital, extra (4 more), unseen (9 that no training here comes '
         'near), all',
     )
     parser.add_argument(

@@ -2,7 +2,7 @@
 """Data for trying and judging: corrupted images for every task, drawn demo sets, digits."""
 
 from .conditions import corrupt_images
-from .copies import CorruptedCopies
+from .copies import CorruptedCopies, library_version
 from .corrupt import Corrupt, corrupt_image
 from .demo import make_demo_data
 from .digits import make_digits
@@ -18,6 +18,7 @@ __all__ = [
     'LoadCorrupted',
     'corrupt_image',
     'corrupt_images',
+    'library_version',
     'make_corrupted',
     'make_demo_data',
     'make_digits',

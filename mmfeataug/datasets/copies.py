@@ -15,22 +15,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mmfeataug.utils.corruptions import FAMILIES
 from mmfeataug.utils.files import write_at_once
 
 MANIFEST = 'manifest.json'
 TOOL = 'python tools/dataset_converters/make_corrupted.py CONFIG'
-LIBRARIES = ('imagecorruptions-imaug', 'imagecorruptions')
+LIBRARIES = ('imagecorruptions-imaug', 'imagecorruptions', 'kornia')
 
 
-def library_version(unseen: bool = True) -> dict[str, str]:
-    """The packages that corrupt images and their versions, as far as they are installed.
-
-    Args:
-        unseen: Whether to name the one of the unseen corruptions, too.
-    """
+def library_version() -> dict[str, str]:
+    """The packages that corrupt images and their versions, as far as they are installed."""
     found = {}
-    for name in (*LIBRARIES, 'kornia') if unseen else LIBRARIES:
+    for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
@@ -94,12 +89,10 @@ class CorruptedCopies:
             copies.library = found['library']
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{path} is no list of corrupted copies: {error!r}') from error
-        unseen = not copies.conditions.keys().isdisjoint(FAMILIES['unseen'])
-        here = library_version(unseen)
-        there = {k: v for k, v in copies.library.items() if unseen or k != 'kornia'}
-        if here and here != there:
+        here = library_version()
+        if here and here != copies.library:
             raise ValueError(
-                f'{folder} was made by {_words(there)}, here is {_words(here)}, which may '
+                f'{folder} was made by {_words(copies.library)}, here is {_words(here)}, which may '
                 'draw other images: make them anew in another folder, or install that version'
             )
         return copies

@@ -88,7 +88,7 @@ def corrupt_unseen(image: np.ndarray, corruption: str, severity: int, seed: int)
     transform = _transform(corruption, severity, *image.shape[:2])
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         corrupted = transform(pixels)
     levels = (corrupted[0].clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())

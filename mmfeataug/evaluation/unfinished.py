@@ -107,6 +107,13 @@ def refuse_other(path: str, old: Mapping[str, Any], made_with: Mapping[str, Any]
         if key in _NAMES and old.get(key) != new:
             shown = '' if key == 'config' else f': {old.get(key)} there, {new} now'
             raise OtherRunError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
+    libraries = made_with.get('libraries')
+    # Older tables do not say.
+    if libraries is not None and old.get('libraries', libraries) != libraries:
+        raise OtherRunError(
+            f'{path} was made with other versions of the libraries that corrupt images: '
+            f'{old["libraries"]} there, {libraries} now. {ANEW}'
+        )
     known = old.get('also') or {}
     for name, new in (made_with.get('also') or {}).items():
         if known.get(name, new) != new:

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Ascent whose step shrinks where it no longer helps."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -37,7 +38,8 @@ def ascend_adaptively(
     """
     points = previous = best = start
     loss, gradients = evaluate(start)
-    top, at_top = loss, gradients
+    # A start of no finite loss is no best point.
+    top, at_top = loss if math.isfinite(loss) else -math.inf, gradients
     known, halved, raised, last = top, False, 0, 0
     ends = set(checkpoints(steps))
     for k in range(1, steps + 1):

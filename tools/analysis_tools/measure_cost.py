@@ -48,6 +48,8 @@ def only_measure(cfg: Config, hook: CostHook, folder: str) -> dict[str, Any]:
     set_workers(cfg.train_dataloader)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=hook.iterations, val_interval=10**9)
     cfg.param_scheduler = None
+    # Every step is one of the optimizer.
+    cfg.optim_wrapper.pop('accumulative_counts', None)
     for name in ('val', 'test'):
         cfg[f'{name}_cfg'] = cfg[f'{name}_dataloader'] = cfg[f'{name}_evaluator'] = None
     hooks = cfg.setdefault('default_hooks', {})
@@ -92,9 +94,8 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     epoch = len(runner.train_dataloader)
     iterations = train.get('max_iters') or train.get('max_epochs', 1) * epoch
     share = share_with_views(schedule, iterations, epoch)
-    cost = 1 + share * (hook.with_views - 1)
-    if schedule.get('budget') is not None:
-        cost = min(cost, schedule['budget'])
+    within = min(hook.with_views, schedule.get('budget') or hook.with_views)
+    cost = 1 + share * (within - 1)
     found = dict(
         stock_steps=cost,
         with_views=hook.with_views,

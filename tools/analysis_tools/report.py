@@ -18,6 +18,7 @@ from mmengine.registry import init_default_scope
 from mmfeataug.datasets import corrupt_images
 from mmfeataug.evaluation import (
     ALL,
+    PREDICTIONS,
     SEVERITIES,
     Run,
     by_task,
@@ -66,10 +67,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--resamples',
         type=int,
-        default=200,
         metavar='N',
         help='how often test images are drawn again for the interval of a difference, where '
-        'baseline and name have one run each and kept their predictions; 0: no such interval',
+        'baseline and name have one run each and kept their predictions; 0: no such interval. '
+        '200 by default, if that takes less than ten minutes',
     )
     parser.add_argument(
         '--corruption',
@@ -82,7 +83,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.examples < 0:
         parser.error(f'--examples {args.examples}: give a number of images, or 0')
-    if args.resamples < 0:
+    if args.resamples is not None and args.resamples < 0:
         parser.error(f'--resamples {args.resamples}: give a number of draws, or 0')
     args.corruption = [(name, severity) for name, severity in args.corruption or CORRUPTIONS]
     if len(args.corruption) > MOST:
@@ -188,15 +189,22 @@ def over_images(
     found: dict[str, dict] = {}
     notes: list[str] = []
     (run, *more) = groups.get(baseline, [None])
-    if not args.resamples or more or run is None or run.config is None:
+    if args.resamples == 0 or more or run is None or run.config is None:
         return found, notes
-    cfg = Config.fromfile(run.config)
-    init_default_scope(scope_of(cfg) or 'mmengine')
-    compared = [one for one in compare_tables(task, groups) if baseline in one.names]
+    compared = [
+        one
+        for one in compare_tables(task, groups)
+        if baseline in one.names and (run.folder / one.folder / PREDICTIONS).is_dir()
+    ]
+    if not compared:
+        return found, notes
+    try:
+        cfg = Config.fromfile(run.config)
+        init_default_scope(scope_of(cfg) or 'mmengine')
+    except Exception as error:
+        return found, [f'no intervals over images: {type(error).__name__}: {error}']
     with progress_bar(redirect_stdout=False) as progress:
-        bar = progress.add_task(
-            f'draws of images, {task}', total=sum(len(one.names) - 1 for one in compared)
-        )
+        bar = progress.add_task(f'draws of images, {task}', total=None)
         for one in compared:
             found[one.folder], said = image_differences(
                 one, baseline, cfg, args.resamples, lambda: progress.advance(bar)

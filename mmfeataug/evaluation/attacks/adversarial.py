@@ -187,7 +187,8 @@ class AdversarialTestLoop(TestLoop):
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
-        done = {point['eps']: point for point in self.curve}
+        done = {p['eps']: p for p in self.curve if self._is_kept(p['eps'])}
+        self.curve = list(done.values())
         with progress_bar() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
             for eps, attack in self.attacks.items():
@@ -210,8 +211,14 @@ class AdversarialTestLoop(TestLoop):
         """Within this context predictions are written, if they are asked for."""
         if not self.save_predictions:
             return nullcontext()
-        path = self.out_dir / PREDICTIONS / f'eps_{eps:g}.pkl'
-        return saving(self.evaluator, path, **self._head, **self.settings, eps=eps)
+        return saving(self.evaluator, self._file(eps), **self._head, **self.settings, eps=eps)
+
+    def _file(self, eps: float) -> Path:
+        return self.out_dir / PREDICTIONS / f'eps_{eps:g}.pkl'
+
+    def _is_kept(self, eps: float) -> bool:
+        """Whether predictions are there, if they are asked for."""
+        return not self.save_predictions or self._file(eps).is_file()
 
     @contextmanager
     def _test_step(self, step: Callable[[Any], Any]) -> Iterator[None]:

@@ -29,7 +29,9 @@ def image_score(prediction: Any, truth: Any, classes: int | None = None) -> floa
     if 'pred_sem_seg' in prediction and 'gt_sem_seg' in truth:
         return _right_pixels(prediction, truth, classes)
     if 'pred_label' in prediction and 'gt_label' in truth:
-        return float(prediction.pred_label.to(truth.gt_label).eq(truth.gt_label).any())
+        if prediction.pred_label.numel() != 1 or truth.gt_label.numel() != 1:
+            return math.nan  # Several labels.
+        return float(prediction.pred_label.item() == truth.gt_label.item())
     return math.nan
 
 

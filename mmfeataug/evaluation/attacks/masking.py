@@ -66,6 +66,7 @@ class MaskingCheck:
 
     Attributes:
         attack: What the others are compared to.
+        images: Number of images that this process has seen.
     """
 
     def __init__(self, settings: Mapping[str, Any], transfers: bool = False) -> None:
@@ -87,11 +88,7 @@ class MaskingCheck:
             self.trials['transferred'] = Clean(**place)
         # Of each trial: loss, images, score, images that have one.
         self._sums = torch.zeros(len(self.trials), 4, dtype=torch.float64)
-
-    @property
-    def images(self) -> int:
-        """Number of images that this process has seen."""
-        return int(self._sums[0, 1])
+        self.images = 0
 
     def add(self, batch: AttackedBatch, transfer: Transfer | None = None) -> None:
         """Make all attacks on a batch.
@@ -104,14 +101,18 @@ class MaskingCheck:
         if 'eps 64' in self.trials and not self.images and has_pixel_loss(batch):
             # The loss of a segmentor grows without end at pixels that are wrong already.
             self.trials['eps 64'] = PGD(**{**self._large, 'kind': 'cospgd', 'against': ()})
-        for sums, (name, attack) in zip(self._sums, self.trials.items(), strict=True):
+        rows = []
+        for name, attack in self.trials.items():
             moved = transfer() if name == 'transferred' and transfer is not None else None
             features = batch.attack(attack) if moved is None else moved
             loss = batch.loss_at(features, self.attack)
             score = mean_score(batch, batch.predict(features))
             known = 0 if math.isnan(score) else count
-            values = loss * count, count, score * count if known else 0.0, known
-            sums += torch.tensor(values, dtype=torch.float64)
+            rows.append((loss * count, count, score * count if known else 0.0, known))
+        self.images += count
+        # Boxes without area have infinite losses: such a batch compares nothing.
+        if all(math.isfinite(row[0]) for row in rows):
+            self._sums += torch.tensor(rows, dtype=torch.float64)
 
     def result(self) -> dict[str, Any]:
         """``measured``: loss and score of each trial; ``signs``: those of :func:`signs`."""
@@ -120,13 +121,15 @@ class MaskingCheck:
         for name, (loss, images, score, known) in zip(
             self.trials, self._sums.tolist(), strict=True
         ):
-            mean = loss / max(images, 1)
             measured[name] = dict(
-                loss=mean if math.isfinite(mean) else None, score=score / known if known else None
+                loss=loss / images if images else None, score=score / known if known else None
             )
         eps, steps = self.attack.eps, self.attack.steps
         return dict(
-            eps=eps, images=self.images, measured=measured, signs=signs(measured, eps, steps)
+            eps=eps,
+            images=int(self._sums[0, 1]),
+            measured=measured,
+            signs=signs(measured, eps, steps),
         )
 
 
@@ -144,6 +147,7 @@ def signs(
     measured: Mapping[str, Mapping[str, float | None]], eps: float, steps: int
 ) -> list[dict[str, Any]]:
     """What speaks for a hidden gradient: ``name``, ``fired``, ``values`` and ``meaning``.
+    ``fired`` is None where something could not be measured.
 
     Args:
         measured: ``loss`` and ``score`` by name of the trial.
@@ -210,17 +214,19 @@ def flag_lines(flags: Mapping[str, Any]) -> list[str]:
     lines = [head, '']
     for sign in flags['signs']:
         values = ', '.join(f'{name} {_shown(value)}' for name, value in sign['values'].items())
-        said = f'**FIRED** {sign["name"]}' if sign['fired'] else f'silent: {sign["name"]}'
+        said = {True: '**FIRED**', False: 'silent:', None: 'not measured:'}[sign['fired']]
+        said = f'{said} {sign["name"]}'
         meaning = f'. {sign["meaning"]}' if sign['fired'] else ''
         lines.append(f'- {said} ({values}){meaning}')
     return lines
 
 
 def _sign(name: str, fired: bool, values: Mapping[str, float], meaning: str) -> dict[str, Any]:
+    known = all(map(math.isfinite, values.values()))
     finite: dict[str, float | None] = {
         key: value if math.isfinite(value) else None for key, value in values.items()
     }
-    return dict(name=name, fired=bool(fired), values=finite, meaning=meaning)
+    return dict(name=name, fired=bool(fired) if known else None, values=finite, meaning=meaning)
 
 
 def _number(value: float | None) -> float:

@@ -43,7 +43,13 @@ class Transferred:
             # Where configs of mmpretrain have it.
             model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
         other: Any = MODELS.build(model_cfg)
-        load_checkpoint(other, checkpoint, map_location='cpu')
+        try:
+            load_checkpoint(other, checkpoint, map_location='cpu', strict=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f'transfer={checkpoint!r} does not fit its config: give that of its training '
+                f'(--transfer-config). {error}'
+            ) from error
         self._other = other.to(next(model.parameters()).device).eval()
         self._attack = attack
         self._target = Target(self._other, 'inputs', 'output', seed, resized)

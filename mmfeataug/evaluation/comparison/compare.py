@@ -42,13 +42,15 @@ class Comparison:
     Attributes:
         metrics: The main one first.
         summary: Spread by metric, name and key: ``P``, ``mPC``, ``rPC``, ``worst``, a family,
-            ``mCE`` or ``mean error``.
+            ``mCE`` or ``mean error``, another test set.
         runs: Those with such a table, by name.
+        conditions: Corruptions and severities that all have, by metric.
         values: What ``summary`` is made of: one value per run, by metric, name and key.
         by_corruption: Values by corruption, one dict per run, by metric and name.
         severities: Spread by metric, name and severity; ``'0'`` is clean.
         corruptions: Spread by metric, name and corruption, over severities.
         families: Those that are covered, in order.
+        also: Other test sets.
         missing: What has no such table.
         notes: Of the tables, and what the comparison left out.
     """
@@ -58,12 +60,14 @@ class Comparison:
     metrics: list[str]
     names: list[str]
     runs: dict[str, list[Run]] = field(default_factory=dict)
+    conditions: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     values: dict[str, dict[str, dict[str, list[float | None]]]] = field(default_factory=dict)
     by_corruption: dict[str, dict[str, list[dict[str, float | None]]]] = field(default_factory=dict)
     summary: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
     severities: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
     corruptions: dict[str, dict[str, dict[str, Spread | None]]] = field(default_factory=dict)
     families: list[str] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -101,7 +105,7 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
                 said.setdefault(note, []).append(label)
     every = [table for of_name in tables.values() for table in of_name]
     metrics = list(dict.fromkeys(m for t in every for m in t['metrics']))
-    notes += note_images(every)
+    notes += note_images(every) + _note_libraries(every)
     if metrics:
         main = main_metric(next(t for t in every if t['metrics']))
         metrics = [main, *(m for m in metrics if m != main)]
@@ -110,6 +114,7 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
     left_out: dict[str, list[str]] = {}
     for metric in metrics:
         shared, lost = _shared_conditions([t for t in every if metric in t['metrics']], metric)
+        result.conditions[metric] = shared
         if lost:
             left_out.setdefault(_left_out(lost, shared), []).append(metric)
         _summarise(result, tables, metric, shared, comparable=not lost)
@@ -132,6 +137,15 @@ def note_images(results: Iterable[Mapping[str, Any]]) -> list[str]:
     }
     counts = ', '.join(map(str, sorted(numbers)))
     return [f'these are of different test sets, with {counts} images'] if len(numbers) > 1 else []
+
+
+def _note_libraries(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A note, if images were corrupted by several versions."""
+    said = (t['made_with'].get('libraries') for t in tables if t.get('made_with'))
+    versions = {' '.join(f'{k} {v}' for k, v in sorted(one.items())) for one in said if one}
+    if len(versions) < 2:
+        return []
+    return [f'images were corrupted by different versions: {"; ".join(sorted(versions))}']
 
 
 def _shared_conditions(
@@ -182,7 +196,9 @@ def _summarise(
             row['worst'] = (part['worst'] or {}).get('value')
             if key:
                 row[key] = _error(table, metric, corrupted, key)
-            rows.append(row | part['families'])
+            also = {k: v.get(metric) for k, v in (table.get('also') or {}).items()}
+            rows.append(row | part['families'] | also)
+            result.also += [name for name in also if name not in result.also]
             parts.append(part)
             by_corruption.append(
                 {c: summarise({}, {c: by}, metric)['mPC'] for c, by in corrupted.items()}

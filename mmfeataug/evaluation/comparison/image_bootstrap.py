@@ -5,6 +5,7 @@ import contextlib
 import copy
 import io
 import math
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,12 @@ from ..scores import read_scores
 from ..unfinished import CLEAN
 from .compare import Comparison
 from .runs import Run
-from .significance import Difference, over_images
+from .significance import Difference, calls, over_images
 
 KEYS = ('P', 'mPC', 'worst')
+RESAMPLES = 200
+LIMIT = 10.0
+"""Minutes for one name."""
 
 
 class Resampled:
@@ -92,7 +96,7 @@ def image_differences(
     one: Comparison,
     baseline: str,
     cfg: Config,
-    resamples: int = 200,
+    resamples: int | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> tuple[dict[str, dict[str, Difference]], list[str]]:
     """Differences of the main metric to the baseline, with intervals over the test images, of names
@@ -102,8 +106,9 @@ def image_differences(
         one: Of tables.
         baseline: A name in it.
         cfg: With the test evaluator.
-        resamples: How often images are drawn.
-        advance: Called after each name.
+        resamples: How often images are drawn; None: :data:`RESAMPLES` times, if that takes no
+            longer than :data:`LIMIT`.
+        advance: Called after each draw.
 
     Returns:
         Differences by name and key (:data:`KEYS`), and notes on what has none.
@@ -118,19 +123,25 @@ def image_differences(
         if name == baseline or len(runs) > 1 or not all(map(Path.is_dir, folders)):
             continue
         try:
-            found[name] = _difference(one, runs[0], base, cfg, resamples)
-        except ValueError as error:
-            notes.append(f'{name}: no interval over images: {error}')
-        advance()
+            found[name] = _difference(one, name, baseline, cfg, resamples, advance)
+        except Exception as error:  # A config may ask for what is not here.
+            notes.append(f'{name}: no interval over images: {type(error).__name__}: {error}')
     return found, notes
 
 
 def _difference(
-    one: Comparison, run: Run, base: Run, cfg: Config, resamples: int
+    one: Comparison,
+    name: str,
+    baseline: str,
+    cfg: Config,
+    resamples: int | None,
+    advance: Callable[[], object],
 ) -> dict[str, Difference]:
-    metric = one.metrics[0]
-    conditions = [CLEAN, *((c, int(s)) for c, s in _shared(run, base, one.folder, metric))]
-    tests = [{c: _test(of.folder / one.folder, c, cfg) for c in conditions} for of in (run, base)]
+    metric, pair = one.metrics[0], (one.runs[name][0], one.runs[baseline][0])
+    names = counted({c: {} for c, _ in sorted(one.conditions[metric])})
+    corrupted = [(c, int(s)) for c, s in sorted(one.conditions[metric]) if c in names]
+    conditions = [CLEAN, *corrupted]
+    tests = [{c: _test(run, one.folder, c, cfg) for c in conditions} for run in pair]
     own, other = (test[CLEAN].names for test in tests)
     if list(map(_file, own)) != list(map(_file, other)):
         raise ValueError('the two were tested on other images, or in another order')
@@ -142,21 +153,41 @@ def _difference(
         if drawn not in known:
             mine, theirs = (_figures(test, numbers, metric, one.task) for test in tests)
             known[drawn] = {k: mine[k] - theirs[k] for k in mine if k in theirs}
+            advance()
         return known[drawn].get(key, math.nan)
 
-    keys = KEYS if len(conditions) > 1 else KEYS[:1]
-    return {key: over_images(partial(figure, key), len(own), resamples) for key in keys}
+    keys = KEYS if corrupted else KEYS[:1]
+    every = np.arange(len(own))
+    start = time.monotonic()
+    for key in keys:
+        _refuse_other_figures(one, name, baseline, key, figure(key, every))
+    draws = calls(len(own), resamples or RESAMPLES)
+    minutes = (time.monotonic() - start) * draws / 60
+    if resamples is None and minutes > LIMIT:
+        raise ValueError(
+            f'it would take about {minutes:.0f} minutes: ask for it by --resamples {RESAMPLES}'
+        )
+    return {
+        key: over_images(partial(figure, key), len(own), resamples or RESAMPLES) for key in keys
+    }
 
 
-def _shared(run: Run, base: Run, folder: str, metric: str) -> list[tuple[str, str]]:
-    """Corruptions of the means, and severities, that both have."""
-    tables = [of.tables[folder]['corrupted'] for of in (run, base)]
-    names = [name for name in counted(tables[0]) if name in tables[1]]
-    return [(name, s) for name in names for s in tables[0][name] if s in tables[1][name]]
+def _refuse_other_figures(
+    one: Comparison, name: str, baseline: str, key: str, found: float
+) -> None:
+    """Predictions that do not give the figures of the tables are of something else."""
+    mine, theirs = (one.values[one.metrics[0]][n][key][0] for n in (name, baseline))
+    if mine is None or theirs is None or not math.isclose(found, mine - theirs, abs_tol=1e-6):
+        expected = None if mine is None or theirs is None else mine - theirs
+        raise ValueError(
+            f'the kept predictions give a difference of {found:.6g} in {key}, the tables '
+            f'{expected}: they are of other checkpoints, evaluators or data; make both anew by '
+            'test_robustness.py --save-predictions'
+        )
 
 
-def _test(folder: Path, condition: tuple[str, int], cfg: Config) -> Resampled:
-    path = predictions_file(folder / PREDICTIONS, condition)
+def _test(run: Run, folder: str, condition: tuple[str, int], cfg: Config) -> Resampled:
+    path = predictions_file(run.folder / folder / PREDICTIONS, condition)
     if not path.is_file():
         raise ValueError(f'{path} is missing: --save-predictions writes it')
     return Resampled(cfg.test_evaluator, read_predictions(path))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mmfeataug.utils.corruptions import FAMILIES
+from mmfeataug.utils.corruptions import ALL, FAMILIES
 
 from ..robustness import counted, mean
 from .compare import Comparison
@@ -51,6 +51,8 @@ class Against:
         differences: By key of ``Comparison.values``; those that are undefined in a pair are over
             the others.
         seen: Corruptions, of those that mPC is over, that one of the two trained near.
+        near_training: All that were evaluated, unseen ones too, and that one of the two trained
+            near.
         near, far: Difference of the mean over ``seen``, and over the rest; ``None`` where there are
             none of these.
         unseen: Difference of the mean over the unseen corruptions that neither trained near.
@@ -59,6 +61,7 @@ class Against:
 
     differences: dict[str, Difference] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
+    near_training: list[str] = field(default_factory=list)
     near: Difference | None = None
     far: Difference | None = None
     unseen: Difference | None = None
@@ -87,6 +90,8 @@ def against(one: Comparison, metric: str, baseline: str) -> dict[str, Against]:
         names = counted({c: {} for row in own for c in row})
         trained = {c for n in (name, baseline) for run in one.runs[n] for c in run.trained_on}
         result.seen = [c for c in names if c in trained]
+        every = {c for row in own for c in row}
+        result.near_training = [c for c in ALL if c in trained & every]
         others_of = [c for c in names if c not in trained]
         unseen = [c for c in FAMILIES['unseen'] if c not in trained]
         for part, chosen in (('near', result.seen), ('far', others_of), ('unseen', unseen)):

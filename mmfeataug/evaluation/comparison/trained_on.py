@@ -33,6 +33,7 @@ NEAR: dict[str, tuple[str, ...]] = {
         ('ColorJiggle', 'ColorJitter', 'RandomAutoContrast', 'RandomBrightness', 'RandomContrast')
         + ('RandomClahe', 'RandomEqualize', 'RandomGamma', 'RandomHue', 'RandomSaturation')
         + ('RandomBrightnessContrast', 'HueSaturationValue', 'RandomToneCurve', 'RGBShift')
+        + ('RandomGrayscale', 'ToGray', 'AugMix', 'TrivialAugmentWide')
         + ('AutoAugment', 'RandAugment', 'Brightness', 'Contrast', 'Color', 'ColorTransform')
         + ('AutoContrast', 'Equalize', 'Lighting', 'PhotoMetricDistortion', 'YOLOXHSVRandomAug')
         + ('CLAHE', 'AdjustGamma', 'BioMedicalRandomGamma'),
@@ -101,7 +102,8 @@ def _default(kind: type | None) -> Sequence[Mapping[str, Any]]:
 def _near(part: Mapping[str, Any]) -> tuple[str, ...]:
     """Corruptions near one step."""
     if type_name(part) != 'Corrupt':
-        return NEAR.get(type_name(part), ())
+        # mmpretrain has those of torchvision as 'torchvision/ColorJitter'.
+        return NEAR.get(type_name(part).rpartition('/')[2], ())
     # A corruption itself is near all of its family.
     name = part.get('corruption')
     groups = (_NOISE, _BLUR, _COLOUR)

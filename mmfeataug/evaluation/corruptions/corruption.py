@@ -203,7 +203,8 @@ def check_sources(conditions: Sequence[Condition], images: str | None) -> None:
         ImportError: If images are to be corrupted, and the library is missing.
     """
     if images is None:
-        Corrupt(*conditions[0])
+        for condition in conditions:
+            Corrupt(*condition)
         return
     copies = CorruptedCopies.read(images)
     for condition in conditions:

@@ -15,6 +15,9 @@ from ..predictions import read_predictions
 from ..unfinished import CLEAN, RefusedError, fingerprint, label
 from .run_table import RunTable, predictions_file
 
+KEPT = ('checkpoint', 'size', 'mtime', 'libraries')
+"""What the table takes over from the predictions."""
+
 REMEDY = (
     'make them by --save-predictions, or choose fewer by --corruptions, --severities and --also'
 )
@@ -57,10 +60,10 @@ def evaluate_offline(
     for condition in record.pending():
         start = time.monotonic()
         predictions = read_predictions(files[condition])
-        if _weights(predictions.head) != weights:
+        if _origin(predictions.head) != _origin(head):
             raise RefusedError(
-                f'{files[condition]} is of another checkpoint than {clean}: delete what is '
-                'old in the folder, and make it again by --save-predictions'
+                f'{files[condition]} is of another checkpoint or config than {clean}: delete what '
+                'is old in the folder, and make it again by --save-predictions'
             )
         name, severity = condition
         corrupted_or_clean = severity or condition == CLEAN
@@ -76,7 +79,12 @@ def evaluate_offline(
     return record
 
 
+def _origin(head: Mapping[str, Any]) -> dict[str, Any]:
+    """What predictions of one run have in common."""
+    return {**_weights(head), 'config': head['made_with'].get('config')}
+
+
 def _weights(head: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a checkpoint from others."""
     made_with = head['made_with']
-    return {key: made_with[key] for key in ('checkpoint', 'size', 'mtime') if key in made_with}
+    return {key: made_with[key] for key in KEPT if key in made_with}

@@ -7,6 +7,9 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
+from mmfeataug.datasets import library_version
+
+from ..predictions import read_predictions
 from ..report import JSON, write_table
 from ..robustness import complete
 from ..scores import read_scores
@@ -59,6 +62,8 @@ class RunTable:
         reference: Mapping[str, Any] | None = None,
         resume: bool = False,
     ) -> None:
+        # Other versions may draw other noise.
+        made_with = {'libraries': library_version(), **made_with}
         self.folder, self.path = Path(folder), str(Path(folder, JSON))
         self.wanted, self.reference = list(wanted), reference
         also = made_with.get('also', {})
@@ -104,8 +109,15 @@ class RunTable:
             c
             for c in self.conditions
             if not is_done(self.table, c)
-            or (predictions is not None and not predictions_file(predictions, c).is_file())
+            or (predictions is not None and not self._is_kept(predictions_file(predictions, c)))
         ]
+
+    def _is_kept(self, path: Path) -> bool:
+        """Whether a file holds predictions of this run; one of an earlier run may lie there."""
+        if not path.is_file():
+            return False
+        theirs, ours = read_predictions(path).head['made_with'], self.table['made_with']
+        return all(theirs.get(key) == ours.get(key) for key in ('config', 'checkpoint', 'mtime'))
 
     def count(self, images: int) -> None:
         """Refuse to mix scores of test sets of different sizes.

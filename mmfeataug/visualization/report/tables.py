@@ -109,7 +109,7 @@ def summary_table(
     rows = compared.summary[metric]
     keys = list(dict.fromkeys(k for row in rows.values() for k in row))
     ordered = ['P', 'mPC', 'rPC', 'worst', *(k for k in keys if k in ('mCE', 'mean error'))]
-    ordered += [family for family in compared.families if family in keys]
+    ordered += [k for k in (*compared.families, *compared.also) if k in keys]
     plain = [k for k in ordered if k not in ('rPC', 'mCE')]
     places = dict.fromkeys(plain, decimals(r.get(k) for r in rows.values() for k in plain))
     return spreads_table(

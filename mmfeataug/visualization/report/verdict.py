@@ -13,6 +13,7 @@ from mmfeataug.evaluation import (
     cost,
     less_is_better,
     spread,
+    view_losses,
 )
 
 from .figures import draw_frontier
@@ -60,16 +61,21 @@ def verdict_part(
     )
     part.blocks = [
         Block('table', table=_answers(context, found, metric, costs)),
-        Block('table', 'Differences', _near(found), table=_differences(context, found, metric)),
+        Block(
+            'table',
+            'Differences',
+            _near(context, found),
+            table=_differences(context, found, metric),
+        ),
     ]
     if any(one.summary[metric][name].get('mPC') for name in one.names):
         measured = {name: value for name, (value, _) in costs.items() if value is not None}
         figure = draw_frontier(one.summary[metric], measured, metric, context.style)
+        better = 'Less' if less_is_better(metric) else 'More'
         caption = (
             f'{metric} under corruption (mPC) over {metric} on clean images, and over the cost of '
-            'a training step. Up and to the right is better on the left, up and to the left on '
-            'the right; the dotted line joins what no other beats in both. Bars: standard '
-            'deviation over seeds.'
+            f'training. {better} is better, of cost less; the dotted line joins what no other '
+            'beats in both. Bars: standard deviation over seeds.'
         )
         picture = context.pictures.add(
             f'{where}-frontier', figure, caption, 'Clean, corrupted and cost', wide=True
@@ -88,13 +94,20 @@ def _cost(context: Context, name: str) -> tuple[float | None, str]:
     measured = _mean(run.stock_steps for run in runs)
     if measured is not None:
         return measured * (longer or 1.0), f'{measured:.2f} stock steps{words}'
+    # Without views a step is a stock step.
+    of_base = _mean(run.stock_steps for run in others)
+    if of_base is None and not any(view_losses(run.log) for run in others):
+        of_base = 1.0
+    if of_base is None:
+        return None, f'not known: {baseline} has views and no cost.json'
     if name == baseline:
-        return 1.0, '1'
-    seconds = [_mean(cost(r.log).get('seconds') for r in of if r.log) for of in (runs, others)]
-    ratio = _ratio(*seconds)
+        return of_base, f'{of_base:.2g}'
+    times = [_mean(cost(r.log).get('seconds') for r in of if r.log) for of in (runs, others)]
+    ratio = _ratio(*times)
     if ratio is None:
         return None, 'not known: neither cost.json nor logs'
-    return ratio * (longer or 1.0), f'{ratio:.2f} × {baseline}, by the times in logs{words}'
+    total = ratio * of_base * (longer or 1.0)
+    return total, f'{ratio:.2f} × {baseline}, by the times in logs{words}'
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -151,7 +164,9 @@ def _differences(context: Context, found: Mapping[str, Against], metric: str) ->
     columns: dict[str, str] = {'P': 'clean', 'mPC': 'mPC', 'worst': 'worst corruption'}
     columns |= {'near': 'mPC, trained near', 'far': 'mPC, not trained near'}
     rows = {
-        name: {**a.differences, **{k: d for k in ('near', 'far', 'unseen') if (d := getattr(a, k))}}
+        # Of unseen corruptions only those that are far from the training.
+        name: {k: d for k, d in a.differences.items() if k != 'unseen'}
+        | {k: d for k in ('near', 'far', 'unseen') if (d := getattr(a, k))}
         for name, a in found.items()
     }
     if not any('near' in row for row in rows.values()):
@@ -189,14 +204,15 @@ def _cell(name: str, metric: str, key: str, d: Difference | None, places: int) -
     return replace(cell, background=shade(BETTER if gain else WORSE, 1.0))
 
 
-def _near(found: Mapping[str, Against]) -> str:
+def _near(context: Context, found: Mapping[str, Against]) -> str:
     """What the columns on training near corruptions are about."""
-    seen = {name: a.seen for name, a in found.items() if a.seen}
-    if not seen:
-        return (
-            'No run was trained on images that were changed like these corruptions, as far as '
-            'configs say.'
-        )
-    return 'Trained near, by the steps in the configs: ' + '; '.join(
-        f'{name} or its baseline: {", ".join(of)}' for name, of in seen.items()
-    )
+    blind = [n for n, runs in context.groups.items() if not any(run.config for run in runs)]
+    words = [f'No config is known of {", ".join(blind)}.'] if blind else []
+    near = {name: a.near_training for name, a in found.items() if a.near_training}
+    words += [
+        f'{name} or its baseline trained near {", ".join(of)}, by the steps in their configs.'
+        for name, of in near.items()
+    ]
+    if not words:
+        words = ['As far as configs say, none was trained on images changed like these.']
+    return ' '.join(words)
