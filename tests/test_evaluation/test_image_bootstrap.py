@@ -11,10 +11,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmfeataug.evaluation import by_task, compare_tables, image_differences, read_runs
+from mmfeataug.evaluation.comparison import image_bootstrap
 from mmfeataug.evaluation.comparison.image_bootstrap import Resampled
+from mmfeataug.evaluation.comparison.significance import calls
 from mmfeataug.evaluation.predictions import Predictions
 from tests.test_evaluation.test_runs import make_run, table
 
+CFG = Config(dict(test_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU'])))
 CLASSES = dict(classes=('a', 'b'))
 
 
@@ -111,19 +114,24 @@ def keep(folder, predictions, condition):
     path.write_bytes(pickle.dumps(dict(head={}, dataset_meta=CLASSES, samples=samples)))
 
 
-def runs_with_predictions(tmp_path, clean, fog):
+def runs_with_predictions(tmp_path, clean, fog, **said):
+    """Tables, and the predictions that they are of; ``said`` is what a clean table says instead."""
     for name in clean:
-        of_fog = {'fog': {3: 0.0}}
-        one = table(0.0, of_fog, task='segmentation', metric='mIoU')
+        wrong = {'clean': clean[name], 'fog_3': fog[name]}
+        of = {key: maps(value, len(value)) for key, value in wrong.items()}
+        scores = {
+            key: Resampled(CFG.test_evaluator, kept).evaluate(np.arange(len(kept)))['mIoU']
+            for key, kept in of.items()
+        }
+        values = {'fog': {3: scores['fog_3']}}
+        clean_score = said.get(name, scores['clean'])
+        one = table(clean_score, values, task='segmentation', metric='mIoU')
         folder = make_run(tmp_path / name, one)
-        keep(folder, maps(clean[name], len(clean[name])), 'clean')
-        keep(folder, maps(fog[name], len(fog[name])), 'fog_3')
+        for key, kept in of.items():
+            keep(folder, kept, key)
     runs = read_runs(f'{name}={tmp_path / name}' for name in clean)
     (one,) = compare_tables('segmentation', by_task(runs)['segmentation'])
     return one
-
-
-CFG = Config(dict(test_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU'])))
 
 
 def test_differences_of_two_runs(tmp_path):
@@ -141,6 +149,32 @@ def test_differences_of_two_runs(tmp_path):
     assert 0 < ours['P'].low < ours['P'].mean < ours['P'].high
     assert (ours['P'].p, ours['P'].n, ours['P'].over) == (None, 1, 'images')
     assert (ours['mPC'].mean, ours['mPC'].low) == (0.0, None)
+
+
+def test_predictions_of_something_else_are_refused(tmp_path):
+    init_default_scope('mmseg')
+    wrong = {'base': [0, 1, 2], 'ours': [0, 1, 1]}
+    one = runs_with_predictions(tmp_path, wrong, wrong, ours=12.0)
+    found, (note,) = image_differences(one, 'base', CFG, resamples=10)
+    assert found == {}
+    assert 'of other checkpoints, evaluators or data' in note
+    cfg = Config(dict(test_evaluator=dict(type='IoUMetric', iou_metrics=['mDice'])))
+    _, (note,) = image_differences(one, 'base', cfg, resamples=10)
+    assert 'in P' in note
+
+
+def test_long_work_is_asked_for(tmp_path, monkeypatch):
+    init_default_scope('mmseg')
+    wrong = {'base': [0, 1, 2], 'ours': [0, 1, 1]}
+    one = runs_with_predictions(tmp_path, wrong, wrong)
+    monkeypatch.setattr(image_bootstrap, 'LIMIT', 0.0)
+    _, (note,) = image_differences(one, 'base', CFG)
+    assert 'ask for it by --resamples 200' in note
+    draws = []
+    found, _ = image_differences(one, 'base', CFG, 10, lambda: draws.append(1))
+    assert found['ours']['P'].mean > 0
+    # All images, ten draws, and each image left out; some draws are alike.
+    assert 5 <= len(draws) <= calls(3, 10)
 
 
 def test_other_images_are_no_pair(tmp_path):

@@ -166,6 +166,27 @@ def test_unseen_corruptions_near_the_training_are_left_out(tmp_path):
     assert ours.differences['mPC'].mean == 0.0
 
 
+def test_other_test_sets_are_compared_too(tmp_path):
+    for name, night in {'base': 30.0, 'ours': 34.0}.items():
+        folder = run(tmp_path / name, 50.0, 1.0, 1.0, 0)
+        one = dict(table(50.0, {'fog': {1: 2.0}}), also={'night': {'m': night}})
+        make_run(folder, one)
+    specs = [f'{name}={tmp_path / name}' for name in ('base', 'ours')]
+    (one,) = compare_tables('detection', by_task(read_runs(specs))['detection'])
+    assert one.also == ['night']
+    assert one.summary['m']['ours']['night'].mean == 34.0
+    assert against(one, 'm', 'base')['ours'].differences['night'].mean == 4.0
+
+
+def test_other_versions_of_the_corruptions_are_said(tmp_path):
+    for name, version in {'base': '1', 'ours': '2'}.items():
+        made_with = {'libraries': {'kornia': version}}
+        make_run(tmp_path / name, dict(table(50.0, {'fog': {1: 2.0}}), made_with=made_with))
+    specs = [f'{name}={tmp_path / name}' for name in ('base', 'ours')]
+    (one,) = compare_tables('detection', by_task(read_runs(specs))['detection'])
+    assert 'corrupted by different versions: kornia 1; kornia 2' in one.notes[0]
+
+
 def test_no_corruption_was_trained_on(tmp_path):
     found = compared(tmp_path, {'base': [(50.0, 10.0, 20.0, 0)], 'ours': [(50.0, 30.0, 21.0, 0)]})[
         'ours'
@@ -193,6 +214,7 @@ def steps(*pipeline):
     ('cfg', 'near', 'not_near'),
     [
         (steps(dict(type='Resize')), (), ('fog', 'gaussian_noise', 'brightness')),
+        (steps(dict(type='torchvision/ColorJitter')), ('brightness', 'rgb_shift'), ('fog',)),
         (steps(dict(type='mmdet.PhotoMetricDistortion')), ('brightness', 'contrast'), ('fog',)),
         (steps(dict(type='Albu', transforms=[dict(type='MotionBlur')])), ('zoom_blur',), ('fog',)),
         (steps(dict(type='mmdet.Corrupt', corruption='fog')), ('fog',), ('snow', 'glass_blur')),
