@@ -101,5 +101,6 @@ def tail_shares(
     return {
         name: TailShare(shapes[name], statistics.median(values))
         for name, values in shares.items()
-        if shapes[name]
+        # What is not reached in every step (levels of RoI extractors) may have none.
+        if shapes.get(name)
     }

@@ -14,7 +14,7 @@ from mmfeataug.evaluation.attacks.attacked_batch import Target
 from mmfeataug.evaluation.attacks.masking import MaskingCheck, fired, flag_lines, signs
 from tests.test_evaluation.test_adversarial import build_from, config_of, made
 
-SETTINGS = dict(at='inputs', eps=4.0, steps=6, unit='pixel', image_range=(0.0, 255.0))
+SETTINGS = dict(at='inputs', eps=4.0, steps=6, unit='pixel')
 STEPS, GUESS = 'more steps gain nothing', 'a random direction is as strong'
 FLOOR, TRANSFER = 'eps 64 leaves more than the floor', 'a transferred attack is stronger'
 

@@ -79,7 +79,8 @@ def _finite(loss: float) -> float:
 def mean_score(batch: AttackedBatch, outputs: Sequence[Any]) -> float:
     """Mean :func:`image_score` of a batch's predictions; not a number if no image has one."""
     classes = getattr(batch.model, 'num_classes', None)
-    pairs = zip(outputs, batch.truth, strict=True)
+    # Models may return losses behind their predictions.
+    pairs = zip(outputs, batch.truth, strict=False)
     found = [image_score(output, truth, classes) for output, truth in pairs]
     known = [score for score in found if not math.isnan(score)]
     return sum(known) / len(known) if known else math.nan
