@@ -296,3 +296,13 @@ def test_scores_of_images():
     assert image_score(found, sample) == 0
     sample.gt_instances = sample.gt_instances[:0]
     assert np.isnan(image_score(found, sample))
+
+
+def test_several_labels_have_no_score():
+    DataSample = pytest.importorskip('mmpretrain.structures').DataSample
+    found, truth = DataSample(), DataSample()
+    found.set_pred_label(torch.tensor([0, 1, 2]))
+    truth.set_gt_label(torch.tensor([0, 2]))
+    assert np.isnan(image_score(found, truth))
+    assert np.isnan(image_score(DataSample().set_pred_label(2), truth))
+    assert image_score(DataSample().set_pred_label(2), DataSample().set_gt_label(2)) == 1.0

@@ -154,6 +154,14 @@ def test_when_each_fires(changed, expected):
     assert all(sign['meaning'] for sign in found['signs'])
 
 
+def test_what_was_not_measured_does_not_fire():
+    none = dict.fromkeys(measured(), (None, None))
+    found = dict(signs=signs(measured(**none), 4.0, 10), eps=4.0, images=0)
+    assert fired(found) == []
+    assert [sign['fired'] for sign in found['signs']] == [None] * 4
+    assert '\n'.join(flag_lines(found)).count('not measured:') == 4
+
+
 def test_flags_of_a_run(demo_data, tmp_path):
     """They are computed once, beside the curve, and do not change it."""
     name = 'deeplabv3plus_r18_demo-cityscapes'

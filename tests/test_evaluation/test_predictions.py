@@ -6,10 +6,19 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from mmfeataug.evaluation import RefusedError, read_predictions, saving
+from mmfeataug.evaluation import (
+    OtherRunError,
+    RefusedError,
+    RunTable,
+    evaluate_offline,
+    predictions_file,
+    read_predictions,
+    saving,
+)
 from mmfeataug.evaluation.predictions import Packed, pack, unpack
 
 VALUES = {
@@ -121,3 +130,50 @@ def test_other_files(tmp_path):
         path.write_bytes(content)
         with pytest.raises(RefusedError, match=r'x\.pkl holds no predictions'):
             read_predictions(path)
+
+
+def keep(folder, made_with, condition=('clean', 0)):
+    path = predictions_file(folder, condition)
+    folder.mkdir(exist_ok=True)
+    head = dict(made_with=made_with, checkpoint='a.pth', config='cfg', task='detection')
+    path.write_bytes(pickle.dumps(dict(head=head, dataset_meta={}, samples=[])))
+
+
+def test_predictions_of_an_earlier_run_are_made_anew(tmp_path):
+    """A table that was deleted leaves them behind."""
+    ours = dict(config='digest', checkpoint='/b.pth', mtime=2)
+    record = RunTable(tmp_path / 'run', 'cfg', 'b.pth', ours, [('fog', 1)])
+    record.add(('clean', 0), {'m': 1.0}, 0, 0.0)
+    kept = tmp_path / 'kept'
+    assert record.pending() == [('fog', 1)]
+    assert record.pending(kept) == [('clean', 0), ('fog', 1)]
+    for other in (dict(ours, checkpoint='/a.pth'), dict(ours, mtime=1), dict(ours, config='x')):
+        keep(kept, other)
+        assert record.pending(kept) == [('clean', 0), ('fog', 1)]
+    keep(kept, ours)
+    assert record.pending(kept) == [('fog', 1)]
+
+
+def test_predictions_of_two_configs_are_not_mixed(tmp_path):
+    keep(tmp_path, dict(config='one', checkpoint='/a.pth'))
+    keep(tmp_path, dict(config='two', checkpoint='/a.pth'), ('fog', 1))
+
+    def open_table(checkpoint, made_with):
+        record = RunTable(tmp_path / 'out', 'cfg', checkpoint, made_with, [('fog', 1)])
+        record.table['clean'] = {}
+        return record
+
+    cfg = Config(dict(test_evaluator=[], test_dataloader={}))
+    with pytest.raises(RefusedError, match=r'fog_1\.pkl is of another checkpoint or config'):
+        evaluate_offline(tmp_path, open_table, cfg, {})
+
+
+def test_another_version_of_the_corruptions_is_not_gone_on_with(tmp_path):
+    made_with = dict(config='digest', checkpoint='a.pth')
+    record = RunTable(tmp_path, 'cfg', 'a.pth', made_with, [('fog', 1)])
+    record.table['clean'] = {'m': 1.0}
+    record.save()
+    RunTable(tmp_path, 'cfg', 'a.pth', made_with, [('fog', 1)], resume=True)
+    other = dict(made_with, libraries={'kornia': '0.1'})
+    with pytest.raises(OtherRunError, match='other versions of the libraries'):
+        RunTable(tmp_path, 'cfg', 'a.pth', other, [('fog', 1)], resume=True)
