@@ -23,7 +23,6 @@ from .corruptions.other_sets import read_other_sets
 from .corruptions.run_table import RunTable, predictions_file
 from .predictions import PREDICTIONS, Predictions, read_predictions, saving
 from .report import (
-    JSON,
     main_metric,
     read_table,
     rows,
@@ -42,28 +41,18 @@ from .robustness import (
     select_corruptions,
     summarise,
 )
-from .scores import count_found, read_scores
 from .unfinished import (
-    ANEW,
-    CLEAN,
     OtherRunError,
     RefusedError,
-    check_metrics,
     fingerprint,
-    is_done,
-    label,
-    read_earlier,
     read_reference,
 )
 
 __all__ = [
     'ALL',
-    'ANEW',
     'ATTACKS',
     'BENCHMARK',
-    'CLEAN',
     'FAMILIES',
-    'JSON',
     'NORMS',
     'PGD',
     'PREDICTIONS',
@@ -88,7 +77,6 @@ __all__ = [
     'Target',
     'against',
     'by_task',
-    'check_metrics',
     'check_sources',
     'clean_loss',
     'compare_attacks',
@@ -97,12 +85,9 @@ __all__ = [
     'conditions_of',
     'corruption_error',
     'cost',
-    'count_found',
     'evaluate_offline',
     'fingerprint',
     'image_differences',
-    'is_done',
-    'label',
     'label_of',
     'less_is_better',
     'loaded_resized',
@@ -111,12 +96,10 @@ __all__ = [
     'over_images',
     'paired_difference',
     'predictions_file',
-    'read_earlier',
     'read_other_sets',
     'read_predictions',
     'read_reference',
     'read_runs',
-    'read_scores',
     'read_table',
     'region_of',
     'rows',
