@@ -14,7 +14,7 @@ from .comparison.compare_attacks import AttackComparison, compare_attacks
 from .comparison.image_bootstrap import image_differences
 from .comparison.logs import Curve, Record, clean_loss, cost, method_scalars, view_losses
 from .comparison.paired import Against, against
-from .comparison.runs import Run, by_task, label_of, read_runs
+from .comparison.runs import Run, by_task, label_of, read_runs, seed_of
 from .comparison.significance import Difference, over_images, paired_difference
 from .comparison.trained_on import trained_on
 from .corruptions.corruption import CorruptionTestLoop, check_sources, conditions_of
@@ -104,6 +104,7 @@ __all__ = [
     'region_of',
     'rows',
     'saving',
+    'seed_of',
     'select_corruptions',
     'spread',
     'summarise',

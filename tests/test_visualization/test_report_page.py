@@ -445,6 +445,8 @@ def test_three_questions_are_answered_at_first_sight(tmp_path):
     assert words['better'] == 'under corruption +0.0625, clean +0.0400'
     assert words['sure'] == 'under corruption: better (p 0.031); clean: better (p 0.031)'
     assert words['cost'] == '1.50 stock steps'
+    # Runs are named by their seeds, and come last.
+    assert page.text.index('is it better?') < page.text.index('seed 0') < page.text.index('seed 5')
     # Before any other table, and one row without the baseline.
     assert page.text.index('is it better?') < page.text.index('rPC')
     assert not [key for key in page.cells if key[0] == 'base' and key[2] == 'cost']

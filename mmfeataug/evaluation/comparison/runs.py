@@ -211,6 +211,17 @@ def by_task(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def label_of(run: Run, seeds: Sequence[Run]) -> str:
-    """Its name, with its number if it is one of several seeds."""
-    number = next(i for i, other in enumerate(seeds, 1) if other is run)
-    return run.name if len(seeds) == 1 else f'{run.name} seed {number}'
+    """Its name, with its seed if it is one of several."""
+    return f'{run.name} {seed_of(run, seeds)}'.strip()
+
+
+def seed_of(run: Run, seeds: Sequence[Run]) -> str:
+    """``'seed <number>'``: that of its config, or its place among the runs of its name where not
+    each has one of its own; empty for a single run.
+    """
+    if len(seeds) == 1:
+        return ''
+    known = [other.seed for other in seeds]
+    if None not in known and len(set(known)) == len(known):
+        return f'seed {run.seed}'
+    return f'seed {next(i for i, other in enumerate(seeds, 1) if other is run)}'

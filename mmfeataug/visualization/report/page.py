@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from mmfeataug.evaluation import Difference, Run, by_task, compare_tables
+from mmfeataug.evaluation import Difference, Run, by_task, compare_tables, seed_of
 from mmfeataug.version import __version__
 
 from .figures import Style, styles
@@ -171,7 +171,7 @@ def _lead(groups: Mapping[str, Mapping[str, Sequence[Run]]], baseline: str | Non
 
 def _row(task: str, name: str, seeds: Sequence[Run], style: Mapping[str, Style]) -> list[dict]:
     rows = []
-    for number, run in enumerate(seeds, 1):
+    for run in seeds:
         counted = [
             (len(run.tables), 'table', 'of robustness'),
             (len(run.attacks), 'result', 'of attacks'),
@@ -182,7 +182,7 @@ def _row(task: str, name: str, seeds: Sequence[Run], style: Mapping[str, Style])
         configs = [str(t['config']) for t in run.tables.values()]
         rows.append(
             dict(
-                label=Label(name, style[name].color, f'seed {number}' if len(seeds) > 1 else ''),
+                label=Label(name, style[name].color, seed_of(run, seeds)),
                 task=task,
                 config=', '.join(dict.fromkeys(configs)) or (run.title or '–'),
                 folder=str(run.folder),
