@@ -74,7 +74,10 @@ class CostHook(Hook):
             self.advance()
 
     def after_train(self, runner: Runner) -> None:
-        """Take the medians."""
+        """Take the medians; layers act again."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for layer in layers(model):
+            layer.muted = False
         times = self._seconds[2 * self.WARM :]
         stock, views = times[::2], times[1::2]
         between = [(a + b) / 2 for a, b in pairwise(stock)]

@@ -22,10 +22,9 @@ from ..scores import read_scores
 from ..unfinished import CLEAN
 from .compare import Comparison
 from .runs import Run
-from .significance import Difference, calls, over_images
+from .significance import DRAWS, Difference, calls, over_images
 
 KEYS = ('P', 'mPC', 'worst')
-RESAMPLES = 200
 LIMIT = 10.0
 """Minutes for one name."""
 
@@ -106,7 +105,7 @@ def image_differences(
         one: Of tables.
         baseline: A name in it.
         cfg: With the test evaluator.
-        resamples: How often images are drawn; None: :data:`RESAMPLES` times, if that takes no
+        resamples: How often images are drawn; None: :data:`DRAWS` times, if that takes no
             longer than :data:`LIMIT`.
         advance: Called after each draw.
 
@@ -161,15 +160,13 @@ def _difference(
     start = time.monotonic()
     for key in keys:
         _refuse_other_figures(one, name, baseline, key, figure(key, every))
-    draws = calls(len(own), resamples or RESAMPLES)
+    draws = calls(len(own), resamples or DRAWS)
     minutes = (time.monotonic() - start) * draws / 60
     if resamples is None and minutes > LIMIT:
         raise ValueError(
-            f'it would take about {minutes:.0f} minutes: ask for it by --resamples {RESAMPLES}'
+            f'it would take about {minutes:.0f} minutes: ask for it by --resamples {DRAWS}'
         )
-    return {
-        key: over_images(partial(figure, key), len(own), resamples or RESAMPLES) for key in keys
-    }
+    return {key: over_images(partial(figure, key), len(own), resamples or DRAWS) for key in keys}
 
 
 def _refuse_other_figures(

@@ -50,18 +50,15 @@ class Against:
     Attributes:
         differences: By key of ``Comparison.values``; those that are undefined in a pair are over
             the others.
-        seen: Corruptions, of those that mPC is over, that one of the two trained near.
-        near_training: All that were evaluated, unseen ones too, and that one of the two trained
-            near.
-        near, far: Difference of the mean over ``seen``, and over the rest; ``None`` where there are
-            none of these.
+        seen: Corruptions that were evaluated and that one of the two trained near.
+        near, far: Difference of the mean over ``seen``, of those that mPC is over, and over the
+            rest of these; ``None`` where there are none.
         unseen: Difference of the mean over the unseen corruptions that neither trained near.
         note: Of the pairing.
     """
 
     differences: dict[str, Difference] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
-    near_training: list[str] = field(default_factory=list)
     near: Difference | None = None
     far: Difference | None = None
     unseen: Difference | None = None
@@ -86,20 +83,24 @@ def against(one: Comparison, metric: str, baseline: str) -> dict[str, Against]:
         for key in values:
             if key in base and (d := _difference(values[key], base[key], pairs)):
                 result.differences[key] = d
-        own, others = (one.by_corruption[metric][n] for n in (name, baseline))
-        names = counted({c: {} for row in own for c in row})
+        rows = one.by_corruption[metric][name], one.by_corruption[metric][baseline]
+        evaluated = {c for row in rows[0] for c in row}
         trained = {c for n in (name, baseline) for run in one.runs[n] for c in run.trained_on}
-        result.seen = [c for c in names if c in trained]
-        every = {c for row in own for c in row}
-        result.near_training = [c for c in ALL if c in trained & every]
-        others_of = [c for c in names if c not in trained]
+        result.seen = [c for c in ALL if c in trained & evaluated]
+        of_mpc = counted({c: {} for c in ALL if c in evaluated})
+        result.near = _over([c for c in of_mpc if c in trained], rows, pairs)
+        result.far = _over([c for c in of_mpc if c not in trained], rows, pairs)
         unseen = [c for c in FAMILIES['unseen'] if c not in trained]
-        for part, chosen in (('near', result.seen), ('far', others_of), ('unseen', unseen)):
-            of_name, of_base = (
-                [mean(row.get(c) for c in chosen) for row in of] for of in (own, others)
-            )
-            setattr(result, part, _difference(of_name, of_base, pairs))
+        result.unseen = _over(unseen, rows, pairs)
     return found
+
+
+def _over(
+    corruptions: Sequence[str], rows: tuple[list[dict], list[dict]], pairs: Pairs
+) -> Difference | None:
+    """Difference of the mean over some corruptions."""
+    own, base = ([mean(row.get(c) for c in corruptions) for row in of] for of in rows)
+    return _difference(own, base, pairs)
 
 
 def _difference(

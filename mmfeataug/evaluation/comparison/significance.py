@@ -13,6 +13,9 @@ LEVEL = 0.05
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
+DRAWS = 200
+"""Of test images, each of which is a whole evaluation."""
+
 JACKKNIFE = 300
 """Beyond so many images an interval is by percentiles: BCa leaves out each image once."""
 
@@ -101,7 +104,7 @@ def paired_difference(differences: Sequence[float]) -> Difference | None:
 
 
 def over_images(
-    statistic: Callable[[np.ndarray], float], images: int, resamples: int = 200
+    statistic: Callable[[np.ndarray], float], images: int, resamples: int = DRAWS
 ) -> Difference:
     """A figure of one pair of runs, with its interval over the test images: BCa, or percentiles of
     more than :data:`JACKKNIFE` images.

@@ -127,7 +127,7 @@ def draw_frontier(
 
     Args:
         values: Spread by name and key, ``'P'`` and ``'mPC'`` among them.
-        costs: Of a training step, by name.
+        costs: Of training, by name, in stock steps.
         metric: What the values are.
         style: Of :func:`styles`.
     """
@@ -162,7 +162,7 @@ def draw_frontier(
             )
         )  # fmt: skip
         axes.plot([x for x, _ in best], [y for _, y in best], ':', color='#8a929c', zorder=0)
-        axes.set_xlabel('cost of a training step' if panel else f'{metric}, clean')
+        axes.set_xlabel('cost of training, in stock steps' if panel else f'{metric}, clean')
         axes.margins(0.15)
         axes.grid(alpha=0.3)
     grid[0].set_ylabel(f'{metric}, mPC')

@@ -208,7 +208,7 @@ def _near(context: Context, found: Mapping[str, Against]) -> str:
     """What the columns on training near corruptions are about."""
     blind = [n for n, runs in context.groups.items() if not any(run.config for run in runs)]
     words = [f'No config is known of {", ".join(blind)}.'] if blind else []
-    near = {name: a.near_training for name, a in found.items() if a.near_training}
+    near = {name: a.seen for name, a in found.items() if a.seen}
     words += [
         f'{name} or its baseline trained near {", ".join(of)}, by the steps in their configs.'
         for name, of in near.items()
