@@ -38,6 +38,12 @@ def early(name):
     return f'backbone.{places.get(name, "layer1")}'
 
 
+def stem(name):
+    embedding = 'patch_embed.projection'
+    places = {'efficientnet-b0': 'layers.0', 'swin': embedding, 'upernet-swin': embedding}
+    return f'backbone.{places.get(name, "maxpool")}'
+
+
 CLASSIFIER = {
     'faster-rcnn': ('roi_head.bbox_head.fc_cls', dict(background=-1)),
     'retinanet': ('bbox_head.retina_cls', {}),
@@ -75,6 +81,7 @@ METHODS = {
     'padain': lambda m: dict(type='PAdaIN', at=early(m), prob=1.0),
     'np': lambda m: dict(type='NormalizationPerturbation', at=early(m), prob=1.0),
     'np+': lambda m: dict(type='NormalizationPerturbation', at=early(m), plus=True, prob=1.0),
+    'mrfp': lambda m: dict(type='MRFP', at=stem(m), prob=1.0),
 }
 EVERYWHERE = [
     pytest.param(
@@ -121,7 +128,7 @@ VIEWS = {
     'afan-against': lambda m: dict(METHODS['afan-pixel'](m), against=[['cls'], ['bbox']]),
     **{
         f'{k}-view': lambda m, k=k: dict(METHODS[k](m), as_view=True)
-        for k in ('dsu', 'moex', 'padain', 'np', 'np+')
+        for k in ('dsu', 'moex', 'padain', 'np', 'np+', 'mrfp')
     },
 }
 """Methods that make views, with what makes them do so."""
