@@ -82,7 +82,8 @@ class HRFPPlus(MapTransform):
     Paper and release: see :class:`MRFP`. Where this differs from the release: the encoder is drawn
     for this place alone, and its width is the decoder's (there it is HRFP's, of 256 channels, the
     decoder's width; in iterations without HRFP it is that of an earlier one); the encoding is
-    resized to the decoder's map, there the decoder's map to the encoding.
+    resized to the decoder's map, there the decoder's map to the encoding. Views from taps in the
+    decoder meet the encoding of the pass before them, as a constant.
 
     Args:
         at: Where, late: the release's place is the input of the last convolution
@@ -127,6 +128,8 @@ class HRFPPlus(MapTransform):
             why = 'it has not run before' if self._read is None else fault
             raise ValueError(f'HRFPPlus at {self.at!r}: source={self.source!r}: {why}')
         code = encode(self._read.to(feature.dtype), feature.shape[1])
+        # Replays from a tap in the decoder do not run the source again: a constant to them.
+        self._read = self._read.detach()
         size = feature.shape[2:]
         return feature + F.interpolate(code, size=size, mode='bilinear', align_corners=True)
 

@@ -41,6 +41,8 @@ def early(name):
 def stem(name):
     embedding = 'patch_embed.projection'
     places = {'efficientnet-b0': 'layers.0', 'swin': embedding, 'upernet-swin': embedding}
+    # CIFAR's has no pooling.
+    places['resnet18'] = 'layer1'
     return f'backbone.{places.get(name, "maxpool")}'
 
 
@@ -128,7 +130,7 @@ VIEWS = {
     'afan-against': lambda m: dict(METHODS['afan-pixel'](m), against=[['cls'], ['bbox']]),
     **{
         f'{k}-view': lambda m, k=k: dict(METHODS[k](m), as_view=True)
-        for k in ('dsu', 'moex', 'padain', 'np', 'np+', 'mrfp')
+        for k in ('dsu', 'moex', 'padain', 'np', 'np+')
     },
 }
 """Methods that make views, with what makes them do so."""

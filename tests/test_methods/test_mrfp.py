@@ -165,20 +165,34 @@ def test_hrfp_plus_adds_an_encoding_of_the_stem():
     assert torch.autograd.grad(noise.sum(), stem, retain_graph=True)[0].abs().max() > 0
 
 
-def test_views_beside_mrfp_plus_meet_its_draws():
-    """Replays from taps before and behind the places, whose stem has not run again."""
+@pytest.mark.parametrize(
+    ('at', 'learn', 'share'),
+    [
+        ('backbone.layer2', 'network', 1.0),
+        ('decode_head.bottleneck', 'tail', 0.5),
+        # What reaches the stem through the encoding alone is the clean loss's.
+        ('decode_head.bottleneck', 'network', None),
+    ],
+)
+def test_views_beside_mrfp_plus_meet_its_draws(at, learn, share):
+    """Replays from before and behind the stem's last run: same loss, gradients in their shares."""
     with double_precision():
-        for at in ('backbone.layer2', 'decode_head.bottleneck'):
-            model = declared(*PLUS).double()
-            batch = random_test_batch(model)
-            batch = batch[0].double(), batch[1]
-            plain, _ = step(copy.deepcopy(model), batch, seed=0)
-            view = Unmoved(at=at, weight=0.5, bn='frozen', learn='tail')
-            with mmfeataug.attach(model, [view], clean_weight=0.5, strict=True):
-                losses, gradients = step(model, batch, seed=0)
-            clean = {k: v for k, v in losses.items() if not k.startswith(('unmoved', 'feature_'))}
-            assert torch.equal(losses['unmoved.loss_0'], model.parse_losses(clean)[0].detach())
-            assert clean.keys() == plain.keys()
+        model = declared(*PLUS).double()
+        images, samples = random_test_batch(model)
+        batch = images.double(), samples
+        plain = step(copy.deepcopy(model), batch, seed=0)[1]
+        view = Unmoved(at=at, weight=0.5, bn='frozen', learn=learn)
+        with mmfeataug.attach(model, [view], clean_weight=0.5, strict=True):
+            losses, found = step(model, batch, seed=0)
+    clean = {k: v for k, v in losses.items() if not k.startswith(('unmoved', 'feature_'))}
+    assert torch.equal(losses['unmoved.loss_0'], model.parse_losses(clean)[0].detach())
+    assert found['backbone.conv1.weight'].isfinite().all()
+    if share:
+        for name, factor in {
+            'backbone.conv1.weight': share,
+            'decode_head.conv_seg.weight': 1,
+        }.items():
+            torch.testing.assert_close(found[name], factor * plain[name])
 
 
 def test_a_hook_cannot_drive_hrfp_plus():
