@@ -139,7 +139,7 @@ def test_mrfp_plus_trains_and_is_the_identity_in_evaluation():
     # A copy between steps, as an EMAHook's; the feature of the last step is no part of it.
     twin = copy.deepcopy(model)
     pickle.dumps(model.state_dict())
-    assert relative_difference(step(twin, batch, seed=0)[1], step(twin, batch, seed=1)[1]) > 1e-3
+    assert relative_difference(step(twin, batch, seed=0)[1], theirs) > 1e-3
     for m in (model, stock):
         m.load_state_dict(build_segmentor().state_dict())
         m.eval()
