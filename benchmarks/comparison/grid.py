@@ -18,7 +18,7 @@ class Testbed:
         metric: The one that counts.
         tune, test: Images of the test set, from and up to: settings are chosen on the first,
             finalists judged on the others.
-        early, middle, late: Places, of stride 4, 8 and 16.
+        stem, early, middle, late: Places, of stride 2, 4, 8 and 16.
         logits: Where predictions are, and what has to hold still for them.
         classifier: Settings of SeA.
     """
@@ -27,6 +27,7 @@ class Testbed:
     tune: tuple[int, int]
     test: tuple[int, int]
     scope: str
+    stem: str = 'backbone.timm_model.blocks.0'
     early: str = 'backbone.timm_model.blocks.1'
     middle: str = 'backbone.timm_model.blocks.2'
     late: str = 'backbone.timm_model.blocks.4'
@@ -178,6 +179,10 @@ ARMS: dict[str, Arm] = {
     },
     **{f'dsu-{s}': everywhere('DSU', factor=s) for s in (0.5, 1.0, 2.0)},
     'mixstyle': everywhere('MixStyle'),
+    'mrfp': changed(
+        dict(type='mmfeataug.MRFP', at='stem'),
+        dict(type='mmfeataug.NormalizationPerturbation', at='early', plus=True),
+    ),
     'moex': everywhere('MoEx', ('early',)),
     'padain': everywhere('PAdaIN', prob=0.1),
     **{
@@ -241,7 +246,8 @@ _FIRST = (
     'afan-network-late-0.5', 'afan-network-early-0.1', 'afan-network-late-0.1', 'advbn-0.5',
     'np-plus-0.75', 'combined-half', 'pixels-4.0', 'augmix-consistency', 'stability-combined',
     'fma-task', 'afan-tail-late-0.25', 'afan-tail-early-0.25', 'view-and-reinject', 'two-strengths',
-    'augmix+afan', 'averaged', 'averaged+afan', 'longer', 'dsu-1.0', 'mixstyle', 'reinject-channel',
+    'augmix+afan', 'averaged', 'averaged+afan', 'longer', 'dsu-1.0', 'mixstyle', 'mrfp',
+    'reinject-channel',
     'three-steps', 'random-0.5', 'afan-tail-middle-0.5', 'two-places', 'moex', 'sea-0.8', 'fma-0.3',
     'stability', 'advstyle-0.3', 'noise-0.05', 'pixels-8.0', 'advbn-1.0', 'np-0.75', 'np-plus-0.3',
 )  # fmt: skip
