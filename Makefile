@@ -92,7 +92,8 @@ $(DOCS)/.ready: requirements/docs.txt $(READY)
 	touch $@
 
 docs: $(DOCS)/.ready
-	$(DOCS)/bin/sphinx-build -q -W --keep-going -c docs . build/site
+	rm -rf docs/api
+	$(DOCS)/bin/sphinx-build -a -q -W --keep-going -c docs . build/site
 	@echo "build/site/index.html"
 
 benchmark: $(READY)

@@ -41,11 +41,13 @@ templates_path = [str(ROOT / 'docs' / '_templates')]
 autosummary_imported_members = True
 autosummary_ignore_module_all = False
 autodoc_member_order = 'bysource'
+toc_object_entries_show_parents = 'hide'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
+highlight_language = 'text'  # of blocks that name none
 html_theme = 'furo'
 html_math_renderer = 'mathml'
 html_title = f'mmfeataug {release}'
