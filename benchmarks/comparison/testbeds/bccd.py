@@ -15,4 +15,4 @@ model = dict(
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.3))))
 default_hooks = dict(checkpoint=dict(interval=8))
-test_dataloader = dict(batch_size=12)
+test_dataloader = dict(batch_size=12, dataset=dict(serialize_data=False))
