@@ -65,6 +65,7 @@ class Arm:
         pipeline: Steps before the packing of a training image.
         hooks: Others.
         length: Of the training, in that of the baseline.
+        options: Other settings of the config, by dotted key.
     """
 
     augmentations: tuple[Config, ...] = ()
@@ -72,6 +73,7 @@ class Arm:
     pipeline: tuple[Config, ...] = ()
     hooks: tuple[Config, ...] = ()
     length: float = 1.0
+    options: Config = field(default_factory=dict)
 
 
 def distort(*distortions: Config, prob: float = 1.0) -> tuple[Config, ...]:
@@ -104,6 +106,7 @@ def both(one: Arm, other: Arm) -> Arm:
         one.pipeline + other.pipeline,
         one.hooks + other.hooks,
         max(one.length, other.length),
+        {**one.options, **other.options},
     )
 
 
@@ -211,13 +214,43 @@ ARMS: dict[str, Arm] = {
 }
 """Name to arm."""
 
-_afan = ARMS['afan-network-middle-0.25']
+ARMS['afan'] = _afan = ARMS['afan-network-middle-0.25']
+ARMS['afan-early'] = ARMS['afan-network-early-0.25']
+ARMS['afan-late'] = ARMS['afan-network-late-0.25']
+ARMS['afan-tail'] = ARMS['afan-tail-middle-0.25']
+ARMS['random'] = ARMS['random-0.25']
 ARMS |= {
     f'{name}+afan': both(ARMS[name], _afan)
     for name in ('combined', 'combined-half', 'augmix', 'noise-0.1', 'averaged', 'photometric')
 }
+ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-quarter'] = both(_afan, Arm(hook=dict(prob=0.25)))
 ARMS['combined+afan-quarter'] = both(ARMS['combined'], ARMS['afan-quarter'])
+# Does a segmentor lean on the skip that views behind it leave alone?
+_no_skip = Arm(options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')})
+ARMS['no-skip'] = _no_skip
+ARMS['no-skip+afan'] = both(_no_skip, _afan)
+
+LABELS = {
+    'baseline': 'baseline',
+    'longer': 'baseline, 1.6 times as long',
+    'averaged': 'averaged weights',
+    'noise-0.1': 'Gaussian noise',
+    'photometric': 'photometric distortion',
+    'augmix': 'AugMix',
+    'augmix-consistency': 'AugMix with consistency',
+    'combined': 'combined augmentations',
+    'random': 'random direction',
+    'afan-tail': 'A-FAN, tail',
+    'afan': 'A-FAN',
+    'afan-early': 'A-FAN, early',
+    'afan-late': 'A-FAN, late',
+    'afan-quarter': 'A-FAN in a quarter of the steps',
+    'combined+afan': 'combined augmentations and A-FAN',
+    'combined+afan-early': 'combined augmentations and A-FAN, early',
+    'combined+afan-quarter': 'combined augmentations and A-FAN in a quarter of the steps',
+}
+"""What tables call finalists, in their order."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +286,13 @@ _FIRST = (
 )  # fmt: skip
 _ALL = (*_FIRST, *(name for name in ARMS if name not in _FIRST))
 
+_FINAL = ('baseline', 'afan', 'combined', 'combined+afan')
 STUDIES = {
     'tune': Study('tune', (0,), dict.fromkeys(TESTBEDS, _ALL)),
+    'final': Study(
+        'test',
+        tuple(range(6)),
+        {'bccd': _FINAL, 'camvid': (*_FINAL, 'afan-early')},
+    ),
+    'skip': Study('test', (0, 1), {'camvid': ('no-skip', 'no-skip+afan')}),
 }

@@ -24,6 +24,7 @@ import torch
 from mmengine.config import Config
 
 import mmfeataug.registry  # noqa: F401  (what mmdet and mmpretrain rely on)
+from mmfeataug.evaluation import trained_on
 
 from .grid import ARMS, STUDIES, TESTBEDS, Arm
 
@@ -78,6 +79,7 @@ def config_of(spec: dict[str, Any]) -> Config:
     """The whole config of a run."""
     bed, arm = spec['testbed'], Arm(**spec['settings'])
     cfg = Config.fromfile(HERE / 'testbeds' / f'{bed}.py')
+    cfg.merge_from_dict(arm.options)
     cfg.randomness = dict(seed=spec['seed'])
     cfg.custom_hooks = [*arm.hooks, dict(type='mmfeataug.IterationSeedHook')]
     if arm.augmentations:
@@ -175,6 +177,7 @@ def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
     return spec | dict(
         figures=figures,
+        trained_on=sorted(trained_on(cfg)),
         versions=versions(),
         minutes=round((time.time() - begun) / 60, 1),
         log=last_lines(folder / 'train'),
@@ -211,8 +214,8 @@ def start_one(spec: dict[str, Any], folder: Path) -> subprocess.Popen:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
-def run_all(specs: Sequence[dict[str, Any]], jobs: int) -> int:
-    """Run what has no result yet, so many at a time.
+def run_all(specs: Sequence[dict[str, Any]], jobs: int, make: bool = True) -> int:
+    """Run what has no result yet, so many at a time; make the corrupted images before.
 
     Returns:
         How many failed.
@@ -220,7 +223,7 @@ def run_all(specs: Sequence[dict[str, Any]], jobs: int) -> int:
     from mmfeataug.utils.progress import progress_bar
 
     waiting = [spec for spec in specs if not result_of(spec).exists()]
-    for bed, part in dict.fromkeys((spec['testbed'], spec['part']) for spec in waiting):
+    for bed, part in dict.fromkeys((spec['testbed'], spec['part']) for spec in waiting if make):
         make_copies(bed, part, jobs)
     running: list[tuple[subprocess.Popen, dict]] = []
     failed = 0
@@ -269,6 +272,9 @@ def main() -> None:
     parser.add_argument('--arms', nargs='+', help='of the study; all by default')
     parser.add_argument('--seeds', nargs='+', type=int, help='of the study; all by default')
     parser.add_argument('--jobs', type=int, default=2, help='trainings side by side')
+    parser.add_argument(
+        '--no-copies', action='store_true', help='the corrupted images are made elsewhere'
+    )
     parser.add_argument('--repeat', metavar='JSON', help='run one result again, and compare')
     parser.add_argument('--one', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -286,7 +292,7 @@ def main() -> None:
         and (args.arms is None or arm in args.arms)
         and (args.seeds is None or seed in args.seeds)
     ]
-    if failed := run_all(specs, args.jobs):
+    if failed := run_all(specs, args.jobs, not args.no_copies):
         raise SystemExit(f'{failed} runs failed; their logs are {WORK}/*/*/*/run.log')
     return None
 

@@ -61,6 +61,4 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(
-    batch_size=8, dataset=dict(pipeline=test_pipeline, serialize_data=False)
-)
+test_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline, serialize_data=False))
