@@ -266,7 +266,8 @@ def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
     assert cfg == baseline
 
 
-@pytest.mark.parametrize('name', [of_task(name) for name in TUNED])
+@pytest.mark.classification
+@pytest.mark.parametrize('name', TUNED)
 def test_fine_tuning_goes_on_from_the_baseline(name, tmp_path):
     """From its last checkpoint, at a tenth of its learning rate."""
     cfg, baseline = load(name), base_of(name, tmp_path)
