@@ -2,6 +2,7 @@
 """What the documentation tells readers to paste and to open is there, and runs."""
 
 import ast
+import collections
 import itertools
 import os
 import re
@@ -18,7 +19,7 @@ from tests.launch import launch
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / 'docs' / 'methods.md'
 TUTORIAL = ROOT / 'docs' / 'tutorial.md'
-PAGES = [*sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'configs').rglob('README.md'))]
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('configs/**/*.md')])
 
 
 def blocks(page):
@@ -158,10 +159,9 @@ def scripts():
     return {path.name for root in roots for path in root.rglob('*.py')} | {'setup.py'}
 
 
-SPEAKING = [*PAGES, *(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'Makefile'))]
-
-
-@pytest.mark.parametrize('page', SPEAKING, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    'page', [*PAGES, ROOT / 'Makefile'], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_named_scripts_are_there(page, scripts):
     """Configs and tools that a text names exist, by their path if it has one; but for the
     reader's own and the one that a run writes."""
@@ -184,20 +184,28 @@ def test_cards():
         assert re.findall(r'^## (.+)$', text, re.MULTILINE) == parts, index
 
 
+def prose(page):
+    return re.sub(r'^ *```.*?^ *```$', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """Those that GitHub and the site give the headings of a page."""
+    seen = collections.Counter()
+    for heading in re.findall(r'^#+ (.+)$', prose(page), re.MULTILINE):
+        slug = re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+        yield f'{slug}-{seen[slug]}' if seen[slug] else slug
+        seen[slug] += 1
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    text = page.read_text()
-    headings = {}
-    for link in re.findall(r'\]\(([^)\s]+)\)', text):
+    for link in re.findall(r'\]\(([^)\s]+)\)', prose(page)):
         if '://' in link:
             continue
         path, _, anchor = link.partition('#')
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
-        if anchor and target.suffix == '.md':
-            if target not in headings:
-                lines = re.findall(r'^#+ (.+)$', target.read_text(), re.MULTILINE)
-                headings[target] = [
-                    re.sub(r'[^\w\- ]', '', line.lower()).replace(' ', '-') for line in lines
-                ]
-            assert anchor in headings[target], link
+        assert target.is_relative_to(ROOT), link
+        if anchor:
+            assert target.suffix == '.md', f'{link}: numbers of lines move'
+            assert anchor in anchors(target), link

@@ -10,6 +10,7 @@ from .fma import FMA
 from .lalfa import LALFA, StrengthNorm
 from .mixstyle import MixStyle
 from .moex import MoEx
+from .mrfp import MRFP, HRFPPlus
 from .normalization_perturbation import NormalizationPerturbation
 from .padain import PAdaIN
 from .sea import SeA
@@ -21,9 +22,11 @@ __all__ = [
     'DSU',
     'FMA',
     'LALFA',
+    'MRFP',
     'AdAutoMix',
     'AdvBN',
     'AdvStyle',
+    'HRFPPlus',
     'MixStyle',
     'Mixture',
     'MoEx',
