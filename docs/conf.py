@@ -31,7 +31,13 @@ extensions = [
     'sphinx_copybutton',
 ]
 root_doc = 'docs/index'
-include_patterns = ['*.md', 'docs/**.md', 'docs/api/*.rst', 'configs/*/README.md']
+include_patterns = [
+    '*.md',
+    'docs/**.md',
+    'docs/api/*.rst',
+    'configs/README.md',
+    'configs/*/README.md',
+]
 
 # The anchors of GitHub.
 myst_heading_anchors = 4
