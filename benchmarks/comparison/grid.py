@@ -76,10 +76,10 @@ class Arm:
     options: Config = field(default_factory=dict)
 
 
-def distort(*distortions: Config, prob: float = 1.0) -> tuple[Config, ...]:
-    """A step that draws one of kornia's distortions for each image; without any: ours."""
+def distort(*distortions: Config, prob: float = 1.0) -> Arm:
+    """One of kornia's distortions for each image; without any: ours."""
     own = dict(distortions=list(distortions)) if distortions else {}
-    return (dict(type='mmfeataug.CombinedDistortion', prob=prob, **own),)
+    return changed(dict(type='mmfeataug.DistortImages', at='inputs', prob=prob, **own))
 
 
 def afan(at: str = 'middle', **settings: Any) -> Config:
@@ -124,12 +124,12 @@ CONSISTENT = dict(type='mmfeataug.StabilityTraining', at='logits')
 ARMS: dict[str, Arm] = {
     'baseline': Arm(),
     # Opponents: pixels, time, averages, chance.
-    **{f'noise-{s}': Arm(pipeline=distort(dict(NOISE, std=s), prob=0.5)) for s in (0.05, 0.1, 0.2)},
+    **{f'noise-{s}': distort(dict(NOISE, std=s), prob=0.5) for s in (0.05, 0.1, 0.2)},
     'photometric': Arm(pipeline=(dict(type='PhotoMetricDistortion'),)),
-    'augmix': Arm(pipeline=distort(AUGMIX)),
+    'augmix': distort(AUGMIX),
     'augmix-consistency': changed(dict(CONSISTENT, distortions=[AUGMIX])),
-    'combined': Arm(pipeline=distort()),
-    'combined-half': Arm(pipeline=distort(prob=0.5)),
+    'combined': distort(),
+    'combined-half': distort(prob=0.5),
     'longer': Arm(length=1.6),
     'averaged': Arm(
         hooks=(dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.01),)

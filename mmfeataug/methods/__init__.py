@@ -5,6 +5,7 @@ from .adautomix import AdAutoMix
 from .advbn import AdvBN
 from .advstyle import AdvStyle
 from .afan import AFAN
+from .distort_images import DistortImages
 from .dsu import DSU
 from .fma import FMA
 from .lalfa import LALFA, StrengthNorm
@@ -26,6 +27,7 @@ __all__ = [
     'AdAutoMix',
     'AdvBN',
     'AdvStyle',
+    'DistortImages',
     'HRFPPlus',
     'MixStyle',
     'Mixture',
