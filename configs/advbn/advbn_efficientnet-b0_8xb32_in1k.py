@@ -9,9 +9,10 @@ model = dict(
             type='mmfeataug.AdvBN',
             at='backbone.layers.1',
             bn='separate',
+            weight=1.0,
         ),
     ],
 )
 # Second batch norms get no gradient where a view is left out.
 find_unused_parameters = True
-custom_hooks = [dict(type='mmfeataug.FeatureAugHook')]
+custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=1.0)]

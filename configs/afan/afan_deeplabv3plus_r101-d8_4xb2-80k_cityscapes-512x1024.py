@@ -12,6 +12,7 @@ custom_hooks = [
                 strengths=(0.5, 1.0),
                 reinject=(False, True),
                 weight=0.1,
+                unit='absolute',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -21,6 +22,7 @@ custom_hooks = [
                 strengths=(1.0,),
                 reinject=(True,),
                 weight=0.1,
+                unit='absolute',
             ),
         ],
     )

@@ -12,6 +12,7 @@ custom_hooks = [
                 strengths=(0.5, 1.0),
                 reinject=(True, True),
                 weight=0.1,
+                unit='absolute',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -20,6 +21,7 @@ custom_hooks = [
                 strengths=(1.0,),
                 reinject=(False,),
                 weight=0.1,
+                unit='absolute',
             ),
         ],
     )

@@ -12,6 +12,7 @@ custom_hooks = [
                 strengths=(0.25, 0.5, 0.75, 1.0),
                 reinject=(False, False, True, True),
                 weight=0.1,
+                unit='absolute',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -20,6 +21,7 @@ custom_hooks = [
                 strengths=(1.0,),
                 reinject=(False,),
                 weight=0.1,
+                unit='absolute',
             ),
         ],
     )

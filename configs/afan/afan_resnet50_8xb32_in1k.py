@@ -12,6 +12,7 @@ custom_hooks = [
                 strengths=(0.5, 1.0),
                 reinject=(False, True),
                 weight=0.25,
+                unit='absolute',
             ),
         ],
     )

@@ -11,5 +11,6 @@ custom_hooks = [
                 weight=0.5,
             ),
         ],
+        clean_weight=1.0,
     )
 ]
