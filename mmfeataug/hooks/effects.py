@@ -65,7 +65,8 @@ class EffectWatch:
     """Measures effects in the first iterations with views, of the run and of each epoch.
 
     What is measured stays on its device until there is enough of it: the host waits for a GPU once
-    an epoch.
+    per epoch. Flat losses are said from the second time on: the loss of a network that has learnt
+    nothing yet hardly depends on any feature.
 
     Args:
         augmentations: By the names they are logged under.
@@ -75,13 +76,16 @@ class EffectWatch:
     def __init__(self, augmentations: Mapping[str, Augmentation], count: int = 5) -> None:
         self._augmentations, self._count = augmentations, count
         self._epoch, self._left = -1, 0
+        self._is_first = True
         self._measured: dict[str, list[Tensor]] = {}
         self._said: set[tuple[str, str]] = set()
 
     def wants(self, epoch: int) -> bool:
         """Whether the next iteration is to be measured."""
         if epoch != self._epoch:
-            self._epoch, self._left = epoch, self._count
+            self._epoch = epoch
+            # What was begun goes on: an epoch may have too few iterations with views.
+            self._left = self._left or self._count
         return self._left > 0
 
     def add(self, effects: Mapping[str, Tensor]) -> list[str]:
@@ -102,12 +106,16 @@ class EffectWatch:
         if self._left:
             return []
         measured, self._measured = self._measured, {}
-        return list(self._warnings(measured))
+        found = list(self._warnings(measured))
+        self._is_first = False
+        return found
 
     def _warnings(self, measured: Mapping[str, list[Tensor]]) -> Iterator[str]:
         for name, rows in measured.items():
             effect = Effect(*torch.stack(rows).mean(0).tolist())
             fault = effect.fault
+            if fault == 'flat' and self._is_first:
+                continue
             if fault and (name, fault) not in self._said:
                 self._said.add((name, fault))
                 yield self._message(name, effect, fault)
