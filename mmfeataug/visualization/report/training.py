@@ -30,10 +30,10 @@ _BESIDE: tuple[tuple[str, Callable[[Sequence[Record], int], dict[str, Curve]], s
         'method scalars',
         method_scalars,
         'What methods log beside losses. linf and l2: norms of the change of the feature (l2: mean '
-        "over samples); shift: mean absolute shift of the channels' means; rise: loss of a view minus "
-        'the clean loss, the largest over views; dropped: views left out because they were not '
-        'finite; active: share of iterations so far that had views; clean_weight: mean factor of '
-        'the clean loss so far.',
+        "over samples); shift: mean absolute shift of the channels' means; rise: loss of a view "
+        'minus the clean loss, the largest over views; dropped: views left out because they were '
+        'not finite; active: share of iterations so far that had views; clean_weight: mean factor '
+        'of the clean loss so far.',
     ),
 )
 
