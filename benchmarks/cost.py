@@ -135,7 +135,7 @@ def average_in_budget(name: str, factor: float, iterations: int, device: str) ->
             step(model, batch)
             if variant == 'ours':
                 handle.detach()
-                budget.end(handle.weights, i)
+                budget.end(handle.outcome.weights, i)
             if device != 'cpu':
                 torch.cuda.synchronize()
             spent[variant] += now() - start

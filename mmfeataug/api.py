@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .engine import Augmentation, AugmentedLoss, raise_together
+from .engine import Augmentation, AugmentedLoss, build_each, raise_together
 from .registry import AUGMENTATIONS
 from .utils.message_hub import message_hub
 
@@ -13,7 +13,7 @@ from .utils.message_hub import message_hub
 def attach(
     model: nn.Module,
     augmentations: Sequence[dict | Augmentation],
-    clean_weight: float = 1.0,
+    clean_weight: float | None = None,
     strict: bool = False,
     seed: int = 0,
 ) -> AugmentedLoss:
@@ -25,7 +25,9 @@ def attach(
         model: A detector, segmentor or classifier of OpenMMLab, without its distributed wrapper.
         augmentations: Configs such as ``dict(type='AFAN', at='backbone.layer2')``, or built
             objects.
-        clean_weight: Factor of the clean loss while views are active.
+        clean_weight: Factor of the clean loss while views are active. None: what the weights of
+            the views leave of 1; views without a weight and the clean loss share that, one half
+            each.
         strict: Raise if a replay from a tap is not exact, instead of a warning and a slower, exact
             way.
         seed: Of the methods' random draws.
@@ -38,8 +40,8 @@ def attach(
         TypeError, ValueError: For settings that cannot be; the message names them.
 
     Examples:
-        >>> views = dict(type='AFAN', at='backbone.layer2', weight=0.5)
-        >>> with mmfeataug.attach(model, [views], clean_weight=0.5):
+        >>> views = dict(type='AFAN', at='backbone.layer2')
+        >>> with mmfeataug.attach(model, [views]):
         ...     losses = model.loss(inputs, data_samples)
     """
     if isinstance(augmentations, (dict, str)) or not isinstance(augmentations, Sequence):
@@ -51,7 +53,10 @@ def attach(
     faults: list[Exception] = []
     for entry in augmentations:
         try:
-            built.append(_build(entry))
+            if isinstance(entry, dict):
+                built += [made for _, made in build_each(model, entry, AUGMENTATIONS)]
+            else:
+                built.append(entry)
         except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
     try:
@@ -71,11 +76,3 @@ def attach(
         handle.detach()
         raise_together(faults)
     return handle
-
-
-def _build(entry: dict | Augmentation) -> Augmentation:
-    if not isinstance(entry, dict):
-        return entry
-    # With our scope, so that the framework's default scope (mmdet, mmseg) has no say in the
-    # look-up.
-    return AUGMENTATIONS.build({'_scope_': 'mmfeataug', **entry})

@@ -104,7 +104,7 @@ def held_against_reference(model, configs, batch, clean_weight=0.25, limit=1e-7)
     """
     before = copy.deepcopy(model)
     with mmfeataug.attach(model, configs, clean_weight=clean_weight, strict=True) as handle:
-        seen = {name: seen_views(a, _weights(a)) for name, a in handle.augmentations.items()}
+        seen = {n: seen_views(a, handle.view_weights[n]) for n, a in handle.augmentations.items()}
         losses, gradients = step(model, copy.deepcopy(batch))
         assert all(tap.memoize and tap.verified for tap in handle.taps)
     views = [view for found in seen.values() for view in found]
@@ -114,11 +114,6 @@ def held_against_reference(model, configs, batch, clean_weight=0.25, limit=1e-7)
     torch.testing.assert_close(torch.stack(logged), torch.stack(values), rtol=limit, atol=0)
     assert difference(gradients, expected) < limit
     return losses, gradients
-
-
-def _weights(augmentation):
-    weight = augmentation.weight
-    return weight if isinstance(weight, tuple) else (weight,) * 8
 
 
 def difference(ours, expected, floor=1e-6):

@@ -2,6 +2,7 @@
 """Every config that is shipped: it loads, differs from its baseline by the plugin only, and
 trains."""
 
+import inspect
 import math
 import os
 import re
@@ -323,6 +324,41 @@ def test_three_lines(method, tmp_path):
             check_places(cfg)
 
 
+def defaults(kind):
+    """Of all settings of a method, those of its base classes included if it hands them on."""
+    found = {}
+    for cls in kind.__mro__:
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        known = {p.name: p.default for p in parameters if p.default is not p.empty}
+        found = {**known, **found}
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            return found
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(n, marks=pytest.mark.classification if 'resn' in n else ())
+        for n in CONFIGS
+        if n.endswith('_release.py')
+    ],
+)
+def test_a_release_names_every_setting(name):
+    """Defaults may move, releases do not. Only what is off by default may be left out."""
+    cfg = load(name)
+    (hook,) = (h for h in cfg.custom_hooks if h.type == 'mmfeataug.FeatureAugHook')
+    assert hook.clean_weight > 0
+    for augmentation in augmentations_of(cfg):
+        kind = AUGMENTATIONS.get(augmentation.type.removeprefix('mmfeataug.'))
+        needed = {n for n, default in defaults(kind).items() if default not in (None, False, 0, ())}
+        needed |= {'weight'} & defaults(kind).keys()
+        if kind.__name__ == 'LALFA':
+            # They are learnt.
+            needed -= {'strengths'}
+        assert needed <= augmentation.keys(), augmentation
+
+
 @pytest.mark.parametrize(
     'name', [of_task(name) for name in PLUGIN if name.startswith(('afan/', 'demo/'))]
 )
@@ -372,7 +408,7 @@ def test_release_detection():
     """Scores above 0.05, bins from the corner of a pixel, gradients of the RoI pass's RPN terms."""
     for name in release_presets('afan/afan_faster-rcnn'):
         cfg = load(name)
-        assert 'learn' not in cfg.custom_hooks[0].augmentations[0]
+        assert cfg.custom_hooks[0].augmentations[0].learn == 'tail'
         assert cfg.model.test_cfg.rcnn.score_thr == 0.05
         assert cfg.model.roi_head.bbox_roi_extractor.roi_layer.aligned is False
         assert cfg.custom_hooks[0].augmentations[1].learn == 'skips'

@@ -5,6 +5,7 @@ on at its last checkpoint. ``python -m benchmarks.comparison.run``, from the rep
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,10 +77,16 @@ def placed(augmentation: dict[str, Any], bed: str) -> dict[str, Any]:
     return given
 
 
+@lru_cache
+def testbed_config(bed: str) -> Config:
+    """The baseline of a test bed."""
+    return Config.fromfile(HERE / 'testbeds' / f'{bed}.py')
+
+
 def config_of(spec: dict[str, Any]) -> Config:
     """The whole config of a run."""
     bed, arm = spec['testbed'], Arm(**spec['settings'])
-    cfg = Config.fromfile(HERE / 'testbeds' / f'{bed}.py')
+    cfg = copy.deepcopy(testbed_config(bed))
     cfg.merge_from_dict(arm.options)
     cfg.randomness = dict(seed=spec['seed'])
     cfg.custom_hooks = [*arm.hooks, dict(type='mmfeataug.IterationSeedHook')]

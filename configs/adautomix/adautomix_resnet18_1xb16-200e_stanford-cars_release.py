@@ -16,6 +16,12 @@ model = dict(
             relu=True,
             similarity='lower',
             mixup_weight=0.5,
+            alpha=1.0,
+            upsample='bilinear',
+            adversarial=True,
+            weight=1.0,
+            teacher_bn='frozen',
+            bn='shared',
         ),
     ],
 )

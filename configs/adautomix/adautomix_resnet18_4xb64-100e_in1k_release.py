@@ -15,6 +15,13 @@ model = dict(
             lam_concat=True,
             relu=True,
             similarity='lower',
+            alpha=1.0,
+            upsample='bilinear',
+            adversarial=True,
+            weight=1.0,
+            mixup_weight=0.5,
+            teacher_bn='frozen',
+            bn='shared',
         ),
     ],
 )

@@ -16,6 +16,13 @@ model = dict(
             relu=True,
             norm=True,
             similarity='lower',
+            alpha=1.0,
+            upsample='bilinear',
+            adversarial=True,
+            weight=1.0,
+            mixup_weight=0.5,
+            teacher_bn='frozen',
+            bn='shared',
         ),
     ],
 )

@@ -14,6 +14,11 @@ custom_hooks = [
                 reinject=(True, True),
                 weight=0.1,
                 learn='skips',
+                unit='absolute',
+                axes='channel',
+                steps=1,
+                side='output',
+                bn='shared',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -23,6 +28,11 @@ custom_hooks = [
                 reinject=(False,),
                 weight=0.1,
                 learn='skips',
+                unit='absolute',
+                axes='channel',
+                steps=1,
+                side='output',
+                bn='shared',
             ),
         ],
     )

@@ -14,6 +14,11 @@ custom_hooks = [
                 reinject=(False, True),
                 weight=0.1,
                 learn='skips',
+                unit='absolute',
+                axes='channel',
+                steps=1,
+                side='output',
+                bn='shared',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -24,6 +29,10 @@ custom_hooks = [
                 reinject=(True,),
                 weight=0.1,
                 learn='skips',
+                unit='absolute',
+                axes='channel',
+                steps=1,
+                bn='shared',
             ),
         ],
     )

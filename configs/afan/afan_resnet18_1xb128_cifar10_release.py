@@ -12,6 +12,12 @@ custom_hooks = [
                 gamma=0.5 / 255,
                 steps=5,
                 weight=0.5,
+                unit='absolute',
+                strengths=(1.0,),
+                axes='channel',
+                side='output',
+                bn='shared',
+                learn='tail',
             ),
         ],
     )

@@ -12,6 +12,11 @@ model = dict(
             gamma=1 / 255,
             steps=3,
             weight=0.5 / 8,
+            unit='absolute',
+            axes='channel',
+            side='output',
+            bn='shared',
+            learn='tail',
         )
         for stage in (1, 2, 3, 4)
         for block in (0, 1)

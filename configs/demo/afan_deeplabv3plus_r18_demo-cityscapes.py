@@ -11,6 +11,7 @@ custom_hooks = [
                 at='backbone.layer3',
                 gamma=0.03,
                 weight=0.2,
+                unit='absolute',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -19,6 +20,7 @@ custom_hooks = [
                 gamma=0.03,
                 reinject=True,
                 weight=0.1,
+                unit='absolute',
             ),
         ],
     )

@@ -11,6 +11,7 @@ custom_hooks = [
                 at='backbone.layer2',
                 gamma=0.03,
                 weight=0.2,
+                unit='absolute',
             ),
             dict(
                 type='mmfeataug.AFAN',
@@ -18,6 +19,7 @@ custom_hooks = [
                 gamma=0.03,
                 reinject=True,
                 weight=0.1,
+                unit='absolute',
             ),
         ],
     )

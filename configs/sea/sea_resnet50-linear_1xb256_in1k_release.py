@@ -10,6 +10,12 @@ custom_hooks = [
                 type='mmfeataug.SeA',
                 at='head.fc',
                 weight=1.0,
+                eta=0.8,
+                alpha=0.01,
+                rows=512,
+                side='input',
+                bn='shared',
+                learn='tail',
             ),
         ],
     )

@@ -9,6 +9,7 @@ come up; ``copies``, ``layers`` and ``auxiliary`` last.
 """
 
 from .augmentation import (
+    DEFAULT_LEARN,
     Augmentation,
     BatchAugmentation,
     CopyPass,
@@ -25,17 +26,19 @@ from .guards import RandomState, is_dropout, seed_global
 from .layers import FeatureTransform
 from .loss_state import LossState
 from .objective import CARRIER
+from .paths import TapError, build_each, find_module
 from .recorded_loss import RecordedLoss, RecordedTail
 from .recording import record
 from .replay import replay
-from .settings import Choice, Plan
-from .tap import Tap, TapError, find_module, patched
+from .settings import Choice, Outcome, Plan
+from .tap import Tap, patched
 from .tape import Tape
 from .timing import tail_shares
 from .votes import average_over_ranks
 
 __all__ = [
     'CARRIER',
+    'DEFAULT_LEARN',
     'OWN_MODULES',
     'Augmentation',
     'AugmentedLoss',
@@ -47,6 +50,7 @@ __all__ = [
     'FeatureAugmentation',
     'FeatureTransform',
     'LossState',
+    'Outcome',
     'Plan',
     'RandomState',
     'RecordedLoss',
@@ -57,6 +61,7 @@ __all__ = [
     'Tape',
     'View',
     'average_over_ranks',
+    'build_each',
     'find_module',
     'has_auxiliary',
     'is_dropout',

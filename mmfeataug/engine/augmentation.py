@@ -12,13 +12,17 @@ from torch import Tensor, nn
 from .guards import BN_POLICIES
 
 LEARN = ('tail', 'skips', 'network')
+DEFAULT_LEARN = 'tail'
+"""What the loss of a view trains where a config does not say it."""
 
 
 class Augmentation(ABC):
     """What all methods have in common.
 
     Args:
-        at: Where: a dotted path of ``model.named_modules()``, or ``'inputs'``.
+        at: Where: a dotted path of ``model.named_modules()``, or ``'inputs'``. In a config also a
+            pattern, such as ``'backbone.layer[12]'``, or a list: one augmentation for each place,
+            see :func:`mmfeataug.engine.build_each`.
         side: ``'output'`` or ``'input'`` of that module.
         bn: How batch norms treat the additional passes: ``'shared'`` (statistics updated by them
             too), ``'frozen'`` (batch statistics, running ones untouched), ``'eval'`` (running
@@ -38,7 +42,10 @@ class Augmentation(ABC):
 
     def __init__(self, *, at: str, side: str = 'output', bn: str = 'shared') -> None:
         if not isinstance(at, str) or not at:
-            raise TypeError(f"at={at!r}: give a module path such as 'backbone.layer2', or 'inputs'")
+            raise TypeError(
+                f"at={at!r}: give a module path such as 'backbone.layer2', or 'inputs'; several "
+                'places are several augmentations, which a config, dict(type=..., at=[...]), makes'
+            )
         if bn not in BN_POLICIES:
             raise ValueError(f'bn={bn!r}: choose one of {", ".join(BN_POLICIES)}')
         self.at, self.side, self.bn = at, side, bn
@@ -75,11 +82,12 @@ class View:
     Attributes:
         features: One tensor for each recorded feature, same shapes, fp32 or wider; out of the graph
             of the clean pass. Parameters of the augmentation's own that they depend on are trained.
-        weight: Factor of this view's loss in the objective.
+        weight: Factor of this view's loss in the objective; None takes the one of
+            :attr:`FeatureAugmentation.weights` at the same position, or its share if that is None.
     """
 
     features: list[Tensor]
-    weight: float
+    weight: float | None = None
 
 
 @dataclass
@@ -131,16 +139,34 @@ class FeatureAugmentation(Augmentation):
     Attributes:
         attack_bn: How batch norms treat evaluations of the tail: ``'frozen'``, or ``'eval'``, where
             nothing is dropped either.
+        weight: Factor of a view's loss, or one for each view it makes. None is a share: all views
+            without a weight share what others leave, see
+            :func:`mmfeataug.engine.weights.share_weights`.
+        strength_name: The setting that says how far a view moves; empty without one.
     """
 
+    weight: float | Sequence[float | None] | None = None
+    strength_name = ''
+
     def __init__(
-        self, *, at: str, side: str = 'output', bn: str = 'shared', learn: str = 'tail'
+        self, *, at: str, side: str = 'output', bn: str = 'shared', learn: str = DEFAULT_LEARN
     ) -> None:
         super().__init__(at=at, side=side, bn=bn)
         if learn not in LEARN:
             raise ValueError(f'learn={learn!r} at {at!r}: choose one of {", ".join(LEARN)}')
         self.learn = learn
         self.attack_bn = 'eval' if bn == 'eval' else 'frozen'
+
+    @property
+    def weights(self) -> tuple[float | None, ...]:
+        """Of the views it makes, in their order."""
+        weight = self.weight
+        return (weight,) if weight is None or isinstance(weight, (int, float)) else tuple(weight)
+
+    @property
+    def has_weight(self) -> bool:
+        """Whether any view may count."""
+        return any(w is None or w > 0 for w in self.weights)
 
     def fault(self, features: list[Tensor]) -> str:
         """What keeps the method from working with features of these sizes, and the remedy; empty if
@@ -241,9 +267,10 @@ class BatchAugmentation(Augmentation):
     Attributes:
         needs_teacher: Whether it computes with averaged weights of the model.
         least_samples: Smaller batches are left alone.
+        one_place: Whether ``at`` is one path.
     """
 
-    needs_teacher = False
+    needs_teacher = one_place = False
     least_samples = 1
 
     def __init__(

@@ -16,9 +16,10 @@ from .checks import augmentation_faults, model_faults, raise_together
 from .copies import CopyTaps
 from .layers import FeatureTransform
 from .loss_state import LossState, nowhere
-from .settings import Plan, Settings
+from .settings import Outcome, Plan, Settings
 from .step import run_step
 from .tap import Tap, patched
+from .weights import formula, share_weights
 
 
 class AugmentedLoss:
@@ -32,7 +33,9 @@ class AugmentedLoss:
         model: A model with ``loss(inputs, data_samples)`` and ``parse_losses``, as mmengine's
             ``BaseModel``.
         augmentations: The methods, each with its place.
-        clean_weight: Factor of the clean loss while views are active; positive.
+        clean_weight: Factor of the clean loss while views are active; positive. None: what the
+            weights of views leave of 1, in each step, see
+            :func:`mmfeataug.engine.weights.share_weights`.
         strict: Raise where a replay is not exact instead of falling back to a full re-run.
         seed: Of the methods' random draws.
         outside: Namespaces beside the model that its loss writes into.
@@ -46,7 +49,8 @@ class AugmentedLoss:
             the hook of a resumed run, replaces it.
         step_count: Number of calls in which something acted.
         was_active: Whether that was so in the last call.
-        weights: Of all views that the last such call could have trained on, by name.
+        outcome: What the last call did.
+        clean_weights: Sum of the factors of the clean loss over all calls that acted.
 
     Raises:
         ValueError, TypeError: For settings or models that cannot work, all in one message that
@@ -59,7 +63,7 @@ class AugmentedLoss:
         model: nn.Module,
         augmentations: Sequence[Augmentation],
         *,
-        clean_weight: float = 1.0,
+        clean_weight: float | None = None,
         strict: bool = False,
         seed: int = 0,
         outside: Callable[[], Iterable[dict[str, Any]]] = nowhere,
@@ -69,7 +73,7 @@ class AugmentedLoss:
                 'feature augmentations are attached to this model already: detach() them first'
             )
         faults = list(model_faults(model))
-        if not clean_weight > 0:
+        if clean_weight is not None and not clean_weight > 0:
             faults.append(
                 ValueError(
                     f'clean_weight={clean_weight!r} must be positive: without the clean loss, '
@@ -88,11 +92,16 @@ class AugmentedLoss:
             except (TypeError, ValueError) as error:
                 faults.append(error)
         faults += augmentation_faults(model, self.augmentations)
+        try:
+            clean, views = share_weights(self.augmentations, clean_weight)
+        except ValueError as error:
+            faults.append(error)
         raise_together(faults)
         self.plan = Plan()
         self.step_count, self.was_active = 0, False
-        self.weights: dict[str, list[float]] = {}
-        self._settings = Settings(clean_weight, strict, seed, LossState(model, outside))
+        self.outcome, self.clean_weights = Outcome(), 0.0
+        fills = clean_weight is None
+        self._settings = Settings(clean, views, fills, strict, seed, LossState(model, outside))
         self._replaced = model.__dict__.get('loss')
         model.__dict__['loss'] = self
 
@@ -117,8 +126,19 @@ class AugmentedLoss:
 
     @property
     def clean_weight(self) -> float:
-        """Factor of the clean loss while views are active."""
+        """Factor of the clean loss while all views are active."""
         return self._settings.clean_weight
+
+    @property
+    def view_weights(self) -> dict[str, tuple[float, ...]]:
+        """Factors of the views, by name."""
+        return self._settings.view_weights
+
+    @property
+    def objective(self) -> str:
+        """In one line, such as ``objective = 0.50 clean + 2 x 0.25 afan = 1.00``."""
+        terms = [taps.name for taps in self.copy_taps if taps.augmentation.active]
+        return formula(self.clean_weight, self.view_weights, terms)
 
     @property
     def loss_state(self) -> LossState:
@@ -133,6 +153,7 @@ class AugmentedLoss:
         """What a resumed run has to know, in plain types."""
         return dict(
             step_count=self.step_count,
+            clean_weights=self.clean_weights,
             loss_scale=self._settings.loss_scale.value,
             good_steps=self._settings.loss_scale.good,
             full_precision=[str(tap) for tap in self.taps if tap.full_precision],
@@ -144,6 +165,8 @@ class AugmentedLoss:
         """Go on from :meth:`state_dict`; what it does not hold stays."""
         scale = self._settings.loss_scale
         self.step_count = state.get('step_count', self.step_count)
+        # Of a checkpoint that lacks it: as if no view had been missing.
+        self.clean_weights = state.get('clean_weights', self.step_count * self.clean_weight)
         scale.value = state.get('loss_scale', scale.value)
         scale.good = state.get('good_steps', scale.good)
         for name in state.get('was_usable', ()):
@@ -215,6 +238,7 @@ class AugmentedLoss:
                     )
         self.was_active = bool(taps or copy_taps or layers)
         step_count, self.step_count = self.step_count, self.step_count + self.was_active
+        self.outcome = Outcome()
         with ExitStack() as stack:
             for tap, layer in layers:
                 if tap.module is None:
@@ -223,13 +247,15 @@ class AugmentedLoss:
                     stack.enter_context(patched([(tap.module, 'forward', layer.around)]))
             batch = Batch(self.model, self.stock_loss, inputs, args, kwargs)
             if taps or copy_taps:
-                losses, self.weights = run_step(
+                losses, self.outcome = run_step(
                     self.model, taps, copy_taps, batch, self._settings, plan, step_count
                 )
             elif layers:
                 losses = batch.loss(inputs)
             else:
                 losses = self.stock_loss(inputs, *args, **kwargs)
+        if self.was_active:
+            self.clean_weights += self.outcome.clean_weight
         for tap, layer in layers:
             if not layer.acted:
                 raise tap.not_reached_error()

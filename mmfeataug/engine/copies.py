@@ -16,8 +16,9 @@ from .batch import Losses, detach_container
 from .checkpointing import refuse_checkpointed
 from .guards import BatchNormGuard, RandomState, other_weights, wide
 from .leaves import flatten, rebuild
+from .paths import find_module
 from .recorded_loss import RecordedLoss
-from .tap import FiringError, entries, find_module, not_called, patched
+from .tap import FiringError, entries, not_called, patched
 from .tape import Cut, Tape
 
 

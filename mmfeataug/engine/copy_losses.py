@@ -30,8 +30,9 @@ def add_copies(copies: Copies, objective: Objective) -> None:
     """
     taps, recorded, clean = copies.taps, copies.recorded, copies.clean
     name, augmentation, size = taps.name, taps.augmentation, recorded.batch.size
-    # All terms together are one view: they share their passes.
-    weight = objective.register_view(name, 1.0)
+    # All terms together are one view: they share their passes. Their weight is their own, whatever
+    # the others get for views that are missing; all views have been run by now.
+    weight = objective.register_view(name, 1.0) / objective.fill
     if not weight:
         return
     reached = taps.is_reached(clean)

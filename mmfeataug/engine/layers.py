@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from .augmentation import FeatureAugmentation, Tail, View
+from mmfeataug.utils.settings import share
+
+from .augmentation import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from .checkpointing import refuse_checkpointed
 from .guards import seed_global
 from .tap import not_called
@@ -26,7 +28,8 @@ class FeatureTransform(FeatureAugmentation):
     Args:
         at, side: See :class:`Augmentation`.
         as_view: Leave the clean pass alone and train on a view besides.
-        weight, bn, learn: Of that view.
+        weight: Factor of that view's loss; None is a share, see :class:`FeatureAugmentation`.
+        bn, learn: Of that view.
 
     Attributes:
         muted: True makes the layer the identity in training, too.
@@ -40,16 +43,14 @@ class FeatureTransform(FeatureAugmentation):
         at: str,
         side: str = 'output',
         as_view: bool = False,
-        weight: float = 0.5,
+        weight: float | None = None,
         bn: str = 'shared',
-        learn: str = 'tail',
+        learn: str = DEFAULT_LEARN,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         if not isinstance(as_view, bool):
             raise TypeError(f'as_view={as_view!r} at {at!r}: give True or False')
-        if not 0 <= weight < float('inf'):
-            raise ValueError(f'weight={weight!r} at {at!r}: give a number that is not negative')
-        self.as_view, self.weight = as_view, weight
+        self.as_view, self.weight = as_view, share('weight', weight, at)
         self.muted = self.acted = False
         self._owner: nn.Module | None = None
         self.module: nn.Module | None = None
@@ -57,7 +58,7 @@ class FeatureTransform(FeatureAugmentation):
     @property
     def active(self) -> bool:
         """A view without weight is none."""
-        return not self.as_view or self.weight > 0
+        return not self.as_view or self.has_weight
 
     def is_drawn(self, generator: torch.Generator | None = None) -> bool:
         """Whether a feature is changed at all in this pass.
@@ -83,7 +84,7 @@ class FeatureTransform(FeatureAugmentation):
             seed_global(tail.generator)
             changed = [self.transform(f) if self.is_drawn(tail.shared) else f for f in features]
             if any(c is not f for c, f in zip(changed, features, strict=True)):
-                yield View(changed, self.weight)
+                yield View(changed)
 
     def apply(self, value: Any) -> Any:
         """:meth:`transform` on the floating-point tensors of ``value``, in their own precision; at

@@ -13,7 +13,7 @@ from mmfeataug.utils.pytorch import autocast_dtype
 
 from .batch import Losses, weighted
 from .gradients import GradientSum, all_finite
-from .settings import Plan, Settings
+from .settings import Outcome, Plan, Settings
 from .tape import Cut, Gradients
 from .votes import rank
 
@@ -33,7 +33,8 @@ class Objective:
 
     Attributes:
         weights: Of the views that the methods made, by name.
-        clean_weight: Factor of the clean loss; while weights of views grow, it falls as they do.
+        clean_weight: Factor of the clean loss before what missing views leave is filled in; while
+            weights of views grow, it falls as they do.
         parameters: Those that learn.
         scaled: Whether fp16 asks for a factor of losses while gradients are taken.
         scale: This factor, against underflow.
@@ -47,6 +48,9 @@ class Objective:
         self.scale = settings.loss_scale.value if self.scaled else 1.0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.weights: dict[str, list[float]] = {}
+        self._expected = plan.ramp * sum(map(sum, settings.view_weights.values()))
+        self._present = 0.0
+        self._effects: dict[str, list[Tensor]] = {}
         self._sum = GradientSum(self.parameters)
         self.overflow = False
         self._losses: Losses = {}
@@ -75,16 +79,63 @@ class Objective:
         """An augmentation is about to make its views."""
         self.log(f'{name}.dropped', like.new_zeros((), dtype=torch.float32))
 
-    def register_view(self, name: str, weight: float) -> float:
-        """Take note of one more view and its weight; returns what it counts in this iteration."""
+    @property
+    def fill(self) -> float:
+        """Factor of what is there, for the views that are not: so the weights keep their sum."""
+        whole, there = (self.clean_weight + w for w in (self._expected, self._present))
+        if not self._settings.fills or math.isclose(whole, there):
+            return 1.0
+        return whole / there
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is known of this step behind it."""
+        effects = {name: torch.stack(rows) for name, rows in self._effects.items()}
+        return Outcome(self.clean_weight * self.fill, self.weights, effects)
+
+    def register_view(self, name: str, weight: float | None) -> float:
+        """Take note of one more view and its weight, None if the settings have it; returns what it
+        counts in this iteration.
+        """
         weights = self.weights.setdefault(name, [])
         index = len(weights)
+        if weight is None:
+            known = self._settings.view_weights.get(name, ())
+            if index >= len(known):
+                raise ValueError(
+                    f'view {index} has no weight: self.weight has {len(known)}, let it have one '
+                    'for each view, or yield View(features, weight)'
+                )
+            weight = known[index]
         weights.append(weight)
         only = self._plan.only
         if only is None:
             return self._plan.ramp * weight
         chosen = (only.name, only.index) == (name, index)
         return self._plan.ramp * weight * only.factor if chosen else 0.0
+
+    def count_view(
+        self, name: str, weight: float, loss: Tensor, clean_loss: Tensor, moved: Tensor | None
+    ) -> None:
+        """A view is trained on.
+
+        Args:
+            name: Of its augmentation.
+            weight: What it counts.
+            loss, clean_loss: Unweighted.
+            moved: How far it is from the clean feature, in deviations of that, if measured.
+        """
+        self._present += weight
+        loss, clean_loss = loss.detach(), clean_loss.detach()
+        self.log(f'{name}.rise', (loss - clean_loss).float())
+        if moved is not None:
+            row = torch.stack([t.float() for t in (moved, loss, clean_loss)])
+            self._effects.setdefault(name, []).append(row)
+
+    @property
+    def measures(self) -> bool:
+        """Whether effects of views are to be measured."""
+        return self._plan.measure
 
     def add_gradients(self, gradients: Gradients, held: Gradients = ()) -> None:
         """One for each parameter, or None; ``held`` are others that may share memory with them."""
@@ -139,12 +190,13 @@ class Objective:
         if self.scaled:
             finite = not self.overflow and all_finite(self._sum.gradients)
             self._settings.loss_scale.update(finite)
-        self._sum.scale(1 / self.scale)
+        fill = self.fill
+        self._sum.scale(fill / self.scale)
         carrier = total.new_zeros((), dtype=torch.float32)
         terms = {
-            **weighted(losses, self.clean_weight),
+            **weighted(losses, self.clean_weight * fill),
             CARRIER: carrier,
-            **self._losses,
+            **weighted(self._losses, fill),
             **self._logged,
         }
         if self._settings.sums_losses is not True:

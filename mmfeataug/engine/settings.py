@@ -30,6 +30,9 @@ class Settings:
 
     Attributes:
         clean_weight: Factor of the clean loss while views are active.
+        view_weights: Those of the views, by the name of their augmentation.
+        fills: Whether the weights of each step keep their sum: what views that a step lacks would
+            count goes to the clean loss and the other views, in proportion.
         strict: Raise where a replay is not exact.
         seed: Of the methods' random draws.
         loss_state: What losses keep between calls.
@@ -40,6 +43,8 @@ class Settings:
     """
 
     clean_weight: float
+    view_weights: dict[str, tuple[float, ...]]
+    fills: bool
     strict: bool
     seed: int
     loss_state: LossState
@@ -57,9 +62,28 @@ class Plan:
         enabled: False runs the stock loss alone.
         ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
         only: The one view to train on; None is all of them.
+        measure: Whether effects of views are measured.
     """
 
     iteration: int = 0
     enabled: bool = True
     ramp: float = 1.0
     only: Choice | None = None
+    measure: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call did.
+
+    Attributes:
+        clean_weight: Factor of the clean loss.
+        weights: Of all views that it could have trained on, by name.
+        effects: By name ``(n, 3)``, for each view that was trained on: how far it is from the clean
+            feature, in deviations of that; its loss; the clean loss. On the device of the losses;
+            empty unless the plan wanted them measured.
+    """
+
+    clean_weight: float = 1.0
+    weights: dict[str, list[float]] = field(default_factory=dict)
+    effects: dict[str, Tensor] = field(default_factory=dict)

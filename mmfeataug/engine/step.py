@@ -11,7 +11,7 @@ from .copy_losses import add_copies
 from .exactness import verify
 from .objective import Objective
 from .recorded_loss import RecordedLoss
-from .settings import Plan, Settings
+from .settings import Outcome, Plan, Settings
 from .tap import Tap, TapError
 from .views import add_views
 from .votes import on_all_ranks
@@ -25,7 +25,7 @@ def run_step(
     settings: Settings,
     plan: Plan,
     step_count: int = 0,
-) -> tuple[Losses, dict[str, list[float]]]:
+) -> tuple[Losses, Outcome]:
     """Run the stock loss and all that augmentations add to it.
 
     Args:
@@ -38,8 +38,7 @@ def run_step(
         step_count: Number of augmented iterations before this one.
 
     Returns:
-        The stock loss dict with the views' losses and diagnostics added, and the weights of all
-        views by name.
+        The stock loss dict with the views' losses and diagnostics added, and what was done.
     """
     objective = Objective(model, settings, plan)
     members = [member for tap in taps for member in tap.members]
@@ -82,7 +81,7 @@ def run_step(
         recorded.restore()
     recorded.sweep()
     recorded.release()
-    return objective.hand_over(recorded.losses, recorded.total), objective.weights
+    return objective.hand_over(recorded.losses, recorded.total), objective.outcome
 
 
 def _unreached(tap: Tap, recorded: RecordedLoss) -> TapError:

@@ -1,21 +1,17 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """A named point of a network, and what is known about it."""
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
 from .augmentation import FeatureAugmentation
+from .paths import TapError, find_module
 
 ENTRY_POINTS = ('forward', 'loss', 'loss_and_predict', 'predict')
 """Methods through which OpenMMLab models enter a module. Heads are entered by ``loss`` and call
 ``self.forward``."""
-
-
-class TapError(ValueError):
-    """A tap cannot work where it was put; the message names the path and the remedy."""
 
 
 class FiringError(TapError):
@@ -105,27 +101,6 @@ def not_called(at: str, module: nn.Module | None) -> TapError:
         f'at={at!r}: this module was not called in the training pass; choose one that is, such as '
         f'{", ".join(children[:4]) or "its parent or a sibling"} '
         '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
-    )
-
-
-def find_module(model: nn.Module, path: str) -> nn.Module:
-    """The module at a dotted path.
-
-    Raises:
-        TapError: With the nearest existing paths if there is none.
-    """
-    modules = dict(model.named_modules())
-    if path and path in modules:
-        return modules[path]
-    parent = path
-    while parent and parent not in modules:
-        parent = parent.rpartition('.')[0]
-    children = [f'{parent}.{n}'.lstrip('.') for n, _ in modules[parent].named_children()]
-    near = difflib.get_close_matches(path, modules, n=3) or children[:12]
-    raise TapError(
-        f'at={path!r}: the model has no such module. Nearest: {", ".join(near) or "none"}; '
-        f'below {parent or "the model"!r}: {", ".join(children[:12]) or "nothing"}. '
-        'tools/analysis_tools/list_taps.py CONFIG prints every place'
     )
 
 

@@ -105,6 +105,8 @@ def _check_view(view: View, index: int, clean: Sequence[Tensor]) -> None:
             f'view {index} has features of shapes {shapes}; give a list of floating-point tensors '
             f'of shapes {expected}'
         )
+    if view.weight is None:
+        return
     if not isinstance(view.weight, (int, float)) or not math.isfinite(view.weight):
         raise ValueError(f'view {index} has weight={view.weight!r}: give a finite number')
 
@@ -168,6 +170,8 @@ def _add_view(
         if not any(g is not None for g in found.all()):
             _warn_idle(tap, name, augmentation.learn)
         moved = [f.detach() for f in features]
+        distance = relative_distance(clean, moved) if objective.measures else None
+        objective.count_view(name, weight, total, recorded.total, distance)
         if augmentation.observer is not None:
             augmentation.observer(clean, moved, index=index)
         for measure, value in perturbation_norms(clean, moved).items():
@@ -194,6 +198,19 @@ def _cast(
     moved = torch.stack([(v != c).sum() for v, c in zip(view, clean, strict=True)]).sum()
     kept = torch.stack([(v != f).sum() for v, f in zip(cast, tail.features, strict=True)]).sum()
     return cast, ((moved - kept) / moved.clamp(min=1)).float()
+
+
+def relative_distance(clean: list[Tensor], view: list[Tensor]) -> Tensor:
+    """Root mean square of the perturbation in deviations of the clean feature: of each sample and
+    channel over its positions, of a row ``(R, C)`` over its channels.
+    """
+    moved, spread = [], []
+    for v, c in zip(view, clean, strict=True):
+        # Channels are the last dimension of (N, L, C), the second of (N, C, H, W).
+        positions = {2: (1,), 3: (1,)}.get(c.dim(), tuple(range(2, c.dim()))) or (0,)
+        moved.append((v - c).square().sum())
+        spread.append((c - c.mean(positions, keepdim=True)).square().sum())
+    return (torch.stack(moved).sum() / torch.stack(spread).sum().clamp(min=1e-12)).sqrt()
 
 
 def perturbation_norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Tensor]:

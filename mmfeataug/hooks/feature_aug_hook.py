@@ -26,6 +26,7 @@ from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 
 from .budget import Allowance, Budget
+from .effects import EffectWatch
 from .faults import handle_faults, run_faults
 
 _ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
@@ -39,17 +40,26 @@ class FeatureAugHook(Hook):
     inference are stock. Logged are the clean losses under their stock names, times
     ``clean_weight``; the views' losses as ``<method>.loss_<n>``, times their weights; norms of the
     perturbation, the largest over views (``<method>.linf``; ``.l2``, mean over samples; ``.shift``
-    of channel means); how many views were ``.dropped``, whether a batch was ``.skipped``, which
-    share of the perturbation was ``.lost_by_cast`` to half precision; and the share of iterations
-    with views (``feature_aug.active``).
+    of channel means); the rise of the loss, the largest over views (``<method>.rise``: unweighted
+    loss of a view minus the clean one); how many views were ``.dropped``, whether a batch was
+    ``.skipped``, which share of the perturbation was ``.lost_by_cast`` to half precision; the share
+    of iterations with views so far, and the mean factor of the clean loss over all iterations so
+    far (``feature_aug.active``, ``feature_aug.clean_weight``).
+
+    In the first iterations with views of each epoch their effect is measured: a method whose views
+    are nearly the clean features, or raise the loss tenfold, is warned of once, with a value to
+    try.
 
     Args:
         augmentations: Configs with ``at`` counted from the model. None drives those that
             ``AugmentedModel``, ``AugmentedBackbone`` and ``AugmentedNeck`` declare; declared ones
             are always driven too. A method that needs a teacher has the average of the run's first
             ``EMAHook``.
-        clean_weight: Factor of the clean losses in iterations that may have views, also where all
-            of them are skipped or dropped; over ``warmup`` it falls from 1.
+        clean_weight: Factor of the clean losses in iterations with views; over ``warmup`` it falls
+            from 1. None: the weights of each iteration sum to 1. Views that do not say their weight
+            and the clean loss have one half each of what the said weights leave, and what views
+            that are skipped or dropped would count goes to the rest. A number holds in each
+            iteration that may have views; any sum is allowed then.
         begin: First iteration (or epoch) with views, counted from 0.
         end: First iteration (or epoch) without; None is the end of training.
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
@@ -65,8 +75,8 @@ class FeatureAugHook(Hook):
             iterations always.
 
     Examples:
-        >>> custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5, augmentations=[
-        ...     dict(type='mmfeataug.AFAN', at='backbone.layer2', weight=0.5)])]
+        >>> custom_hooks = [dict(type='mmfeataug.FeatureAugHook', augmentations=[
+        ...     dict(type='mmfeataug.AFAN', at='backbone.layer2')])]
     """
 
     priority = 'NORMAL'
@@ -74,7 +84,7 @@ class FeatureAugHook(Hook):
     def __init__(
         self,
         augmentations: Sequence[dict] | None = None,
-        clean_weight: float = 1.0,
+        clean_weight: float | None = None,
         begin: int = 0,
         end: int | None = None,
         interval: int = 1,
@@ -113,6 +123,7 @@ class FeatureAugHook(Hook):
         self.begin, self.end, self.interval, self.warmup = begin, end, interval, warmup
         self.by_epoch = by_epoch
         self._handle: AugmentedLoss | None = None
+        self._watch = EffectWatch({})
         self._plan = Plan()
         self._announced = self._measuring = self._was_called = self._said_not_called = False
         self._made_for: list = []
@@ -177,6 +188,7 @@ class FeatureAugHook(Hook):
             self.after_train(runner)
             raise_together(faults)
         assert self._handle is not None
+        self._watch = EffectWatch(self._handle.augmentations)
         # The message hub is part of checkpoints.
         resumed = runner.message_hub.runtime_info
         self._handle.load_state_dict(resumed.get(_STATE, {}))
@@ -216,7 +228,9 @@ class FeatureAugHook(Hook):
             enabled = bool(decision)
             only = decision if isinstance(decision, Choice) else None
             self._measuring = True
-        handle.plan = self._plan = Plan(runner.iter, enabled, ramp, only)
+        # A loop by iterations has one epoch; the watch counts passes of the loader.
+        measure = self._watch.wants(runner.iter // len(runner.train_dataloader))
+        handle.plan = self._plan = Plan(runner.iter, enabled, ramp, only, measure)
 
     def after_train_iter(
         self,
@@ -235,13 +249,18 @@ class FeatureAugHook(Hook):
         if handle.plan is self._plan and self._plan.enabled:
             self._say_not_called(runner)
         self._was_called |= handle.plan is not self._plan
-        runner.message_hub.update_scalar(
-            'train/feature_aug.active', handle.step_count / (runner.iter + 1)
-        )
+        count = runner.iter + 1
+        for key, value in (
+            ('active', handle.step_count / count),
+            ('clean_weight', 1 + (handle.clean_weights - handle.step_count) / count),
+        ):
+            runner.message_hub.update_scalar(f'train/feature_aug.{key}', value)
+        for message in self._watch.add(handle.outcome.effects):
+            runner.logger.warning('FeatureAugHook: %s', message)
         runner.message_hub.update_info(_STATE, handle.state_dict())
         if self._budget and self._measuring:
             self._measuring = False
-            allowance = self._budget.end(handle.weights, runner.iter)
+            allowance = self._budget.end(handle.outcome.weights, runner.iter)
             if allowance is not None:
                 known = dict(allowance=asdict(allowance), made_for=self._made_for)
                 runner.message_hub.update_info(_ALLOWANCE, known)
@@ -256,6 +275,7 @@ class FeatureAugHook(Hook):
         if handle.was_active and not self._announced:
             self._announced = True
             runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))
+            runner.logger.info('FeatureAugHook: %s', handle.objective)
 
     def after_train(self, runner: Runner) -> None:
         """Give the model its stock loss back."""

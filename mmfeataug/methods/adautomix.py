@@ -60,7 +60,7 @@ class AdAutoMix(BatchAugmentation):
         bn: Of the network's passes over mixtures.
     """
 
-    needs_teacher = True
+    needs_teacher = one_place = True
     least_samples = 2
 
     def __init__(

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mmfeataug.engine import FeatureAugmentation, Tail, View, average_over_ranks
+from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View, average_over_ranks
 from mmfeataug.functional import perturb_statistics, signed_step, statistic_dims, too_few
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.utils.settings import non_negative
+from mmfeataug.utils.settings import non_negative, share
 
 
 @AUGMENTATIONS.register_module()
@@ -37,13 +37,15 @@ class AdvBN(FeatureAugmentation):
         eps: Bound of the factors' distance from 1. Above 1 it lets a factor turn a channel over, as
             the authors' 1.1 does.
         relu: Clamp the view at 0. None: if no clean value is negative, as behind a ReLU.
-        weight: Factor of the view's loss.
+        weight: Factor of the view's loss; None is a share, see :class:`FeatureAugmentation`.
         sync: Take means and steps over all processes; False: each its own, as in the release.
         side, bn, learn: See :class:`FeatureAugmentation`.
 
     Raises:
         ValueError: For settings that cannot be.
     """
+
+    strength_name = 'step_size'
 
     def __init__(
         self,
@@ -53,25 +55,25 @@ class AdvBN(FeatureAugmentation):
         step_size: float = 0.2,
         eps: float = 1.1,
         relu: bool | None = None,
-        weight: float = 1.0,
+        weight: float | None = None,
         sync: bool = False,
         side: str = 'output',
         bn: str = 'shared',
-        learn: str = 'tail',
+        learn: str = DEFAULT_LEARN,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
         self.step_size = non_negative('step_size', step_size, at)
         self.eps = non_negative('eps', eps, at)
-        self.weight = non_negative('weight', weight, at)
+        self.weight = share('weight', weight, at)
         self.steps, self.relu, self.sync = steps, relu, sync
         self.attack_bn = 'eval'
 
     @property
     def active(self) -> bool:
         """False if the view has no weight or cannot move."""
-        return bool(self.weight and self.step_size and self.eps)
+        return bool(self.has_weight and self.step_size and self.eps)
 
     def fault(self, features: list[Tensor]) -> str:
         """Too few values to take a deviation of."""
@@ -101,4 +103,4 @@ class AdvBN(FeatureAugmentation):
                 signed_step(s.detach(), g, self.step_size).clamp(1 - self.eps, 1 + self.eps)
                 for s, g in zip(leaves, grads, strict=True)
             ]
-        yield View(perturbed(scales), self.weight)
+        yield View(perturbed(scales))

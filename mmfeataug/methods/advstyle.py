@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mmfeataug.engine import FeatureAugmentation, Tail, View
+from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from mmfeataug.functional import (
     mean_std,
     replace_statistics,
@@ -14,7 +14,7 @@ from mmfeataug.functional import (
     too_few,
 )
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.utils.settings import non_negative
+from mmfeataug.utils.settings import non_negative, share
 
 
 @AUGMENTATIONS.register_module()
@@ -32,9 +32,11 @@ class AdvStyle(FeatureAugmentation):
             With ``sign`` the size of the step, in units of the feature: behind a data preprocessor
             that divides by the standard deviation, 1 is about the contrast of an average image.
         sign: Step by the sign of the gradient.
-        weight: Factor of the view's loss.
+        weight: Factor of the view's loss; None is a share, see :class:`FeatureAugmentation`.
         side, bn, learn: See :class:`FeatureAugmentation`.
     """
+
+    strength_name = 'gamma'
 
     def __init__(
         self,
@@ -42,19 +44,19 @@ class AdvStyle(FeatureAugmentation):
         at: str = 'inputs',
         gamma: float = 1.0,
         sign: bool = False,
-        weight: float = 0.5,
+        weight: float | None = None,
         side: str = 'output',
         bn: str = 'shared',
-        learn: str = 'tail',
+        learn: str = DEFAULT_LEARN,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         self.gamma, self.sign = non_negative('gamma', gamma, at), sign
-        self.weight = non_negative('weight', weight, at)
+        self.weight = share('weight', weight, at)
 
     @property
     def active(self) -> bool:
         """False if the view has no weight or does not move."""
-        return bool(self.gamma and self.weight)
+        return bool(self.gamma and self.has_weight)
 
     def fault(self, features: list[Tensor]) -> str:
         """Too few values to take a deviation of."""
@@ -72,4 +74,4 @@ class AdvStyle(FeatureAugmentation):
             steps = [g.sign() if self.sign else g for g in grads]
             mean, std = (s + self.gamma * step for s, step in zip(own, steps, strict=True))
             view.append(replace_statistics(f, own, (mean, std.clamp(min=0))))
-        yield View(view, self.weight)
+        yield View(view)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmfeataug.engine import FeatureAugmentation, Tail, View
+from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from mmfeataug.functional import (
     AXES,
     ascend,
@@ -20,7 +20,7 @@ from mmfeataug.functional import (
 )
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.pixels import PixelScale
-from mmfeataug.utils.settings import non_negative
+from mmfeataug.utils.settings import non_negative, share
 
 
 @AUGMENTATIONS.register_module()
@@ -39,8 +39,7 @@ class AFAN(FeatureAugmentation):
 
     Args:
         at: Where; see :class:`FeatureAugmentation`.
-        gamma: Size of a step, in units of the feature (the paper's settings are written ``1 /
-            255``) or of its standard deviation, see ``unit``.
+        gamma: Size of a step, in ``unit``.
         strengths: Points on the way to the adversarial feature, one view each; one number or
             several.
         reinject: Whether a view is the re-injection of its statistics: one flag, or one per
@@ -54,12 +53,14 @@ class AFAN(FeatureAugmentation):
             Costs one more evaluation of the tail, because the clean gradient no longer is the one
             at the start.
         noise: Amplitude of uniform noise that is added to each view, in ``unit``.
-        weight: Factor of each view's loss: one number, or one per strength.
-        unit: ``'absolute'``, or ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard
-            deviations of the clean feature (:func:`mmfeataug.functional.deviation`, as in
-            attacks on a test set), so that one value serves any layer and model; or, at
-            ``'inputs'``, ``'pixel'``: in grey levels of the raw image (1/255 of its range),
-            whatever normalises it, and the image stays in range.
+        weight: Factor of each view's loss: one number, or one per strength; None is a share, see
+            :class:`FeatureAugmentation`.
+        unit: ``'std'``: ``gamma``, ``eps`` and ``noise`` count in standard deviations of the clean
+            feature (:func:`mmfeataug.functional.deviation`, as in attacks on a test set), so that
+            one value serves any layer and model; ``'absolute'``: as they are (the release's
+            settings are such, written ``1 / 255``); or, at ``'inputs'``, ``'pixel'``: in grey
+            levels of the raw image (1/255 of its range), whatever normalises it, and the image
+            stays in range.
         against: Words in the names of the loss terms to attack, such as ``('loss_cls',)`` or
             ``('bbox',)``; empty: the whole loss. A list of several such lists makes one attack
             each and keeps the one with the larger whole loss, as Det-AdvProp does
@@ -76,11 +77,13 @@ class AFAN(FeatureAugmentation):
             channel.
     """
 
+    strength_name = 'gamma'
+
     def __init__(
         self,
         *,
         at: str,
-        gamma: float = 1 / 255,
+        gamma: float = 0.25,
         strengths: float | Sequence[float] = (1.0,),
         reinject: bool | Sequence[bool] = False,
         axes: str = 'channel',
@@ -88,13 +91,13 @@ class AFAN(FeatureAugmentation):
         eps: float | None = None,
         random_start: bool = False,
         noise: float = 0.0,
-        weight: float | Sequence[float] = 0.5,
-        unit: str = 'absolute',
+        weight: float | Sequence[float | None] | None = None,
+        unit: str = 'std',
         against: Sequence[str] | Sequence[Sequence[str]] = (),
         direction: str = 'gradient',
         side: str = 'output',
         bn: str = 'shared',
-        learn: str = 'tail',
+        learn: str = DEFAULT_LEARN,
         image_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
@@ -107,9 +110,8 @@ class AFAN(FeatureAugmentation):
         self.eps = None if eps is None else non_negative('eps', eps, at)
         self.noise = non_negative('noise', noise, at)
         self.reinject = self._per_view('reinject', reinject, bool)
-        self.weight = tuple(
-            non_negative('weight', w, at) for w in self._per_view('weight', weight, (int, float))
-        )
+        weights = self._per_view('weight', weight, (int, float, type(None)))
+        self.weight: tuple[float | None, ...] = tuple(share('weight', w, at) for w in weights)
         if axes not in AXES:
             raise ValueError(f'axes={axes!r} at {at!r}: choose one of {", ".join(AXES)}')
         if unit not in ('absolute', 'std', 'pixel'):
@@ -138,7 +140,7 @@ class AFAN(FeatureAugmentation):
         """False if every weight is 0, or if nothing moves any view."""
         step = self.gamma > 0 or (self.random_start and self.eps)
         moved = self.noise > 0 or (any(self.strengths) and step and self.eps != 0)
-        return any(self.weight) and bool(moved)
+        return self.has_weight and bool(moved)
 
     def bind(self, model: nn.Module) -> None:
         """Learn the scale of pixels."""
@@ -155,9 +157,7 @@ class AFAN(FeatureAugmentation):
             self._attack(features, gradients, units, tail, against) for against in self.against
         ]
         adversarial = attacks[0] if len(attacks) == 1 else max(attacks, key=tail.loss)
-        for strength, reinject, weight in zip(
-            self.strengths, self.reinject, self.weight, strict=True
-        ):
+        for strength, reinject in zip(self.strengths, self.reinject, strict=True):
             view = []
             for f, adv, unit in zip(features, adversarial, units, strict=True):
                 (point,) = interpolate(f, adv, [strength])
@@ -166,7 +166,7 @@ class AFAN(FeatureAugmentation):
                 if self.noise:
                     point = point + self._uniform(f, tail.generator) * (self.noise * unit)
                 view.append(self._in_range(point))
-            yield View(view, weight)
+            yield View(view)
 
     def _attack(
         self,

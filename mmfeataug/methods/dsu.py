@@ -28,6 +28,8 @@ class DSU(StatisticTransform):
         prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
     """
 
+    strength_name = 'factor'
+
     def __init__(self, *, at: str, factor: float = 1.0, prob: float = 0.5, **kwargs) -> None:
         super().__init__(at=at, prob=prob, **kwargs)
         self.factor = non_negative('factor', factor, at)

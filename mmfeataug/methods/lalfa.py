@@ -48,11 +48,12 @@ class LALFA(AFAN):
     Args:
         at: Place of this one.
         steps: Of the attack; the release has 3.
-        weight: Factor of the view's loss; the release has a half shared by all layers.
+        weight: Factor of the view's loss; None is a share, of a half for all layers together as in
+            the release.
         **kwargs: See :class:`AFAN`, but for ``strengths``.
     """
 
-    def __init__(self, *, at: str, steps: int = 3, weight: float = 0.5, **kwargs) -> None:
+    def __init__(self, *, at: str, steps: int = 3, weight: float | None = None, **kwargs) -> None:
         if 'strengths' in kwargs:
             raise TypeError(f'strengths at {at!r}: LALFA learns its strength; leave it out')
         super().__init__(at=at, steps=steps, weight=weight, strengths=(1.0,), **kwargs)
@@ -89,7 +90,7 @@ class LALFA(AFAN):
         """One view; see :meth:`FeatureAugmentation.views`."""
         for view in super().views(features, gradients, tail):
             pairs = zip(features, view.features, strict=True)
-            yield View([f + self.strength * (v - f) for f, v in pairs], view.weight)
+            yield View([f + self.strength * (v - f) for f, v in pairs])
 
 
 @AUGMENTATIONS.register_module()
@@ -104,6 +105,8 @@ class StrengthNorm(BatchAugmentation):
         at: Any module that runs in each pass; nothing is done to it.
         l1: Factor of the norm.
     """
+
+    one_place = True
 
     def __init__(self, *, at: str, l1: float = 1.0) -> None:
         super().__init__(at=at)

@@ -32,6 +32,8 @@ class NormalizationPerturbation(StatisticTransform):
         prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
     """
 
+    strength_name = 'sigma'
+
     def __init__(
         self, *, at: str, sigma: float = 0.75, plus: bool = False, prob: float = 0.5, **kwargs
     ) -> None:

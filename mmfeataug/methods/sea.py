@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfeataug.engine import FeatureAugmentation, Tail, View, find_module
+from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View, find_module
 from mmfeataug.functional import channel_dim, labels_from_gradient, semantic_direction
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.utils.settings import non_negative
+from mmfeataug.utils.settings import non_negative, share
 
 
 @AUGMENTATIONS.register_module()
@@ -39,13 +39,15 @@ class SeA(FeatureAugmentation):
         background: Index of a background class of the classifier (-1: the last, as in mmdet's RoI
             heads). At least half of the drawn rows are then foreground, if there are any; a batch
             without makes no view. None: all rows are equal.
-        weight: Factor of the view's loss.
+        weight: Factor of the view's loss; None is a share, see :class:`FeatureAugmentation`.
         side, bn, learn: See :class:`FeatureAugmentation`.
 
     Raises:
         ValueError: For settings that cannot be; ``background`` where the tap is not the input of a
             linear classifier; fewer than two rows.
     """
+
+    strength_name = 'eta'
 
     def __init__(
         self,
@@ -55,14 +57,14 @@ class SeA(FeatureAugmentation):
         alpha: float = 0.01,
         rows: int = 512,
         background: int | None = None,
-        weight: float = 0.5,
+        weight: float | None = None,
         side: str = 'input',
         bn: str = 'shared',
-        learn: str = 'tail',
+        learn: str = DEFAULT_LEARN,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         self.eta = non_negative('eta', eta, at)
-        self.weight = non_negative('weight', weight, at)
+        self.weight = share('weight', weight, at)
         if not alpha > 0:
             raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive temperature')
         if not isinstance(rows, int) or rows < 2:
@@ -73,7 +75,7 @@ class SeA(FeatureAugmentation):
     @property
     def active(self) -> bool:
         """False if the view has no weight or does not move."""
-        return bool(self.eta and self.weight)
+        return bool(self.eta and self.has_weight)
 
     def bind(self, model: nn.Module) -> None:
         """Find the classifier whose gradients tell foreground from background."""
@@ -106,7 +108,7 @@ class SeA(FeatureAugmentation):
             ]
         if any(m is not None for m in moved):
             view = [f if m is None else m for f, m in zip(features, moved, strict=True)]
-            yield View(view, self.weight)
+            yield View(view)
 
     def _move(self, feature: Tensor, grad: Tensor, generator: torch.Generator) -> Tensor | None:
         # Views with the channels last: the rows alone are copied, not the map.

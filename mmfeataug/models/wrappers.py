@@ -12,8 +12,10 @@ from torch import nn
 
 from mmfeataug.engine import (
     OWN_MODULES,
+    Augmentation,
     AuxiliaryNorms,
     FeatureTransform,
+    build_each,
     find_module,
     norms_behind,
 )
@@ -32,41 +34,50 @@ def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
         TypeError: If an entry is not a config with a type.
         ValueError: If its settings cannot be.
     """
-    driven, separate = [], []
+    driven: list[dict] = []
+    separate: list[str] = []
     for entry in augmentations:
         if not isinstance(entry, dict) or 'type' not in entry:
             raise TypeError(
                 f"augmentations: {entry!r} is not a config like dict(type='mmfeataug.AFAN', "
                 "at='layer2')"
             )
-        # A place needs a name while the entry is read: '' is the module itself.
-        named = {**entry, 'at': '.'} if entry.get('at') == '' else entry
         try:
-            built = AUGMENTATIONS.build({'_scope_': 'mmfeataug', **named})
+            each = build_each(module, entry, AUGMENTATIONS)
         except TypeError as error:
             raise TypeError(f'augmentations: {entry!r}: {error}') from error
-        at = entry.get('at', built.at)
-        if 'inputs' in ([at] if isinstance(at, str) else at) and not hasattr(module, 'loss'):
-            raise ValueError(
-                f"augmentations: {entry!r}: at='inputs' is the image, which belongs to the whole "
-                'model: declare it by mmfeataug.AugmentedModel, or give it to FeatureAugHook'
-            )
-        if isinstance(built, FeatureTransform) and not built.as_view and at != 'inputs':
-            if built.active:
-                built.install(find_module(module, at) if at else module, module)
-            continue
-        driven.append({**entry, 'at': at})
-        for name, part in built.modules().items():
-            _add_part(module, name, part)
-        if built.bn == 'separate':
-            place, side = built.starts_at
-            separate += norms_behind(module, '' if place == '.' else place, side)
+        for single, built in each:
+            at = single.get('at', built.at)
+            if _becomes_layer(module, built, at):
+                continue
+            driven.append({**single, 'at': at})
+            for name, part in built.modules().items():
+                _add_part(module, name, part)
+            if built.bn == 'separate':
+                place, side = built.starts_at
+                separate += norms_behind(module, '' if place == '.' else place, side)
     if separate:
         AuxiliaryNorms(module, dict.fromkeys(separate))
     setattr(module, _DECLARED, driven)
     if driven:
         module.register_forward_pre_hook(_warn_if_idle)
     return module
+
+
+def _becomes_layer(module: nn.Module, built: Augmentation, at: str | Sequence[str]) -> bool:
+    """Install what changes features in place; whether it is such."""
+    if 'inputs' in ([at] if isinstance(at, str) else at) and not hasattr(module, 'loss'):
+        raise ValueError(
+            f"augmentations: {type(built).__name__} with at='inputs': that is the image, which "
+            'belongs to the whole model: declare it by mmfeataug.AugmentedModel, or give it to '
+            'FeatureAugHook'
+        )
+    if not isinstance(built, FeatureTransform) or built.as_view or at == 'inputs':
+        return False
+    if built.active:
+        assert isinstance(at, str)
+        built.install(find_module(module, at) if at else module, module)
+    return True
 
 
 def collect(model: nn.Module) -> list[dict]:

@@ -23,3 +23,8 @@ def in_range(name: str, value: float, at: object, most: float = 1.0) -> float:
         limit = 'that is not negative' if most == float('inf') else f'from 0 to {most:g}'
         raise ValueError(f'{name}={value!r} at {at!r}: give a finite number {limit}')
     return float(value)
+
+
+def share(name: str, value: float | None, at: object) -> float | None:
+    """A factor as :func:`non_negative` takes it, or None for a share of what others leave."""
+    return None if value is None else non_negative(name, value, at)

@@ -132,5 +132,10 @@ EACH_TASK = pytest.mark.parametrize(
 def afan(at, side='output', **settings):
     """Two views, one re-injected where the feature allows it; large enough to be told from
     rounding."""
-    settings = {'gamma': 0.02, 'strengths': (0.5, 1.0), 'weight': (0.2, 0.3)} | settings
+    settings = {
+        'unit': 'absolute',
+        'gamma': 0.02,
+        'strengths': (0.5, 1.0),
+        'weight': (0.2, 0.3),
+    } | settings
     return dict(type='AFAN', at=at, side=side, **settings)

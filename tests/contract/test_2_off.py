@@ -115,6 +115,7 @@ def test_clean_losses_keep_their_names_and_values():
         'afan.linf',
         'afan.loss_0',
         'afan.loss_1',
+        'afan.rise',
         'afan.shift',
         'feature_aug.loss',
     ]

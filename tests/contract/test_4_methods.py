@@ -160,21 +160,21 @@ def test_unmoved_view_of_each_method(method):
         built, batch = double(MODELS['deeplabv3plus'])
         stock = reference.clean_pass(built, batch).gradients
         entry = {**VIEWS[method]('deeplabv3plus'), 'learn': 'network', 'bn': 'frozen'}
-        with mmfeataug.attach(built, [entry], strict=True) as handle:
+        entry['weight'] = 0.5
+        with mmfeataug.attach(built, [entry], clean_weight=1.0, strict=True) as handle:
             (augmentation,) = handle.augmentations.values()
-            make, weights = augmentation.views, []
+            make, count = augmentation.views, []
 
             def views(features, gradients, tail):
-                for view in make(features, gradients, tail):
-                    weights.append(view.weight)
-                    yield View([f.clone() for f in features], view.weight)
+                for _ in make(features, gradients, tail):
+                    count.append(1)
+                    yield View([f.clone() for f in features])
 
             augmentation.views = views
             losses, gradients = step(built, batch)
-    assert len(weights) == 1
+    assert len(count) == 1
     assert losses[next(k for k in losses if k.endswith('.loss_0'))] > 0
-    factor = 1 + weights[0]
-    expected = {n: g if g is None else factor * g for n, g in stock.items()}
+    expected = {n: g if g is None else 1.5 * g for n, g in stock.items()}
     assert difference(gradients, expected) < 1e-7
 
 

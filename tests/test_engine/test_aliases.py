@@ -214,7 +214,7 @@ def test_containers_are_cut_open(case, learn):
 def test_copies_are_written_into_again(learn):
     with double_precision():
         model, method = WrittenBetween(), Unmoved(at='tap', weight=0.5, learn=learn)
-        with mmfeataug.attach(model, [method]) as handle:
+        with mmfeataug.attach(model, [method], clean_weight=1.0) as handle:
             step(model, (X,))
             assert handle.taps[0].copy_records
         # A handle of its own would have to find out anew.

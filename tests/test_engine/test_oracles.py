@@ -47,13 +47,13 @@ class Toy(nn.Module):
 class Spy(FeatureAugmentation):
     """Keeps the gradients and one draw that it is given; evaluates the tail once."""
 
-    active = True
+    active, weight = True, 0.5
 
     def views(self, features, gradients, tail):
         self.gradients = gradients
         self.draw = torch.rand((), generator=tail.generator)
         tail(features)
-        yield View([f * 1.1 for f in features], 0.5)
+        yield View([f * 1.1 for f in features])
 
 
 def test_an_inexact_replay_is_seen():
@@ -109,7 +109,7 @@ def test_a_loss_that_keeps_what_it_multiplies_by(in_place, home, learn):
     stock, ours = Average(), Average()
     for _ in range(2):
         before = copy.deepcopy(ours)
-        with mmfeataug.attach(ours, [Spy(at='mid', learn=learn)]):
+        with mmfeataug.attach(ours, [Spy(at='mid', learn=learn)], clean_weight=1.0):
             ours.zero_grad()
             ours.parse_losses(ours.loss(X))[0].backward()
         clean = reference.clean_pass(before, (X,), [('mid', 'output')])

@@ -243,6 +243,25 @@ def test_clean_loss_is_what_stock_would_have_logged(active, window, interval):
     assert all(v == pytest.approx(1.0, abs=rough) for _, v in clean_loss(records, 0.5, window))
 
 
+def test_a_log_knows_the_clean_weight():
+    """As a mean over all iterations so far; here views came in the second half, in each other one
+    with all the weight left to the clean loss."""
+    weights = [1.0] * 50 + [0.5, 1.0] * 25
+    records = [
+        {
+            'iter': i,
+            'loss_cls': statistics.fmean(weights[i - 10 : i]),
+            'feature_aug.active': max(0, i - 50) / i,
+            'feature_aug.clean_weight': statistics.fmean(weights[:i]),
+            'afan.loss_0': 0.1,
+            'afan.rise': 0.2,
+        }
+        for i in range(10, 101, 10)
+    ]
+    assert all(v == pytest.approx(1.0) for _, v in clean_loss(records, window=10))
+    assert method_scalars(records)['afan.rise'] == [(i, 0.2) for i in range(60, 101, 10)]
+
+
 def test_curves_of_views_end_with_them():
     records = [
         {'iter': i, 'afan.loss_0': 0.1, 'afan.linf': 0.2, 'feature_aug.active': min(1.0, 20 / i)}

@@ -18,7 +18,12 @@ from tests.models import build_segmentor, deeplab_cfg, raw_test_batch
 
 RUNS = itertools.count()
 AUGMENTATION = dict(
-    type='mmfeataug.AFAN', at='backbone.layer3', gamma=0.02, random_start=True, weight=0.5
+    type='mmfeataug.AFAN',
+    at='backbone.layer3',
+    unit='absolute',
+    gamma=0.02,
+    random_start=True,
+    weight=0.5,
 )
 
 

@@ -512,7 +512,7 @@ def test_all_terms_are_one_view():
         handle.follow(teacher)
         handle.plan = Plan(only=Choice('adautomix', 0))
         logged, _ = step(model, random_test_batch(model, images=3))
-        assert handle.weights == {'adautomix': [1.0]}
+        assert handle.outcome.weights == {'adautomix': [1.0]}
         assert {f'adautomix.loss_{i}' for i in range(3)} <= logged.keys()
         handle.plan = Plan(only=Choice('other', 0))
         logged, _ = step(model, random_test_batch(model, images=3))

@@ -49,7 +49,6 @@ class TestAdvBN:
         tail, _ = make_tail(torch.ones((), dtype=torch.float64))
         (view,) = AdvBN(at='x', steps=1).views([feature], [], tail)
         torch.testing.assert_close(view.features[0], perturb_statistics(feature, 1.2, 1.0))
-        assert view.weight == 1.0
 
     def test_clamped_behind_a_relu_only(self):
         slope = -torch.ones((), dtype=torch.float64)
@@ -89,8 +88,7 @@ class TestAdvStyle:
         if sign:
             steps = [s.sign() for s in steps]
         settings = dict(sign=True) if sign else {}
-        (view,) = AdvStyle(gamma=0.3, weight=0.4, **settings).views([x], [g], None)
-        assert view.weight == 0.4
+        (view,) = AdvStyle(gamma=0.3, **settings).views([x], [g], None)
         found = view.features[0]
         expected = (x - mean) / std * (std + 0.3 * steps[1]) + mean + 0.3 * steps[0]
         torch.testing.assert_close(found, expected)

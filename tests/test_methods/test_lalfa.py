@@ -74,7 +74,7 @@ def test_gradients_are_the_chain_rule_by_hand(monkeypatch):
             _, toward = tail([f.detach() for f in view.features])
             moves = [a - f for f, a in zip(features, adversarial.features, strict=True)]
             products = [(g * m).sum() for g, m in zip(toward, moves, strict=True)]
-            slopes[self.at] = view.weight * float(sum(products))
+            slopes[self.at] = self.weights[0] * float(sum(products))
             yield view
 
     whole = LALFA.views
@@ -94,7 +94,9 @@ def test_gradients_are_those_of_the_reference(learn):
         before = copy.deepcopy(model)
         entries = [{**entry, 'learn': learn} for entry in ENTRIES]
         with mmfeataug.attach(model, entries, clean_weight=0.5) as handle:
-            seen = {n: seen_views(a, a.weight) for n, a in handle.augmentations.items()}
+            seen = {
+                n: seen_views(a, handle.view_weights[n]) for n, a in handle.augmentations.items()
+            }
             losses, gradients = step(model, batch)
         views = [view for found in seen.values() for view in found]
         values, expected = reference.expected(before, batch, 0.5, views)
@@ -160,7 +162,7 @@ def test_strengths_follow_the_published_rule(l1):
     torch.manual_seed(1)
     batch = torch.randn(16, 6).double(), torch.randint(4, (16,))
     entries = [
-        dict(type='mmfeataug.LALFA', at=f'layers.{i}', gamma=0.2, steps=1, weight=0.5 / 3)
+        dict(type='mmfeataug.LALFA', at=f'layers.{i}', gamma=0.2, unit='absolute', steps=1)
         for i in range(3)
     ]
     if l1:

@@ -16,12 +16,13 @@ import pytest
 from mmengine.structures import BaseDataElement as DataSample
 from PIL import Image
 
-from mmfeataug.evaluation import Difference, complete, write_table
+from mmfeataug.evaluation import Difference, complete, method_scalars, write_table
 from mmfeataug.evaluation.comparison.runs import read_runs
 from mmfeataug.visualization import predictions
 from mmfeataug.visualization.predictions import draw_predictions, render_predictions
 from mmfeataug.visualization.report import Examples, write_report
 from mmfeataug.visualization.report.figures import styles
+from mmfeataug.visualization.report.training import _panels
 from tests.launch import launch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +119,7 @@ def log_record(step, name, seed):
     if name != 'base':
         time = 1.0 + seed
         record |= {'afan.loss_0': 1.0 / step, 'afan.linf': 0.1, 'afan.dropped': 0.0, 'time': time}
+        record |= {'afan.rise': 0.3}
     return record
 
 
@@ -237,6 +239,13 @@ def test_pictures_lie_beside_the_page(written):
         assert np.asarray(Image.open(file).convert('L')).std() > 3, file
     assert all(image['alt'] and int(image['width']) > 100 for image in page.images)
     assert 'stayed 0: afan.dropped' in page.text
+
+
+def test_the_rise_of_the_loss_is_drawn(tmp_path):
+    runs = read_runs(make_dirs(tmp_path))
+    panels, zero = _panels({'ours': [r for r in runs if r.name == 'ours']}, method_scalars)
+    assert {curve[0] for curve in panels['afan.rise']['ours']} == {(10, 0.3)}
+    assert zero == ['afan.dropped']
 
 
 def test_sections_and_what_is_missing(tmp_path):

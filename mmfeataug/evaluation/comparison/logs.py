@@ -20,7 +20,7 @@ Curve = list[tuple[int, float]]
 """Iteration, counted from 1, and value."""
 
 _VIEW = re.compile(r'^(.+)\.loss_\d+$')
-_NORMS = ('linf', 'l2', 'shift', 'dropped')
+_NORMS = ('linf', 'l2', 'shift', 'rise', 'dropped')
 
 
 def read_log(folder: Path) -> list[Record]:
@@ -94,19 +94,8 @@ def shares(records: Sequence[Record], window: int) -> list[float]:
         records: Of :func:`read_log`.
         window: Iterations that mmengine's losses are means over (``log_processor.window_size``).
     """
-    # Number of such iterations since the first one; the hook logs their share.
-    at = [0.0, *(float(r['iter']) for r in records)]
-    turns = [0.0]
-    for record in records:
-        active = record.get('feature_aug.active', float(any(map(_VIEW.match, record))))
-        turns.append(active * record['iter'])
-
-    def share(end: float) -> float:
-        begin = max(0.0, end - window)
-        gone = np.interp([begin, end], at, turns)
-        return float(np.clip((gone[1] - gone[0]) / (end - begin), 0, 1))
-
-    return [share(end) for end in at[1:]]
+    active = [r.get('feature_aug.active', float(any(map(_VIEW.match, r)))) for r in records]
+    return [float(np.clip(share, 0, 1)) for share in _in_windows(records, active, window)]
 
 
 def clean_loss(records: Sequence[Record], clean_weight: float = 1.0, window: int = 10) -> Curve:
@@ -114,16 +103,37 @@ def clean_loss(records: Sequence[Record], clean_weight: float = 1.0, window: int
 
     Args:
         records: Of :func:`read_log`.
-        clean_weight: Of the hook, which multiplies the stock terms of iterations with views; it is
-            undone by their share.
+        clean_weight: Of a log that lacks it: the hook's, which multiplies the stock terms of
+            iterations with views.
         window: See :func:`shares`.
     """
     curve = []
-    for record, share in zip(records, shares(records, window), strict=True):
+    for record, factor in zip(records, _clean_factors(records, clean_weight, window), strict=True):
         value = _stock_total(record)
         if value is not None:
-            curve.append((record['iter'], value / (1 + (clean_weight - 1) * share)))
+            curve.append((record['iter'], value / factor))
     return curve
+
+
+def _clean_factors(records: Sequence[Record], clean_weight: float, window: int) -> list[float]:
+    """Mean factor of the clean loss in the window that ends at each record."""
+    key = 'feature_aug.clean_weight'
+    if records and all(key in record for record in records):
+        return _in_windows(records, [r[key] for r in records], window)
+    return [1 + (clean_weight - 1) * share for share in shares(records, window)]
+
+
+def _in_windows(records: Sequence[Record], means: Sequence[float], window: int) -> list[float]:
+    """Means over the window that ends at each record, of those over all iterations so far."""
+    at = [0.0, *(float(r['iter']) for r in records)]
+    sums = [0.0, *(r['iter'] * mean for r, mean in zip(records, means, strict=True))]
+
+    def mean(end: float) -> float:
+        begin = max(0.0, end - window)
+        gone = np.interp([begin, end], at, sums)
+        return float((gone[1] - gone[0]) / (end - begin))
+
+    return [mean(end) for end in at[1:]]
 
 
 def _stock_total(record: Record) -> float | None:

@@ -174,7 +174,8 @@ def _settings(config: Path | None) -> dict[str, Any]:
     hook = next((h for h in hooks if 'FeatureAugHook' in type_name(h)), {})
     return dict(
         scope=scope_of(cfg),
-        clean_weight=float(hook.get('clean_weight', 1.0)),
+        # Runs log it; this is for the logs of earlier ones.
+        clean_weight=float(hook.get('clean_weight') or 1.0),
         # Iterations that logged losses are means over.
         window=int((cfg.get('log_processor') or {}).get('window_size', 10)),
         seed=(cfg.get('randomness') or {}).get('seed'),

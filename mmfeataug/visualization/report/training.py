@@ -30,8 +30,10 @@ _BESIDE: tuple[tuple[str, Callable[[Sequence[Record], int], dict[str, Curve]], s
         'method scalars',
         method_scalars,
         'What methods log beside losses. linf and l2: norms of the change of the feature (l2: mean '
-        "over samples); shift: mean absolute shift of the channels' means; dropped: views left out "
-        'because they were not finite; active: share of iterations so far that had views.',
+        "over samples); shift: mean absolute shift of the channels' means; rise: loss of a view "
+        'minus the clean loss, the largest over views; dropped: views left out because they were '
+        'not finite; active: share of iterations so far that had views; clean_weight: mean factor '
+        'of the clean loss so far.',
     ),
 )
 
@@ -48,7 +50,7 @@ def training_part(context: Context) -> Part | None:
         for run in runs:
             if not run.log:
                 part.notes.append(f'{label_of(run, runs)} has no log of training')
-            elif run.config is None and view_losses(run.log):
+            elif run.config is None and view_losses(run.log) and not _knows_weight(run.log):
                 part.notes.append(
                     f'{label_of(run, runs)} has no config in its directory: its clean loss is '
                     'shown with the weight it had beside the views'
@@ -61,8 +63,7 @@ def training_part(context: Context) -> Part | None:
             f'{task}-clean-loss',
             draw_training({'clean loss': clean}, 'clean loss', context.style),
             'Total of the stock terms on clean images. The weight that a method gives them beside '
-            'its views (clean_weight of the config) is divided out, so that all curves are on one '
-            'scale.',
+            'its views (clean_weight) is divided out, so that all curves are on one scale.',
             'Clean loss over iterations',
             wide=True,
         )
@@ -80,6 +81,10 @@ def training_part(context: Context) -> Part | None:
             )
     part.blocks = [Block('figures', pictures=drawn)]
     return part
+
+
+def _knows_weight(log: Sequence[Record]) -> bool:
+    return all('feature_aug.clean_weight' in record for record in log)
 
 
 def _panels(
