@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What is compared: test beds, arms, and studies of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -35,6 +35,14 @@ class Testbed:
     classifier: Config = field(default_factory=dict)
 
 
+_CAMVID = Testbed(
+    'mIoU',
+    (0, 40),
+    (40, 101),
+    'mmseg',
+    logits=dict(at='decode_head.conv_seg'),
+    classifier=dict(at='decode_head.conv_seg'),
+)
 TESTBEDS = {
     'bccd': Testbed(
         'pascal_voc/mAP',
@@ -44,14 +52,8 @@ TESTBEDS = {
         logits=dict(at='roi_head.bbox_head.fc_cls', hold=('rpn_head',)),
         classifier=dict(at='roi_head.bbox_head.fc_cls', background=-1),
     ),
-    'camvid': Testbed(
-        'mIoU',
-        (0, 40),
-        (40, 101),
-        'mmseg',
-        logits=dict(at='decode_head.conv_seg'),
-        classifier=dict(at='decode_head.conv_seg'),
-    ),
+    'camvid': _CAMVID,
+    'camvid-360': _CAMVID,
 }
 
 
@@ -226,10 +228,14 @@ ARMS |= {
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-quarter'] = both(_afan, Arm(hook=dict(prob=0.25)))
 ARMS['combined+afan-quarter'] = both(ARMS['combined'], ARMS['afan-quarter'])
-# Does a segmentor lean on the skip that views behind it leave alone?
+# Why do views harm a segmentor? The skip that passes them by, batch norms, a short training?
 _no_skip = Arm(options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')})
 ARMS['no-skip'] = _no_skip
 ARMS['no-skip+afan'] = both(_no_skip, _afan)
+for _bn in ('frozen', 'eval'):
+    ARMS[f'afan-bn-{_bn}'] = views(afan(bn=_bn))
+ARMS['afan-twice'] = replace(_afan, length=2.0)
+ARMS['twice'] = Arm(length=2.0)
 
 LABELS = {
     'baseline': 'baseline',
@@ -288,11 +294,25 @@ _ALL = (*_FIRST, *(name for name in ARMS if name not in _FIRST))
 
 _FINAL = ('baseline', 'afan', 'combined', 'combined+afan')
 STUDIES = {
-    'tune': Study('tune', (0,), dict.fromkeys(TESTBEDS, _ALL)),
+    'tune': Study('tune', (0,), dict.fromkeys(('bccd', 'camvid-360'), _ALL)),
     'final': Study(
         'test',
         tuple(range(6)),
         {'bccd': _FINAL, 'camvid': (*_FINAL, 'afan-early')},
     ),
-    'skip': Study('test', (0, 1), {'camvid': ('no-skip', 'no-skip+afan')}),
+    'why': Study(
+        'test',
+        (0, 1),
+        {
+            'camvid': ('no-skip', 'no-skip+afan'),
+            'camvid-360': (
+                'baseline',
+                'afan',
+                'afan-bn-frozen',
+                'twice',
+                'afan-twice',
+                'afan-tail',
+            ),
+        },
+    ),
 }
