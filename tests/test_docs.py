@@ -178,7 +178,12 @@ def test_cards():
     parts = ['Suggested settings', "The release's settings", 'Formula', 'Provenance', 'Citation']
     for index in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
         text = (ROOT / index).with_name('README.md').read_text()
-        marks = ('<!-- comparison -->', '<!-- /comparison -->', '**Verdict.**', '\n## ')
+        marks = (
+            f'<!-- comparison: card-{Path(index).parent.name} -->',
+            '<!-- /comparison -->',
+            '**Verdict.**',
+            '\n## ',
+        )
         places = [text.index(mark) for mark in marks]
         assert places == sorted(places), index
         assert re.findall(r'^## (.+)$', text, re.MULTILINE) == parts, index

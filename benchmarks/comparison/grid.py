@@ -259,6 +259,18 @@ LABELS = {
 """What tables call finalists, in their order."""
 
 
+CARDS = {
+    'afan': ('afan', 'afan-tail', 'afan-early', 'combined+afan'),
+    'advbn': ('advbn-0.5',),
+    'advprop': ('pixels-4.0',),
+    'adautomix': (),
+    'sea': ('sea-0.8',),
+    'fma': ('fma-task', 'stability-combined'),
+    'statistic': ('mixstyle', 'dsu-1.0', 'moex', 'padain', 'np-0.75', 'np-plus-0.75', 'mrfp'),
+}
+"""Folder of configs, to the arms that its card shows."""
+
+
 @dataclass(frozen=True)
 class Study:
     """Arms on test beds, with several seeds, judged on one part of the test images."""

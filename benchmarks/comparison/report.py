@@ -12,7 +12,7 @@ from typing import Any
 
 from mmfeataug.evaluation import Difference, paired_difference
 
-from .grid import LABELS, TESTBEDS
+from .grid import CARDS, LABELS, TESTBEDS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -122,6 +122,21 @@ def against(bed: str, other: str, arms: Sequence[str] | None = None) -> str:
     return table((f'minus {LABELS.get(other, other)}', *FIGURES), rows)
 
 
+def card(folder: str) -> str:
+    """Head lines of a method: beside the baseline of the same seeds, on every test bed."""
+    rows = []
+    for bed in TESTBEDS:
+        runs = read('test', bed)
+        for arm in CARDS[folder]:
+            if arm in runs and 'baseline' in runs:
+                seeds = set(runs[arm]) & set(runs['baseline'])
+                differences = (difference(bed, runs[arm], runs['baseline'], f) for f in FIGURES)
+                cells = [words(d) for d in differences]
+                rows.append([bed, LABELS.get(arm, arm), str(len(seeds)), cost_of(bed, arm), *cells])
+    head = ('test bed', 'minus the baseline', 'seeds', 'cost', *FIGURES)
+    return table(head, rows) if rows else 'Not in the comparison yet.\n'
+
+
 def tuned(bed: str) -> str:
     """What settings did, on the images that settings are chosen on."""
     return scores(bed, 'tune')
@@ -134,6 +149,7 @@ PARTS: dict[str, Callable[[], str]] = {
         f'{bed}-combined': lambda bed=bed: against(bed, 'combined', ('combined+afan',))
         for bed in TESTBEDS
     },
+    **{f'card-{folder}': lambda folder=folder: card(folder) for folder in CARDS},
     **{f'{bed}-tune': lambda bed=bed: tuned(bed) for bed in TESTBEDS},
 }
 

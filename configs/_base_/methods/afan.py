@@ -1,18 +1,15 @@
-# Two points on the way of one signed step; strength and weights are ours.
+# One adversarial view, a quarter of the feature's deviation away; it teaches the whole network.
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
-        clean_weight=0.5,
         augmentations=[
             dict(
                 type='mmfeataug.AFAN',
                 at='backbone.layer2',
                 unit='std',
-                gamma=0.1,
-                strengths=(0.5, 1.0),
-                reinject=(False, True),
-                weight=0.25,
-                learn='tail',
+                gamma=0.25,
+                weight=0.5,
+                learn='network',
             ),
         ],
     )
