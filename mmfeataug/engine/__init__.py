@@ -20,7 +20,7 @@ from .augmentation import (
 from .augmented_loss import AugmentedLoss
 from .auxiliary import OWN_MODULES, AuxiliaryNorms, has_auxiliary, norms_behind, stock_state_dict
 from .batch import Batch
-from .checks import is_sharded, raise_together
+from .checks import each_fault, is_sharded, raise_together
 from .exactness import verify
 from .guards import RandomState, is_dropout, seed_global
 from .layers import FeatureTransform
@@ -62,6 +62,7 @@ __all__ = [
     'View',
     'average_over_ranks',
     'build_each',
+    'each_fault',
     'find_module',
     'has_auxiliary',
     'is_dropout',
