@@ -33,7 +33,7 @@ from .replay import replay
 from .settings import Choice, Outcome, Plan
 from .tap import Tap, patched
 from .tape import Tape
-from .timing import tail_shares
+from .timing import first_choices, tail_shares
 from .votes import average_over_ranks
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     'build_each',
     'each_fault',
     'find_module',
+    'first_choices',
     'has_auxiliary',
     'is_dropout',
     'is_sharded',

@@ -27,12 +27,20 @@ def tool():
     return module
 
 
+def narrow():
+    cfg = deeplab_cfg()
+    cfg['backbone'] |= dict(stem_channels=8, base_channels=8)
+    cfg['decode_head'] |= dict(in_channels=64, c1_in_channels=8)
+    cfg['auxiliary_head'] |= dict(in_channels=32)
+    return cfg
+
+
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp('weights') / 'weights.pth'
-    model = build_segmentor()
+    model = build_segmentor(narrow())
     # A trained head makes something of its features.
-    model.decode_head.conv_seg.weight.data *= 30
+    model.decode_head.conv_seg.weight.data *= 300
     torch.save(dict(state_dict=model.state_dict(), meta={}), path)
     return path
 
@@ -41,7 +49,7 @@ def weights(tmp_path_factory):
 def check(tool, tmp_path, capsys, weights):
     base = tmp_path / 'base.py'
     base.write_text(
-        f"default_scope = 'mmseg'\nmodel = {deeplab_cfg()!r}\n"
+        f"default_scope = 'mmseg'\nmodel = {narrow()!r}\n"
         "train_dataloader = dict(batch_size=2, dataset=dict(type='CityscapesDataset',\n"
         "    data_root='nowhere'))\n"
         "train_cfg = dict(type='IterBasedTrainLoop', max_iters=100)\n"
