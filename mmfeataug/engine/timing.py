@@ -139,8 +139,8 @@ def first_choices(
 
 
 def _is_whole(place: TailShare) -> bool:
-    """Whether it is all of a backbone, which yields several levels. A stage may yield its map before
-    and after downsampling.
+    """Whether it is all of a backbone, with several levels. A stage may yield its map before and
+    after downsampling.
     """
     return len(place.shapes) > 2
 

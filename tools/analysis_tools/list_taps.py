@@ -101,7 +101,8 @@ def main(out: TextIO) -> None:
     table = Table(*columns, title=args.config)
     for path, place in places.items():
         # An index at the end ("shared_fcs.1") is no level of its own.
-        if args.depth and path.rstrip('0123456789').rstrip('.').count('.') >= args.depth:
+        depth = path.rstrip('0123456789').rstrip('.').count('.')
+        if args.depth and depth >= args.depth and path not in stars:
             continue
         shapes = ' '.join('x'.join(map(str, shape)) for shape in place.shapes)
         table.add_row(
