@@ -94,8 +94,8 @@ def load_config(
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
     if fault := missing_operators(scope_of(cfg)):
         raise SystemExit(fault)
-    if needs_data and (fault := missing_data(cfg, loaders)):
-        raise SystemExit(fault)
+    if needs_data:
+        check_data(cfg, loaders)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         _use_cpu_processes(cfg)
     return cfg
@@ -167,6 +167,16 @@ def close_processes() -> None:
 
 # mmpretrain fetches them into a new folder.
 _DOWNLOADED = ('CIFAR10', 'CIFAR100')
+
+
+def check_data(cfg: Config, loaders: Sequence[str]) -> None:
+    """Say which folder is missing before models are built.
+
+    Raises:
+        SystemExit: If a data set's root does not exist.
+    """
+    if fault := missing_data(cfg, loaders):
+        raise SystemExit(fault)
 
 
 def missing_data(cfg: Config, loaders: Sequence[str]) -> str:

@@ -73,7 +73,14 @@ class CheckHook(Hook):
         raise CheckHook.EndError
 
     def _try(self, runner: Runner, model: Any, handle: AugmentedLoss) -> None:
-        self.trial = trial = try_batch(handle, self.make_batch(runner, model), self.faults)
+        try:
+            batch = self.make_batch(runner, model)
+        except Exception as error:
+            if not self.is_noise:
+                raise
+            self.findings.append(Finding(f'no batch was tried, noise is none here: {error}'))
+            return
+        self.trial = trial = try_batch(handle, batch, self.faults)
         self.findings += trial.findings
         if trial.failure is None:
             return

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.error import URLError
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, HOOKS
@@ -90,12 +91,13 @@ def known_weights(cfg: Config, notes: list[str]) -> Sequence[str]:
     """
     found = missing = False
     for part in dicts_in(cfg.model):
-        init = part.get('init_cfg')
-        if isinstance(init, dict) and type_name(init) == 'Pretrained':
-            if _is_there(init['checkpoint']):
-                found = True
-            else:
-                missing, part['init_cfg'] = True, None
+        given = part.get('init_cfg') or ()
+        for init in [given] if isinstance(given, dict) else given:
+            if type_name(init) == 'Pretrained':
+                there = _is_there(init['checkpoint'])
+                found, missing = found or there, missing or not there
+                if not there:
+                    part['init_cfg'] = None
         if part.get('pretrained') and not _is_there(part['pretrained']):
             missing, part['pretrained'] = True, None
     trained = bool(cfg.get('load_from')) and _is_there(cfg.load_from)
@@ -155,6 +157,9 @@ def look(given: Config, size: Sequence[int] | None, absent: str, notes: list[str
             cause = root_cause(error)
             if isinstance(cause, FileNotFoundError) and not absent:
                 raise cause from None
+            if isinstance(cause, URLError):
+                hook.findings.append(Finding(f'something cannot be fetched: {cause.reason}'))
+                return hook
             hook.findings += errors(cause if isinstance(cause, Exception) else error)
     return hook
 
