@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OPENMMLAB := .venv-openmmlab
 LITE := .venv-lite
+DOCS := .venv-docs
 # Test processes side by side; each takes one core and up to 2 GB.
 WORKERS ?= 2
 # A little patience of idle threads costs less than their spinning where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo demo-lite test test-lite test-openmmlab test-slow zoo lint format benchmark clean
+.PHONY: help setup demo demo-lite test test-lite test-openmmlab test-slow zoo lint format docs benchmark clean
 
 help:
 	@echo "make demo            train baseline and A-FAN on drawn data, print mAP and mIoU, clean and corrupted"
@@ -23,6 +24,7 @@ help:
 	@echo "make test-slow       run the long tests too"
 	@echo "make zoo             run the tests over all architectures and write docs/supported_models.md"
 	@echo "make lint            ruff and mypy"
+	@echo "make docs            build the documentation site, build/site/index.html"
 	@echo "make benchmark       cost of an augmented step beside the stock step"
 	@echo "make clean           remove what these targets made"
 
@@ -81,9 +83,22 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Sphinx in an environment of its own, which finds the packages of .venv behind its own: the API reference imports them.
+$(DOCS)/.ready: requirements/docs.txt $(READY)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -r requirements/docs.txt
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+		> `$(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])'`/packages.pth
+	touch $@
+
+docs: $(DOCS)/.ready
+	rm -rf docs/api
+	$(DOCS)/bin/sphinx-build -a -q -W --keep-going -c docs . build/site
+	@echo "build/site/index.html"
+
 benchmark: $(READY)
 	$(BIN)/python benchmarks/cost.py
 
 clean:
-	rm -rf $(VENV) $(OPENMMLAB) $(LITE) build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo
+	rm -rf $(VENV) $(OPENMMLAB) $(LITE) $(DOCS) docs/api build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -96,6 +96,10 @@ def methods(name: str, titles: Sequence[str] = ()) -> dict[str, Method]:
         rows['Det-AdvProp'] = Method(
             pixels, lambda t: 1.05 * (4 + 2 / 3), 'two attacks, two forward passes, one view'
         )
+    # Convolutions of up to four times the stem's map: it is held against a view of the image.
+    rows['MRFP'] = Method(
+        dict(type='MRFP', at='backbone.maxpool', prob=1.0), lambda t: 2.1, 'eight convolutions'
+    )
     for title, settings in in_place.items():
         rows[title] = Method({**settings, 'at': EARLY, 'prob': 1.0}, lambda t: 1.03, 'none')
     return {title: row for title, row in rows.items() if not titles or title in titles}

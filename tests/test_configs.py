@@ -32,9 +32,9 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if '_base_' not in path.parts
 )
-PLUGIN = [name for name in CONFIGS if 'custom_hooks' in (ROOT / 'configs' / name).read_text()]
+PLUGIN = [name for name in CONFIGS if not re.match('baseline/|demo/(?!afan)', name)]
+TUNED = [n for n in CONFIGS if "load_from = 'work_dirs" in (ROOT / 'configs' / n).read_text()]
 FINE_GRAINED = ('_cub', '_fgvc-aircraft', '_stanford-cars')
-FINE_TUNED = ('load_from', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 
 
 QUICK = (
@@ -118,16 +118,18 @@ def augmentations_of(cfg):
 
 
 def base_path(name):
+    """What ``name`` inherits, without the method's block: a stock config, or a path."""
     path = ROOT / 'configs' / name
-    (base,) = re.findall(r"^_base_ = '(.+)'$", path.read_text(), re.MULTILINE)
-    return base
+    (found,) = re.findall(r"^_base_ = \[?\s*'([^']+)'", path.read_text(), re.MULTILINE)
+    return found if '::' in found else str((path.parent / found).resolve())
 
 
 def base_of(name, tmp_path):
     """The config that ``name`` says it adds the plugin to."""
-    path, base = ROOT / 'configs' / name, base_path(name)
-    if '::' not in base:
-        base = str(path.parent / base)
+    base = base_path(name)
+    own = os.path.relpath(base, ROOT / 'configs')
+    if own in PLUGIN:
+        return base_of(own, tmp_path)
     copy = tmp_path / 'base.py'
     copy.write_text(f'_base_ = {base!r}\n')
     return Config.fromfile(copy)
@@ -226,6 +228,11 @@ def test_builds(name):
     cfg = load(name)
     # the two hosts that stock configs point to do not answer
     assert not re.search(r'openmmlab\.com|onedl\.ai|open-mmlab://', cfg.pretty_text)
+    check_places(cfg)
+
+
+def check_places(cfg):
+    """The model builds, and has what its augmentations name."""
     modules = dict(build_model(cfg).named_modules())
     for augmentation in augmentations_of(cfg):
         at = augmentation.get('at', 'inputs')
@@ -236,7 +243,7 @@ def test_builds(name):
 
 @pytest.mark.parametrize('name', [of_task(name) for name in PLUGIN])
 def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
-    """And the baseline has enough for it: samples in a batch, a checkpoint to go on from."""
+    """And the baseline has enough samples in a batch for it."""
     baseline = base_of(name, tmp_path)._cfg_dict.to_dict()
     cfg = load(name)
     for augmentation in augmentations_of(cfg):
@@ -254,14 +261,67 @@ def test_differs_from_its_baseline_by_the_plugin_only(name, tmp_path):
         cfg['model']['type'] = cfg['model'].pop('of')
         cfg['model'].pop('augmentations')
         assert cfg.pop('find_unused_parameters')
-    if name.startswith('fma/'):
-        start = Path(cfg['load_from'])
-        assert start.parent.name == Path(base_path(name)).stem
-        assert start.name == last_checkpoint(baseline)
-        cfg, baseline = (
-            {k: v for k, v in c.items() if k not in FINE_TUNED} for c in (cfg, baseline)
-        )
+    if name in TUNED:
+        cfg['load_from'] = baseline['load_from']
+        cfg['optim_wrapper']['optimizer']['lr'] *= 10
     assert cfg == baseline
+
+
+@pytest.mark.classification
+@pytest.mark.parametrize('name', TUNED)
+def test_fine_tuning_goes_on_from_the_baseline(name, tmp_path):
+    """From its last checkpoint, at a tenth of its learning rate."""
+    cfg, baseline = load(name), base_of(name, tmp_path)
+    start = Path(cfg.load_from)
+    assert start.parent.name == Path(base_path(name)).stem
+    assert start.name == last_checkpoint(baseline)
+    assert 10 * cfg.optim_wrapper.optimizer.lr == baseline.optim_wrapper.optimizer.lr
+
+
+GUIDE = (ROOT / 'configs/README.md').read_text()
+TABLE = {
+    method: [cell.strip(' `') for cell in cells.split('|')]
+    for method, cells in re.findall(
+        r'^\| `([\w-]+)` \|((?:[^|\n]*\|){3}[^|\n]*)\|$', GUIDE, re.MULTILINE
+    )
+}
+"""By block: whether it is declared in the model; settings for detection, segmentation, digits."""
+SMALL = (
+    'faster-rcnn_r18_fpn_8e_bccd.py',
+    'deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py',
+    'resnet18_1xb64_digits.py',
+)
+
+
+def test_every_block_has_a_row():
+    blocks = (path.stem for path in (ROOT / 'configs/_base_/methods').glob('*.py'))
+    assert sorted(TABLE) == sorted(blocks)
+
+
+@pytest.mark.classification
+@pytest.mark.parametrize('method', [name for name, cells in TABLE.items() if any(cells)])
+def test_three_lines(method, tmp_path):
+    """Those of the README give the configs that are shipped; others have their places."""
+    declared, *settings = TABLE[method]
+    (declaration,) = re.findall(r'^model = .+?^\)$', GUIDE, re.MULTILINE | re.DOTALL)
+    for baseline, setting in zip(SMALL, settings, strict=True):
+        bases = [
+            f'{ROOT}/configs/baseline/{baseline}',
+            f'{ROOT}/configs/_base_/methods/{method}.py',
+        ]
+        lines = [f'_base_ = {bases}']
+        if setting:
+            lines.append(f'_base_.custom_hooks[-1].augmentations[0].update({setting})')
+        if declared:
+            lines.append(declaration)
+        config = tmp_path / baseline
+        config.write_text('\n'.join(lines))
+        cfg = Config.fromfile(config)
+        for shipped in (ROOT / 'configs').glob(f'*/{method}_{baseline}'):
+            assert augmentations_of(cfg) == augmentations_of(Config.fromfile(shipped))
+            break
+        else:
+            check_places(cfg)
 
 
 def defaults(kind):

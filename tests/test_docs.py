@@ -2,11 +2,13 @@
 """What the documentation tells readers to paste and to open is there, and runs."""
 
 import ast
+import collections
 import itertools
 import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from tests.launch import launch
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / 'docs' / 'methods.md'
 TUTORIAL = ROOT / 'docs' / 'tutorial.md'
-PAGES = [*sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'configs').glob('*/README.md'))]
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('configs/**/*.md')])
 
 
 def blocks(page):
@@ -67,7 +69,7 @@ def test_metafiles():
     assert found.keys() == set(ROWS.values())
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
     assert {Path(p).parent.name for p in index} | {'_base_', 'baseline', 'demo'} == {
-        p.name for p in (ROOT / 'configs').iterdir()
+        p.name for p in (ROOT / 'configs').iterdir() if p.is_dir()
     }
     for path in index:
         content = yaml.safe_load((ROOT / path).read_text())
@@ -135,20 +137,80 @@ def test_blocks_are_python(page):
         compile(block, str(page), 'exec')
 
 
+def expanded(name):
+    """``a_{b,c}.py`` is ``a_b.py`` and ``a_c.py``, as in a shell."""
+    if not (found := re.search(r'\{([^{}]*)\}', name)):
+        return [name]
+    return [
+        full
+        for part in found[1].split(',')
+        for full in expanded(name[: found.start()] + part + name[found.end() :])
+    ]
+
+
+@pytest.fixture(scope='module')
+def scripts():
+    """Names of the Python files that a reader has: ours, and the configs of the frameworks."""
+    ours = ('benchmarks', 'configs', 'docs', 'mmfeataug', 'tests', 'tools')
+    roots = [ROOT / folder for folder in ours]
+    for package in ('mmdet', 'mmseg', 'mmpretrain'):
+        if spec := find_spec(package):
+            roots.append(Path(spec.submodule_search_locations[0]) / '.mim')
+    return {path.name for root in roots for path in root.rglob('*.py')} | {'setup.py'}
+
+
+@pytest.mark.parametrize(
+    'page', [*PAGES, ROOT / 'Makefile'], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_named_scripts_are_there(page, scripts):
+    """Configs and tools that a text names exist, by their path if it has one; but for the
+    reader's own and the one that a run writes."""
+    for mention in re.findall(r'[\w./{},:+-]*[\w}]\.py\b', page.read_text()):
+        for name in expanded(mention):
+            last = name.rpartition('/')[2]
+            if last.startswith('my_') or last == 'config.py':
+                continue
+            assert (ROOT / name).is_file() if name.startswith('configs/') else last in scripts, name
+
+
+def test_cards():
+    """Each method's README has a place for its figures, then the same parts in one order."""
+    parts = ['Suggested settings', "The release's settings", 'Formula', 'Provenance', 'Citation']
+    for index in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
+        text = (ROOT / index).with_name('README.md').read_text()
+        marks = (
+            f'<!-- comparison: card-{Path(index).parent.name} -->',
+            '<!-- /comparison -->',
+            '**Verdict.**',
+            '\n## ',
+        )
+        places = [text.index(mark) for mark in marks]
+        assert places == sorted(places), index
+        assert re.findall(r'^## (.+)$', text, re.MULTILINE) == parts, index
+
+
+def prose(page):
+    return re.sub(r'^ *```.*?^ *```$', '', page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """Those that GitHub and the site give the headings of a page."""
+    seen = collections.Counter()
+    for heading in re.findall(r'^#+ (.+)$', prose(page), re.MULTILINE):
+        slug = re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+        yield f'{slug}-{seen[slug]}' if seen[slug] else slug
+        seen[slug] += 1
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    text = page.read_text()
-    headings = {}
-    for link in re.findall(r'\]\(([^)\s]+)\)', text):
+    for link in re.findall(r'\]\(([^)\s]+)\)', prose(page)):
         if '://' in link:
             continue
         path, _, anchor = link.partition('#')
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
-        if anchor and target.suffix == '.md':
-            if target not in headings:
-                lines = re.findall(r'^#+ (.+)$', target.read_text(), re.MULTILINE)
-                headings[target] = [
-                    re.sub(r'[^\w\- ]', '', line.lower()).replace(' ', '-') for line in lines
-                ]
-            assert anchor in headings[target], link
+        assert target.is_relative_to(ROOT), link
+        if anchor:
+            assert target.suffix == '.md', f'{link}: numbers of lines move'
+            assert anchor in anchors(target), link

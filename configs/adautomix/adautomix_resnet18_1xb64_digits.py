@@ -1,31 +1,10 @@
-# Mixtures of two digits.
-_base_ = '../baseline/resnet18_1xb64_digits.py'
+_base_ = ['../baseline/resnet18_1xb64_digits.py', '../_base_/methods/adautomix.py']
+_base_.custom_hooks[0].update(momentum=0.2, end_momentum=0.05)
+_base_.custom_hooks[-1].augmentations[0].channels = 64
 model = dict(
     type='mmfeataug.AugmentedModel',
-    of='ImageClassifier',
-    augmentations=[
-        dict(
-            type='mmfeataug.AdAutoMix',
-            at='backbone.layer3',
-            channels=64,
-            compare='head.fc',
-            samples=2,
-            lam_concat=True,
-            weight=0.5,
-        ),
-    ],
+    of=_base_.model.type,
+    augmentations=_base_.custom_hooks[-1].pop('augmentations'),
 )
-# The generator gets no gradient where nothing is mixed.
-find_unused_parameters = True
 # 0.02 for the generator.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=10.0)}))
-custom_hooks = [
-    dict(
-        type='mmengine.EMAHook',
-        ema_type='mmfeataug.CosineEMA',
-        momentum=0.2,
-        end_momentum=0.05,
-        update_buffers=True,
-    ),
-    dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
-]

@@ -1,18 +1,6 @@
-# Clean and adversarial loss are summed, as in the paper; batch norms behind the tap have a second
-# set.
-_base_ = '../baseline/resnet18_1xb64_digits.py'
+_base_ = ['../baseline/resnet18_1xb64_digits.py', '../_base_/methods/advbn.py']
 model = dict(
     type='mmfeataug.AugmentedModel',
-    of='ImageClassifier',
-    augmentations=[
-        dict(
-            type='mmfeataug.AdvBN',
-            at='backbone.layer1',
-            bn='separate',
-            weight=1.0,
-        ),
-    ],
+    of=_base_.model.type,
+    augmentations=_base_.custom_hooks[-1].pop('augmentations'),
 )
-# Second batch norms get no gradient where a view is left out.
-find_unused_parameters = True
-custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=1.0)]

@@ -1,20 +1,7 @@
-# An attack of one grey level: the stronger one of those against classification and localisation.
-_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
+_base_ = ['../baseline/faster-rcnn_r18_fpn_8e_bccd.py', '../_base_/methods/advprop.py']
+_base_.custom_hooks[-1].augmentations[0].against = [['cls'], ['bbox']]
 model = dict(
     type='mmfeataug.AugmentedModel',
-    of='FasterRCNN',
-    augmentations=[
-        dict(
-            type='mmfeataug.AFAN',
-            at='inputs',
-            unit='pixel',
-            gamma=1.0,
-            against=[['cls'], ['bbox']],
-            weight=0.5,
-            bn='separate',
-        ),
-    ],
+    of=_base_.model.type,
+    augmentations=_base_.custom_hooks[-1].pop('augmentations'),
 )
-# Second batch norms get no gradient where a view is left out.
-find_unused_parameters = True
-custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5)]

@@ -1,22 +1,2 @@
-# Fine-tunes the baseline's checkpoint at a tenth of its learning rate: train that first, or set
-# load_from.
-_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
-load_from = 'work_dirs/faster-rcnn_r18_fpn_8e_bccd/epoch_8.pth'
-train_cfg = dict(max_epochs=4, val_interval=4)
-optim_wrapper = dict(optimizer=dict(lr=1e-4))
-param_scheduler = [
-    dict(type='CosineAnnealingLR', T_max=4, by_epoch=True, convert_to_iter_based=True)
-]
-custom_hooks = [
-    dict(
-        type='mmfeataug.FeatureAugHook',
-        augmentations=[
-            dict(
-                type='mmfeataug.StabilityTraining',
-                at='roi_head.bbox_head.fc_cls',
-                hold=('rpn_head',),
-                weight=1.0,
-            ),
-        ],
-    )
-]
+_base_ = ['../baseline/finetune_faster-rcnn_r18_fpn_4e_bccd.py', '../_base_/methods/stability.py']
+_base_.custom_hooks[-1].augmentations[0].update(at='roi_head.bbox_head.fc_cls', hold=('rpn_head',))

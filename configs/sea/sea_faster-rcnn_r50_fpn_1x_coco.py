@@ -1,16 +1,2 @@
-# The clean loss keeps its weight, since the layers before the classifier learn from it alone.
-_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
-custom_hooks = [
-    dict(
-        type='mmfeataug.FeatureAugHook',
-        augmentations=[
-            dict(
-                type='mmfeataug.SeA',
-                at='roi_head.bbox_head.fc_cls',
-                background=-1,
-                weight=0.5,
-            ),
-        ],
-        clean_weight=1.0,
-    )
-]
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/methods/sea.py']
+_base_.custom_hooks[-1].augmentations[0].update(at='roi_head.bbox_head.fc_cls', background=-1)

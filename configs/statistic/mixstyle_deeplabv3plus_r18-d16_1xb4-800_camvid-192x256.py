@@ -1,16 +1,4 @@
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
-custom_hooks = [
-    dict(
-        type='mmfeataug.FeatureAugHook',
-        augmentations=[
-            dict(
-                type='mmfeataug.MixStyle',
-                at='backbone.layer1',
-            ),
-            dict(
-                type='mmfeataug.MixStyle',
-                at='backbone.layer2',
-            ),
-        ],
-    )
+_base_ = [
+    '../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py',
+    '../_base_/methods/mixstyle.py',
 ]

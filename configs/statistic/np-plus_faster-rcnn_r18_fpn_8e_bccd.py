@@ -1,13 +1,1 @@
-_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
-custom_hooks = [
-    dict(
-        type='mmfeataug.FeatureAugHook',
-        augmentations=[
-            dict(
-                type='mmfeataug.NormalizationPerturbation',
-                at='backbone.layer1',
-                plus=True,
-            ),
-        ],
-    )
-]
+_base_ = ['../baseline/faster-rcnn_r18_fpn_8e_bccd.py', '../_base_/methods/np-plus.py']

@@ -1,12 +1,1 @@
-_base_ = '../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py'
-custom_hooks = [
-    dict(
-        type='mmfeataug.FeatureAugHook',
-        augmentations=[
-            dict(
-                type='mmfeataug.NormalizationPerturbation',
-                at='backbone.layer1',
-            ),
-        ],
-    )
-]
+_base_ = ['../baseline/deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py', '../_base_/methods/np.py']

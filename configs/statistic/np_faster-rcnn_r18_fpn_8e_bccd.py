@@ -1,12 +1,1 @@
-_base_ = '../baseline/faster-rcnn_r18_fpn_8e_bccd.py'
-custom_hooks = [
-    dict(
-        type='mmfeataug.FeatureAugHook',
-        augmentations=[
-            dict(
-                type='mmfeataug.NormalizationPerturbation',
-                at='backbone.layer1',
-            ),
-        ],
-    )
-]
+_base_ = ['../baseline/faster-rcnn_r18_fpn_8e_bccd.py', '../_base_/methods/np.py']

@@ -214,7 +214,7 @@ class AugmentedLoss:
             return False
         # The one view is chosen among those of additional passes; layers act beside it.
         in_place = isinstance(augmentation, FeatureTransform) and not augmentation.as_view
-        return in_place or only is None or only.name == name
+        return in_place or (self.plan.views and (only is None or only.name == name))
 
     def describe(self) -> list[str]:
         """One line per tap: path, users, shapes of the last active call, and how views run."""

@@ -60,6 +60,8 @@ class Plan:
     Attributes:
         iteration: Its number, for the methods' random draws.
         enabled: False runs the stock loss alone.
+        views: False leaves out all that runs additional passes; methods that change the clean pass
+            itself act.
         ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
         only: The one view to train on; None is all of them.
         measure: Whether effects of views are measured.
@@ -67,6 +69,7 @@ class Plan:
 
     iteration: int = 0
     enabled: bool = True
+    views: bool = True
     ramp: float = 1.0
     only: Choice | None = None
     measure: bool = False

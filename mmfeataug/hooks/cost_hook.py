@@ -56,7 +56,7 @@ class CostHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         handle = vars(model).get('loss')
         if isinstance(handle, AugmentedLoss):
-            handle.plan = Plan(runner.iter, views, 1.0, None)
+            handle.plan = Plan(runner.iter, enabled=views)
         for layer in layers(model):
             layer.muted = not views
         self._begun = wall_time()

@@ -67,7 +67,8 @@ class FeatureAugHook(Hook):
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
         warmup: Iterations (or epochs) over which the weights of the views grow linearly from 0.
         strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
-        prob: Probability that an iteration within this schedule has views, drawn from seed and
+        prob: Probability that an iteration within this schedule has views (methods that change
+            the clean pass itself act in all of them), drawn from seed and
             iteration, alike on all processes.
         budget: Average cost of a step in stock steps, such as 1.15, in place of ``interval`` and
             ``prob``: the first iterations measure what views cost, then so many are drawn as hold
@@ -214,6 +215,12 @@ class FeatureAugHook(Hook):
             )
             faults += handle_faults(runner, model, handle)
             warnings += handle_warnings(runner, model, handle)
+            if not handle.names and (self.prob < 1 or self.budget):
+                raise ValueError(
+                    f'prob={self.prob!r}, budget={self.budget!r} say how often there are views, '
+                    'and no augmentation here makes any: leave them out, and give the methods a '
+                    'prob of their own'
+                )
             _follow_average(runner, model, handle)
         except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
@@ -239,18 +246,19 @@ class FeatureAugHook(Hook):
             and (self.end is None or progress < self.end)
             and self._offset(runner) % self.interval == 0
         )
+        views = True
         if self.prob < 1:
-            enabled &= np.random.default_rng([self._seed, runner.iter]).random() < self.prob
+            views = np.random.default_rng([self._seed, runner.iter]).random() < self.prob
         ramp = min(1.0, since / self.warmup) if self.warmup else 1.0
         only = None
         if self._budget and enabled:
             decision = self._budget.begin(runner.iter)
-            enabled = bool(decision)
+            views = bool(decision)
             only = decision if isinstance(decision, Choice) else None
             self._measuring = True
         # A loop by iterations has one epoch; the watch counts passes of the loader.
         measure = self._watch.wants(runner.iter // len(runner.train_dataloader))
-        handle.plan = self._plan = Plan(runner.iter, enabled, ramp, only, measure)
+        handle.plan = self._plan = Plan(runner.iter, enabled, views, ramp, only, measure)
 
     def after_train_iter(
         self,
@@ -266,7 +274,7 @@ class FeatureAugHook(Hook):
         """
         handle = self._handle
         assert handle is not None
-        if handle.plan is self._plan and self._plan.enabled:
+        if handle.plan is self._plan and self._plan.enabled and self._plan.views:
             self._say_not_called(runner)
         self._was_called |= handle.plan is not self._plan
         count = runner.iter + 1

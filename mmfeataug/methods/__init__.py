@@ -5,11 +5,13 @@ from .adautomix import AdAutoMix
 from .advbn import AdvBN
 from .advstyle import AdvStyle
 from .afan import AFAN
+from .distort_images import DistortImages
 from .dsu import DSU
 from .fma import FMA
 from .lalfa import LALFA, StrengthNorm
 from .mixstyle import MixStyle
 from .moex import MoEx
+from .mrfp import MRFP, HRFPPlus
 from .normalization_perturbation import NormalizationPerturbation
 from .padain import PAdaIN
 from .sea import SeA
@@ -21,9 +23,12 @@ __all__ = [
     'DSU',
     'FMA',
     'LALFA',
+    'MRFP',
     'AdAutoMix',
     'AdvBN',
     'AdvStyle',
+    'DistortImages',
+    'HRFPPlus',
     'MixStyle',
     'Mixture',
     'MoEx',

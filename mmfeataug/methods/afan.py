@@ -66,6 +66,8 @@ class AFAN(FeatureAugmentation):
             each and keeps the one with the larger whole loss, as Det-AdvProp does
             (https://arxiv.org/abs/2103.13886). Costs one evaluation of the tail an attack step,
             and one more an attack if there are several.
+        direction: ``'gradient'``, or ``'random'``: one step of the same size along random signs,
+            the control that shows what the adversarial direction is worth.
         side, bn, learn: See :class:`FeatureAugmentation`.
         image_range: With ``unit='pixel'``: smallest and largest value of the images before they are
             normalised; None learns it, see :class:`mmfeataug.utils.pixels.PixelScale`.
@@ -92,6 +94,7 @@ class AFAN(FeatureAugmentation):
         weight: float | Sequence[float | None] | None = None,
         unit: str = 'std',
         against: Sequence[str] | Sequence[Sequence[str]] = (),
+        direction: str = 'gradient',
         side: str = 'output',
         bn: str = 'shared',
         learn: str = DEFAULT_LEARN,
@@ -121,7 +124,15 @@ class AFAN(FeatureAugmentation):
         self.against: list[tuple[str, ...]] = [tuple(group) for group in words]
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
+        if direction not in ('gradient', 'random'):
+            raise ValueError(f"direction={direction!r} at {at!r}: choose 'gradient' or 'random'")
+        if direction == 'random' and (steps > 1 or random_start or any(self.against)):
+            raise ValueError(
+                f"direction='random' at {at!r} is one step that asks no loss: leave out steps, "
+                'random_start and against'
+            )
         self.axes, self.steps, self.random_start, self.unit = axes, steps, random_start, unit
+        self.direction = direction
         self._pixels: PixelScale | None = None
 
     @property
@@ -186,6 +197,8 @@ class AFAN(FeatureAugmentation):
             ]
 
         first = None if self.random_start or against else gradients
+        if self.direction == 'random':
+            first = [self._uniform(f, tail.generator) for f in features]
         points = ascend(points, lambda p: tail(p, against)[1], move, self.steps, first)
         return [self._in_range(p) for p in points]
 

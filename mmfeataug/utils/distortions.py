@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from mmengine.utils import get_object_from_string
 from torch import Tensor
 
 DISTORTIONS: tuple[dict[str, Any], ...] = (
@@ -20,11 +21,12 @@ strengths are ours; the paper's are not known to us."""
 
 
 def build_distortions(configs: Sequence[dict[str, Any]]) -> list[Callable[[Tensor], Tensor]]:
-    """Distortions from configs whose ``type`` is an intensity augmentation of kornia.
+    """Distortions from configs whose ``type`` is an intensity augmentation of kornia, or the dotted
+    path of a class of one's own.
 
     Raises:
-        ImportError: If kornia is not installed.
-        ValueError: For an unknown type, or one that moves pixels.
+        ImportError: If kornia is not installed, or there is no such class.
+        ValueError: For an unknown type, or one of kornia's that moves pixels.
     """
     try:
         from kornia import augmentation as kornia
@@ -34,10 +36,13 @@ def build_distortions(configs: Sequence[dict[str, Any]]) -> list[Callable[[Tenso
         ) from error
     if not configs:
         raise ValueError('distortions=[]: give at least one')
-    built = []
+    built: list[Callable[[Tensor], Tensor]] = []
     for config in configs:
         settings = dict(config)
         name = settings.pop('type', None)
+        if '.' in str(name):
+            built.append(_own(name)(**settings))
+            continue
         kind = getattr(kornia, str(name), None)
         if kind is None:
             raise ValueError(
@@ -51,6 +56,12 @@ def build_distortions(configs: Sequence[dict[str, Any]]) -> list[Callable[[Tenso
             )
         built.append(kind(**{'p': 1.0, **settings}))
     return built
+
+
+def _own(path: str) -> Callable[..., Any]:
+    if (kind := get_object_from_string(path)) is None:
+        raise ImportError(f'distortions: there is no {path}; give package.module.Class')
+    return kind
 
 
 def refuse_channels(distortions: Sequence[Callable[[Tensor], Tensor]], channels: int) -> None:

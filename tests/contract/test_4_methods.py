@@ -38,6 +38,14 @@ def early(name):
     return f'backbone.{places.get(name, "layer1")}'
 
 
+def stem(name):
+    embedding = 'patch_embed.projection'
+    places = {'efficientnet-b0': 'layers.0', 'swin': embedding, 'upernet-swin': embedding}
+    # CIFAR's has no pooling.
+    places['resnet18'] = 'layer1'
+    return f'backbone.{places.get(name, "maxpool")}'
+
+
 CLASSIFIER = {
     'faster-rcnn': ('roi_head.bbox_head.fc_cls', dict(background=-1)),
     'retinanet': ('bbox_head.retina_cls', {}),
@@ -75,6 +83,7 @@ METHODS = {
     'padain': lambda m: dict(type='PAdaIN', at=early(m), prob=1.0),
     'np': lambda m: dict(type='NormalizationPerturbation', at=early(m), prob=1.0),
     'np+': lambda m: dict(type='NormalizationPerturbation', at=early(m), plus=True, prob=1.0),
+    'mrfp': lambda m: dict(type='MRFP', at=stem(m), prob=1.0),
 }
 EVERYWHERE = [
     pytest.param(

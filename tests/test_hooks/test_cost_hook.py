@@ -49,8 +49,8 @@ def test_every_second_step_is_stock_and_divides_its_neighbours(
     now, plans = [0.0], []
     monkeypatch.setattr(cost_hook, 'wall_time', lambda: now[0])
 
-    def plan(*args):
-        plans.append(Plan(*args))
+    def plan(*args, **kwargs):
+        plans.append(Plan(*args, **kwargs))
         return plans[-1]
 
     monkeypatch.setattr(cost_hook, 'Plan', plan)

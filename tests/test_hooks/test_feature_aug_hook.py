@@ -128,6 +128,24 @@ class TestSchedule:
         _, rest = train(tmp_path / 'c', FeatureAugHook([AUGMENTATION], prob=0.5, begin=3))
         assert rest.active == [False] * 3 + spy.active[3:]
 
+    def test_prob_is_of_views_alone(self, tmp_path):
+        """What changes the clean pass itself acts in every iteration."""
+        layer = dict(type='NormalizationPerturbation', at='backbone.layer1', prob=1.0)
+        stock, _ = train(tmp_path / 'a')
+        alone, _ = train(tmp_path / 'b', FeatureAugHook([layer]))
+        both, spy = train(tmp_path / 'c', FeatureAugHook([layer, AUGMENTATION], prob=0.0))
+        assert_same(both.model.state_dict(), alone.model.state_dict())
+        with pytest.raises(AssertionError):
+            assert_same(both.model.state_dict(), stock.model.state_dict())
+        assert all(spy.active)
+        assert not any('afan.loss_0' in log for log in spy.logs)
+
+    @pytest.mark.parametrize('settings', [dict(prob=0.5), dict(budget=1.2)])
+    def test_how_often_there_are_views_needs_views(self, tmp_path, settings):
+        layer = dict(type='NormalizationPerturbation', at='backbone.layer1')
+        with pytest.raises(ValueError, match='no augmentation here makes any'):
+            train(tmp_path, FeatureAugHook([layer], **settings))
+
     def test_warmup_is_linear(self, tmp_path):
         _, spy = train(tmp_path / 'a', FeatureAugHook([AUGMENTATION], warmup=4))
         assert spy.ramp == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]

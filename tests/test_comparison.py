@@ -1,0 +1,110 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""The comparison: its grid can be run, its results are those of the grid, its tables are in the
+docs.
+"""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.comparison import report, run
+from benchmarks.comparison.grid import ARMS, LABELS, STUDIES, TESTBEDS, Arm
+from mmfeataug.registry import AUGMENTATIONS
+
+RESULTS = sorted(run.RESULTS.glob('*/*/*.json'))
+SPECIFIED = ('testbed', 'arm', 'seed', 'part', 'settings')
+
+
+@pytest.mark.parametrize('bed', TESTBEDS)
+def test_every_arm_is_a_config(bed):
+    baseline = run.config_of(run.specification(bed, 'baseline', 0, 'test'))
+    seen = {}
+    for name in ARMS:
+        cfg = run.config_of(run.specification(bed, name, 0, 'test'))
+        for hook in cfg.custom_hooks:
+            for augmentation in hook.get('augmentations', ()):
+                AUGMENTATIONS.build(augmentation)
+        text = str(cfg.to_dict())
+        if name != 'baseline':
+            assert text != str(baseline.to_dict()), name
+        seen.setdefault(text, []).append(name)
+    # Finalists have short names for what the grid of strengths has, too.
+    assert all(len(names) <= 2 for names in seen.values()), seen
+
+
+def test_studies_name_arms():
+    for study in STUDIES.values():
+        for bed, arm, _ in study.runs():
+            assert bed in TESTBEDS
+            assert arm in ARMS
+    assert set(LABELS) <= set(ARMS)
+
+
+def test_settings_are_chosen_on_other_images():
+    for bed in TESTBEDS.values():
+        assert set(range(*bed.tune)).isdisjoint(range(*bed.test))
+
+
+def test_longer_is_longer():
+    arm = replace(ARMS['baseline'], length=1.5)
+    spec = run.specification('bccd', 'baseline', 0, 'test')
+    spec['settings'] = json.loads(json.dumps(vars(arm)))
+    cfg = run.config_of(spec)
+    assert cfg.train_cfg.max_epochs == 12
+    assert cfg.param_scheduler[-1].end == 12
+
+
+@pytest.mark.parametrize('path', RESULTS, ids=lambda p: f'{p.parent.name}-{p.stem}')
+def test_a_result_can_be_repeated(path):
+    """Its settings are those that the grid has under its name."""
+    result = json.loads(path.read_text())
+    names = [result[key] for key in ('testbed', 'arm', 'seed', 'part')]
+    expected = run.specification(*names)
+    assert {key: result[key] for key in SPECIFIED} == expected
+    assert run.result_of(expected) == path
+    assert len(result['figures']['corrupted']) == 24
+
+
+def test_docs_show_the_results():
+    """``make comparison-report`` changes nothing."""
+    for page in report.pages():
+        text = page.read_text()
+        assert report.rendered(text) == text, f'{page.name}: run make comparison-report'
+
+
+def test_tables(tmp_path, monkeypatch):
+    """Means, and differences seed by seed."""
+    monkeypatch.setattr(report, 'RESULTS', tmp_path)
+    monkeypatch.setattr(report, 'COSTS', tmp_path / 'costs.json')
+    report.COSTS.write_text(json.dumps({'bccd': {'afan': 1.594}}))
+    for arm, gain in (('baseline', 0.0), ('afan', 0.02)):
+        for seed in range(6):
+            clean = 0.8 + 0.01 * seed + gain
+            families = dict.fromkeys((*report.FAMILIES, 'unseen'), clean / 2)
+            figures = dict(clean=clean, mPC=clean - 0.2, unseen=0.5, families=families)
+            path = tmp_path / 'test' / 'bccd' / f'{arm}-{seed}.json'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(dict(arm=arm, seed=seed, figures=figures)))
+    scores = report.scores('bccd', 'test').splitlines()
+    assert scores[2].startswith('| baseline | 6 | - | 82.5 | 62.5 | 50.0 | 41.2 |')
+    assert scores[3].startswith('| A-FAN | 6 | 1.59 | 84.5 | 64.5 |')
+    (row,) = report.against('bccd', 'baseline').splitlines()[2:]
+    assert row.startswith('| A-FAN | **+2.0')
+    assert 'p 0.031**' in row
+    page = 'a\n<!-- comparison: bccd-scores -->\nold\n<!-- /comparison -->\nb'
+    assert '| A-FAN | 6 |' in report.rendered(page)
+    assert 'old' not in report.rendered(page)
+
+
+def test_unknown_table(monkeypatch):
+    with pytest.raises(KeyError, match='nothing'):
+        report.rendered('<!-- comparison: nothing -->\n<!-- /comparison -->')
+
+
+def test_arms_are_plain_data():
+    """So that a JSON holds all of one."""
+    for name, arm in ARMS.items():
+        spec = run.specification('bccd', name, 0, 'test')
+        again = Arm(**spec['settings'])
+        assert json.loads(json.dumps(vars(again))) == json.loads(json.dumps(vars(arm))), name
