@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmfeataug.hooks import FeatureAugHook
 from mmfeataug.methods import AFAN
 from mmfeataug.registry import AUGMENTATIONS
 from tests.models import build_segmentor, deeplab_cfg, upernet_swin_cfg
+from tests.test_hooks.test_feature_aug_hook import make_runner
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOK = "custom_hooks = [dict(type='mmfeataug.FeatureAugHook', augmentations=[{}])]\n"
@@ -216,3 +218,15 @@ def test_a_config_that_is_fine(check):
 
 def test_nothing_to_check(check):
     assert 'nothing in this config augments features' in check('', ok=True)['warnings'][0]
+
+
+def test_the_hook_says_it_before_training(tmp_path, monkeypatch):
+    runner = make_runner(
+        tmp_path,
+        FeatureAugHook([dict(type='mmfeataug.AFAN', at='backbone.layer3', gamma=0)]),
+        by_iter=1,
+    )
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', lambda text, *args: said.append(text % args))
+    runner.train()
+    assert any('a strength or weight of 0 makes its effect vanish' in message for message in said)
