@@ -37,7 +37,7 @@ def attach(
 
     Raises:
         TapError: For a path that is not there.
-        TypeError, ValueError: For settings that cannot be; the message names them.
+        TypeError, ValueError: For invalid settings; the message names them.
 
     Examples:
         >>> views = dict(type='AFAN', at='backbone.layer2')

@@ -77,7 +77,7 @@ class AdversarialTestLoop(TestLoop):
         fp16: Has to be False.
 
     Raises:
-        ValueError, TypeError: For settings that cannot be, and where ``out_dir`` holds a result
+        ValueError, TypeError: For invalid settings, and where ``out_dir`` holds a result
             that is not this one's, or that is not to be gone on with.
     """
 

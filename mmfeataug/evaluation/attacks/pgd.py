@@ -62,7 +62,7 @@ class PGD(Attack):
         image_range: With ``'pixel'``: see :class:`mmfeataug.utils.pixels.PixelScale`.
 
     Raises:
-        ValueError, TypeError: For settings that cannot be.
+        ValueError, TypeError: For invalid settings.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class CorruptionTestLoop(BaseLoop):
 
     Raises:
         TypeError: If the data loader or evaluator is no config.
-        ValueError: For settings that cannot be, copies that are not there, and where ``out_dir``
+        ValueError: For invalid settings, copies that are not there, and where ``out_dir``
             holds a table that is another run's, or that is not to be gone on with.
     """
 
