@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import Augmentation
+from mmfeataug.utils.settings import Fix
+
+from .findings import Finding
 
 LEAST = 0.01
 """Of the feature's deviation, and of the clean loss: a view below is nearly the clean feature."""
@@ -118,22 +121,24 @@ class EffectWatch:
                 continue
             if fault and (name, fault) not in self._said:
                 self._said.add((name, fault))
-                yield self._message(name, effect, fault)
+                yield judge(name, self._augmentations[name], effect).message
 
-    def _message(self, name: str, effect: Effect, fault: str) -> str:
-        augmentation = self._augmentations[name]
-        what = {
-            'near': 'the views are nearly the clean features and teach little',
-            'flat': 'the loss of the views is nearly the clean one, so that they teach little',
-            'wild': 'the views are so hard that they may drown the clean loss',
-        }[fault]
-        measured = (
-            f'{name} at {augmentation.at}: {what}: {effect.distance:.2%} of the deviation away, '
-            f'loss {effect.loss:.4g} beside {effect.clean:.4g} (means of the strongest view)'
-        )
-        strength = getattr(augmentation, 'strength_name', '')
-        value = getattr(augmentation, strength) if strength else None
-        better = effect.better(value) if value is not None else None
-        if better is None:
-            return f'{measured}; try an earlier place'
-        return f'{measured}; try {strength}={better:g} instead of {value:.3g}'
+
+def judge(name: str, augmentation: Augmentation, effect: Effect) -> Finding:
+    """What is wrong with an effect that has a fault, and a value to try."""
+    what = {
+        'near': 'the views are nearly the clean features and teach little',
+        'flat': 'the loss of the views is nearly the clean one, so that they teach little',
+        'wild': 'the views are so hard that they may drown the clean loss',
+    }[effect.fault]
+    measured = (
+        f'{name} at {augmentation.at}: {what}: {effect.distance:.2%} of the deviation away, '
+        f'loss {effect.loss:.4g} beside {effect.clean:.4g} (means of the strongest view)'
+    )
+    strength = getattr(augmentation, 'strength_name', '')
+    value = getattr(augmentation, strength) if strength else None
+    better = effect.better(value) if value is not None else None
+    if better is None:
+        return Finding(f'{measured}; try an earlier place')
+    fix = Fix('augmentation', strength, better, augmentation.at, type(augmentation).__name__)
+    return Finding(f'{measured}; try {strength}={better:g} instead of {value:.3g}', fix=fix)

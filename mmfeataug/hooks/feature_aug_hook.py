@@ -24,10 +24,12 @@ from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
+from mmfeataug.utils.settings import MERGE, Fix, SettingError
 
 from .budget import Allowance, Budget
 from .effects import EffectWatch
-from .faults import handle_faults, run_faults
+from .faults import batch_size, handle_faults, handle_warnings, run_faults
+from .findings import Finding, errors
 
 _ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
 
@@ -128,6 +130,7 @@ class FeatureAugHook(Hook):
         self._plan = Plan()
         self._announced = self._measuring = self._was_called = self._said_not_called = False
         self._made_for: list = []
+        self._driven: list[dict] = []
         self._seed = 0
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -161,39 +164,11 @@ class FeatureAugHook(Hook):
         Raises:
             KeyError, TypeError, ValueError: For all that cannot work, in one message.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        left_over = vars(model).get('loss')
-        if isinstance(left_over, AugmentedLoss):
-            # An earlier training run of this process was interrupted.
-            left_over.detach()
-        learn_pipeline(model, steps(runner.train_dataloader.dataset))
-        augmentations = [*self.augmentations, *collect(model)]
-        # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
-        shared = [runner.seed or 0]
-        broadcast_object_list(shared)
-        (self._seed,) = shared
-        faults = [*run_faults(runner), *self._faults(runner, model, augmentations)]
-        try:
-            self._handle = attach(
-                model,
-                augmentations,
-                clean_weight=self.clean_weight,
-                strict=self.strict,
-                seed=self._seed,
-            )
-            faults += handle_faults(runner, model, self._handle)
-            if not self._handle.names and (self.prob < 1 or self.budget):
-                raise ValueError(
-                    f'prob={self.prob!r}, budget={self.budget!r} say how often there are views, '
-                    'and no augmentation here makes any: leave them out, and give the methods a '
-                    'prob of their own'
-                )
-            self._follow_average(runner, model)
-        except (KeyError, TypeError, ValueError) as error:
-            faults.append(error)
-        if faults:
-            self.after_train(runner)
-            raise_together(faults)
+        self._handle, findings = self.prepare(runner)
+        for finding in findings:
+            if finding.error is None:
+                runner.logger.warning('FeatureAugHook: %s', finding.message)
+        raise_together([finding.error for finding in findings if finding.error is not None])
         assert self._handle is not None
         self._watch = EffectWatch(self._handle.augmentations)
         # The message hub is part of checkpoints.
@@ -201,13 +176,58 @@ class FeatureAugHook(Hook):
         self._handle.load_state_dict(resumed.get(_STATE, {}))
         if self.budget is not None:
             # A resumed run with other settings measures anew.
-            loader = runner.train_dataloader
-            size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
-            self._made_for = [self.budget, size, *map(repr, augmentations)]
+            self._made_for = [self.budget, batch_size(runner), *map(repr, self._driven)]
             self._budget = Budget(self.budget, self._handle.names, self._seed)
             known = resumed.get(_ALLOWANCE, {})
             if known.get('made_for') == self._made_for:
                 self._budget.allowance = Allowance(**known['allowance'])
+
+    def prepare(self, runner: Runner) -> tuple[AugmentedLoss | None, list[Finding]]:
+        """Attach to the model, and find what cannot work or is unwise; training does so first, and
+        ``tools/analysis_tools/check.py`` without training.
+
+        Args:
+            runner: About to train.
+
+        Returns:
+            The handle, None if anything cannot work, and what was found.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        left_over = vars(model).get('loss')
+        if isinstance(left_over, AugmentedLoss):
+            # An earlier training run of this process was interrupted.
+            left_over.detach()
+        learn_pipeline(model, steps(runner.train_dataloader.dataset))
+        self._driven = [*self.augmentations, *collect(model)]
+        # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
+        shared = [runner.seed or 0]
+        broadcast_object_list(shared)
+        (self._seed,) = shared
+        faults = [*run_faults(runner), *self._faults(runner, model, self._driven)]
+        handle, warnings = None, list[Finding]()
+        try:
+            handle = attach(
+                model,
+                self._driven,
+                clean_weight=self.clean_weight,
+                strict=self.strict,
+                seed=self._seed,
+            )
+            faults += handle_faults(runner, model, handle)
+            warnings += handle_warnings(runner, model, handle)
+            if not handle.names and (self.prob < 1 or self.budget):
+                raise ValueError(
+                    f'prob={self.prob!r}, budget={self.budget!r} say how often there are views, '
+                    'and no augmentation here makes any: leave them out, and give the methods a '
+                    'prob of their own'
+                )
+            _follow_average(runner, model, handle)
+        except (KeyError, TypeError, ValueError) as error:
+            faults.append(error)
+        if faults and handle is not None:
+            handle.detach()
+            handle = None
+        return handle, [found for fault in faults for found in errors(fault)] + warnings
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -306,41 +326,25 @@ class FeatureAugHook(Hook):
             self._said_not_called = True
             runner.logger.warning('FeatureAugHook: %s; said once', message)
 
-    def _follow_average(self, runner: Runner, model: nn.Module) -> None:
-        """Give methods that need a teacher the average of the run's first ``EMAHook``."""
-        assert self._handle is not None
-        if not self._handle.needs_teacher:
-            return
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                average = hook.ema_model
-                if int(average.steps) == 0:
-                    # It was copied before the model was initialised.
-                    average.module.load_state_dict(model.state_dict())
-                self._handle.follow(average.module)
-                return
-        raise ValueError(
-            'an augmentation needs an average of the model as its teacher: add '
-            "dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA') to custom_hooks"
-        )
-
     def _faults(
         self, runner: Runner, model: nn.Module, augmentations: Sequence[dict]
     ) -> Iterator[Exception]:
         """What cannot be of this hook in this run."""
         if sum(isinstance(hook, FeatureAugHook) for hook in runner.hooks) > 1:
-            yield ValueError(
+            yield SettingError(
                 'FeatureAugHook is there more than once in custom_hooks: give all augmentations to '
-                'one of them; its schedule holds for all'
+                'one of them; its schedule holds for all',
+                Fix('hook', MERGE, None),
             )
         ends_at = runner.max_iters
         if self.by_epoch:
             # A loop by iterations has one epoch; the schedule counts passes of the loader.
             ends_at = math.ceil(ends_at / len(runner.train_dataloader))
         if self.begin >= ends_at:
-            yield ValueError(
+            yield SettingError(
                 f'begin={self.begin!r} with by_epoch={self.by_epoch}: training ends at '
-                f'{ends_at} {"epochs" if self.by_epoch else "iterations"}, before any view'
+                f'{ends_at} {"epochs" if self.by_epoch else "iterations"}, before any view',
+                Fix('hook', 'begin', 0),
             )
         if not augmentations and layers(model) and self._scheduled:
             yield ValueError(
@@ -365,3 +369,21 @@ class FeatureAugHook(Hook):
         if not self.by_epoch:
             return runner.iter - self.begin
         return runner.iter - self.begin * len(runner.train_dataloader)
+
+
+def _follow_average(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> None:
+    """Give methods that need a teacher the average of the run's first ``EMAHook``."""
+    if not handle.needs_teacher:
+        return
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            average = hook.ema_model
+            if int(average.steps) == 0:
+                # It was copied before the model was initialised.
+                average.module.load_state_dict(model.state_dict())
+            handle.follow(average.module)
+            return
+    raise ValueError(
+        'an augmentation needs an average of the model as its teacher: add '
+        "dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA') to custom_hooks"
+    )
