@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Draws ``design.png``: the rooms, and the data flow of one iteration.
+"""Draws ``design.png``: the packages, and the data flow of one iteration.
 
 Run: python -m docs.images.draw_design
 """
@@ -91,7 +91,7 @@ def draw_rooms(axes):
         fontsize=6.5,
         color=GREY,
     )
-    axes.set(xlim=(-0.1, 4.4), ylim=(-0.4, 5.2), title='Rooms: who may import whom')
+    axes.set(xlim=(-0.1, 4.4), ylim=(-0.4, 5.2), title='Packages: allowed imports')
 
 
 def draw_iteration(axes):
