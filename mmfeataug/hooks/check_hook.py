@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""A look at a run that ends before its training begins."""
+"""Check of a run that stops before training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,17 +18,17 @@ from .trial import Trial, try_batch
 
 
 class CheckHook(Hook):
-    """Finds what FeatureAugHook says before training and what one batch shows, then ends the run.
+    """Runs the checks of FeatureAugHook and tries one batch, then stops before training.
 
     Args:
-        make_batch: Of runner and model: preprocessed inputs and data samples.
-        is_noise: Whether this batch is no training data.
-        faults: Of effects to look for, see :func:`mmfeataug.hooks.trial.try_batch`.
+        make_batch: Function of runner and model that returns preprocessed inputs and data samples.
+        is_noise: Whether the batch is noise instead of training data.
+        faults: Faults of effects to report, see :func:`mmfeataug.hooks.trial.try_batch`.
 
     Attributes:
         findings: Errors and warnings.
-        hook: The FeatureAugHook whose views were tried; None without one.
-        trial: What the batch showed; None if errors came before.
+        hook: The FeatureAugHook of the run; None without one.
+        trial: Result of the batch; None if there were errors before.
         iterations, epoch: Length of the training and of an epoch, in iterations.
     """
 
@@ -50,10 +50,10 @@ class CheckHook(Hook):
         self.iterations = self.epoch = 1
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the run.
+        """Run the checks.
 
         Raises:
-            CheckHook.EndError: When that is done.
+            CheckHook.EndError: After the checks.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self.iterations, self.epoch = runner.max_iters, len(runner.train_dataloader)

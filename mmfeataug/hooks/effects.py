@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Whether views change something, and not everything: measured now and then, said once."""
+"""Warnings about views that change too little or too much."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -25,10 +25,10 @@ WANTED_DISTANCE = 0.25
 
 @dataclass
 class Effect:
-    """Of the strongest view of a method, averaged over iterations.
+    """Effect of the strongest view of a method, averaged over iterations.
 
     Attributes:
-        distance: From the clean feature, in deviations of that.
+        distance: From the clean feature, in standard deviations of it.
         loss: Of the view with the largest loss.
         clean: Clean loss.
     """
@@ -67,9 +67,9 @@ class Effect:
 class EffectWatch:
     """Measures effects in the first iterations with views, of the run and of each epoch.
 
-    What is measured stays on its device until there is enough of it: the host waits for a GPU once
-    per epoch. Flat losses are said from the second time on: the loss of a network that has learnt
-    nothing yet hardly depends on any feature.
+    Measurements stay on their device until all are there, so the host waits for a GPU once per
+    epoch. Flat losses are reported from the second time on, because the loss of an untrained
+    network hardly depends on any feature.
 
     Args:
         augmentations: By the names they are logged under.

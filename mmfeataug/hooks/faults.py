@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What of a training run does not go together with views, or not well, said before it begins."""
+"""Checks before training: settings of a run that views do not support, or not well."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ _BATCH_SIZE = 'train_dataloader.batch_size'
 
 
 def run_faults(runner: Runner) -> Iterator[Exception]:
-    """What does not go together with gradients taken inside the forward pass."""
+    """Errors: settings that exclude gradients inside the forward pass."""
     # One process wraps nothing, whatever the config says.
     wrapper = type_name(runner.cfg.get('model_wrapper_cfg') or {})
     if is_model_wrapper(runner.model) or not wrapper:
@@ -72,7 +72,7 @@ def handle_faults(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> It
 
 
 def handle_warnings(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> Iterator[Finding]:
-    """What of the augmentations of a handle is unwise in this run."""
+    """Warnings about augmentations that are unwise in this run."""
     if not is_model_wrapper(runner.model):
         for error in _waiting(runner, handle):
             yield Finding(f'with several processes, {error}', fix=error.fix)

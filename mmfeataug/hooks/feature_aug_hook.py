@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""The driver of feature augmentation in a training run."""
+"""Feature augmentation in a training run."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -36,44 +36,47 @@ _ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
 
 @HOOKS.register_module()
 class FeatureAugHook(Hook):
-    """Trains the model on views of its features, as the augmentations make them.
+    """Trains a model on views of its features.
 
-    The stock ``loss()`` is replaced for the time of training only; checkpoints, validation and
-    inference are stock. Logged are the clean losses under their stock names, times
-    ``clean_weight``; the views' losses as ``<method>.loss_<n>``, times their weights; norms of the
-    perturbation, the largest over views (``<method>.linf``; ``.l2``, mean over samples; ``.shift``
-    of channel means); the rise of the loss, the largest over views (``<method>.rise``: unweighted
-    loss of a view minus the clean one); how many views were ``.dropped``, whether a batch was
-    ``.skipped``, which share of the perturbation was ``.lost_by_cast`` to half precision; the share
-    of iterations with views so far, and the mean factor of the clean loss over all iterations so
-    far (``feature_aug.active``, ``feature_aug.clean_weight``).
+    The stock ``loss()`` is replaced during training only; checkpoints, validation and inference are
+    stock. The log contains:
 
-    In the first iterations with views of each epoch their effect is measured: a method whose views
-    are nearly the clean features, or raise the loss tenfold, is warned of once, with a value to
-    try.
+    - the clean losses under their stock names, times ``clean_weight``;
+    - ``<method>.loss_<n>``: the loss of each view, times its weight;
+    - ``<method>.linf``, ``.l2`` (mean over samples), ``.shift`` (of channel means): norms of the
+      perturbation, the largest over views;
+    - ``<method>.rise``: unweighted loss of a view minus the clean loss, the largest over views;
+    - ``<method>.dropped``: number of dropped views; ``.skipped``: whether the batch was skipped;
+      ``.lost_by_cast``: share of the perturbation that half precision rounds away;
+    - ``feature_aug.active``: share of iterations with views so far; ``feature_aug.clean_weight``:
+      mean factor of the clean loss over all iterations so far.
+
+    In the first iterations with views of each epoch, the hook measures the effect of views. It
+    warns once, with a value to try, if views are nearly the clean features or raise the loss
+    tenfold.
 
     Args:
         augmentations: Configs with ``at`` counted from the model. None drives those that
             ``AugmentedModel``, ``AugmentedBackbone`` and ``AugmentedNeck`` declare; declared ones
-            are always driven too. A method that needs a teacher has the average of the run's first
-            ``EMAHook``.
+            are always driven, too. A method that needs a teacher uses the average of the first
+            ``EMAHook`` of the run.
         clean_weight: Factor of the clean losses in iterations with views; over ``warmup`` it falls
-            from 1. None: the weights of each iteration sum to 1. Views that do not say their weight
-            and the clean loss have one half each of what the said weights leave, and what views
-            that are skipped or dropped would count goes to the rest. A number holds in each
-            iteration that may have views; any sum is allowed then.
+            from 1. None: the weights of each iteration sum to 1. Views without a weight get one
+            half of what the set weights leave, the clean loss the other half; the weight of skipped
+            or dropped views goes to the rest. A number applies to each iteration that may have
+            views, with any sum.
         begin: First iteration (or epoch) with views, counted from 0.
         end: First iteration (or epoch) without; None is the end of training.
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
         warmup: Iterations (or epochs) over which the weights of the views grow linearly from 0.
         strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
-        prob: Probability that an iteration within this schedule has views (methods that change
-            the clean pass itself act in all of them), drawn from seed and
-            iteration, alike on all processes.
-        budget: Average cost of a step in stock steps, such as 1.15, in place of ``interval`` and
-            ``prob``: the first iterations measure what views cost, then so many are drawn as hold
-            the average. If not all fit into a step, one is drawn, by weight. None: whatever the
-            views cost.
+        prob: Probability that an iteration within this schedule has views, drawn from seed and
+            iteration, the same on all processes. Methods that change the clean pass itself act in
+            all iterations of the schedule.
+        budget: Average cost of a step in stock steps, such as 1.15, instead of ``interval`` and
+            ``prob``. The first iterations measure the cost of views; later iterations draw views so
+            that the average is kept. If not all fit into a step, one is drawn, by weight. None: no
+            limit.
         by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts
             iterations always.
 
@@ -134,10 +137,11 @@ class FeatureAugHook(Hook):
         self._seed = 0
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at what is resumed, before the optimizer finds other parameters than its own.
+        """Check a resumed checkpoint before the optimizer finds other parameters than its own.
 
         Raises:
-            ValueError: If second batch norms or modules of augmentations are only there or here.
+            ValueError: If only one of model and checkpoint has second batch norms or modules of
+                augmentations.
         """
         if not runner._resume:
             return
@@ -162,7 +166,7 @@ class FeatureAugHook(Hook):
         handle.
 
         Raises:
-            KeyError, TypeError, ValueError: For all that cannot work, in one message.
+            KeyError, TypeError, ValueError: For everything that cannot work, in one message.
         """
         self._handle, findings = self.prepare(runner)
         for finding in findings:
@@ -267,10 +271,10 @@ class FeatureAugHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Log the share of iterations with views; say once which places were chosen.
+        """Log the share of iterations with views; once, log the places.
 
         Raises:
-            RuntimeError: If training has not come by the loss that stands in for the model's.
+            RuntimeError: If training did not call the loss that replaces the model's.
         """
         handle = self._handle
         assert handle is not None

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What cannot work in a run, what is unwise, and lines of a config that mend it."""
+"""Errors and warnings about a run, and config lines that correct them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from mmfeataug.utils.settings import DECLARE, MERGE, Fix
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One error or warning.
 
     Attributes:
         message: With the setting, its value and the remedy.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What one batch shows: places that are not called, effects of views, cost and memory."""
+"""Test on one batch: places that are not called, effects of views, cost and memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from .findings import Finding, errors
 
 @dataclass
 class Trial:
-    """What was found.
+    """Result of the test.
 
     Attributes:
         findings: Errors and warnings.
