@@ -51,9 +51,13 @@ class Effect:
             return 'flat'
         return 'wild' if self.clean > 0 and self.loss > MOST * self.clean else ''
 
-    def better(self, value: float) -> float | None:
+    def better(self, value: float, most: float = math.inf) -> float | None:
         """A strength to try in place of ``value``; None if this says nothing about it. A step is
         linear to first order.
+
+        Args:
+            value: Now.
+            most: Largest that may help.
         """
         if not value or not self.distance:
             return None
@@ -61,7 +65,11 @@ class Effect:
         if self.rise > 0:
             # Small rises are mostly noise: no further than to a whole deviation.
             factor = min(WANTED_RISE * abs(self.clean) / self.rise, 1 / self.distance)
-        return float(f'{value * factor:.2g}') if math.isfinite(factor) else None
+        better = min(value * factor, most)
+        # Where more was wanted than helps, there is nothing to try.
+        if not math.isfinite(better) or better <= value < value * factor:
+            return None
+        return float(f'{better:.2g}')
 
 
 class EffectWatch:
@@ -137,7 +145,8 @@ def judge(name: str, augmentation: Augmentation, effect: Effect) -> Finding:
     )
     strength = getattr(augmentation, 'strength_name', '')
     value = getattr(augmentation, strength) if strength else None
-    better = effect.better(value) if value is not None else None
+    most = getattr(augmentation, 'strength_most', math.inf)
+    better = effect.better(value, most) if value is not None else None
     if better is None:
         return Finding(f'{measured}; try an earlier place')
     fix = Fix('augmentation', strength, better, augmentation.at, type(augmentation).__name__)

@@ -20,11 +20,14 @@ class Finding:
         message: With the setting, its value and the remedy.
         error: What is raised for it, because it cannot work; None where it is unwise.
         fix: A setting that mends it, if one does.
+        places: Of all augmentations of the kind that the fix moves: those of a pattern are among
+            them.
     """
 
     message: str
     error: Exception | None = None
     fix: Fix | None = None
+    places: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -43,6 +46,7 @@ def _said(error: Exception) -> str:
 
 
 _TAKES = (DECLARE, MERGE)
+_ENTRY = 'augmentation'
 
 
 def entries(cfg: Mapping[str, Any], hook: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -81,10 +85,33 @@ def config_lines(
     """
     fixes = [finding.fix for finding in findings if finding.fix is not None]
     # What takes entries out of their lists comes last, the last entry first.
-    lines = [_line(cfg, fix, hook) for fix in fixes if fix.key not in _TAKES]
+    lines = [_line(cfg, f, hook) for f in fixes if f.key not in _TAKES and f.owner != _ENTRY]
+    lines += _settings(cfg, findings, hook)
     moved = [_line(cfg, fix, hook) for fix in fixes if fix.key in _TAKES]
     found = [line for line in (*lines, *sorted(filter(None, moved), reverse=True)) if line]
     return list(dict.fromkeys(found))
+
+
+def _settings(cfg: Mapping[str, Any], findings: Sequence[Finding], hook: str) -> list[str]:
+    """Lines for settings of augmentations; none where findings want different values of one."""
+    values: dict[str, list[Any]] = {}
+    for finding in findings:
+        fix = finding.fix
+        if fix is None or fix.owner != _ENTRY or fix.key in _TAKES:
+            continue
+        meant = _meant(cfg, fix, hook)
+        if fix.key == 'at':
+            # A place that is wrong is so in each entry; one entry may have several.
+            for path, entry in meant:
+                at = values.get(f'{path}.at', [entry.get('at')])[0]
+                values[f'{path}.at'] = [_moved(at, fix, finding.places)]
+        elif len(meant) == 1:
+            values.setdefault(f'{meant[0][0]}.{fix.key}', []).append(fix.value)
+    return [
+        f'_base_.{key} = {each[0]!r}'
+        for key, each in values.items()
+        if all(value == each[0] for value in each)
+    ]
 
 
 def _line(cfg: Mapping[str, Any], fix: Fix, hook: str) -> str:
@@ -101,30 +128,59 @@ def _line(cfg: Mapping[str, Any], fix: Fix, hook: str) -> str:
                 f"_base_.custom_hooks.pop({hooks[1]}).get('augmentations', []))"
             )
         return f'_base_.custom_hooks[{hooks[0]}].{fix.key} = {fix.value!r}' if hooks else ''
-    path, entry = next(((p, e) for p, e in entries(cfg, hook) if _is_meant(e, fix)), ('', {}))
-    if not path:
-        return ''
-    if fix.key == DECLARE:
-        return _declaration(cfg, path)
-    return f'_base_.{path}.{fix.key} = {_replaced(entry, fix)!r}'
+    meant = _meant(cfg, fix, hook)
+    return _declaration(cfg, meant[0][0]) if meant else ''
 
 
-def _is_meant(entry: Mapping[str, Any], fix: Fix) -> bool:
+def _meant(cfg: Mapping[str, Any], fix: Fix, hook: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Entries of augmentations that a fix is for."""
+    return [(path, e) for path, e in entries(cfg, hook) if _is_meant(path, e, fix)]
+
+
+def _is_meant(path: str, entry: Mapping[str, Any], fix: Fix) -> bool:
     if fix.kind and type_name(entry) != fix.kind:
         return False
-    at = entry.get('at')
-    places = [at] if isinstance(at, str) else list(at or ())
+    if not entry.get('at'):
+        # The default of its class, or the part of a model that declares it.
+        return bool(fix.kind)
     # Parts of a model count from themselves.
-    return not places or any(
-        p in ('', fix.at) or fnmatchcase(fix.at, p) or fnmatchcase(fix.at, f'*.{p}') for p in places
-    )
+    in_part = path.startswith('model.')
+    heads = [_head(place, fix.at) for place in _listed_places(entry['at'])]
+    return any(head is not None and (in_part or not head) for head in heads)
 
 
-def _replaced(entry: Mapping[str, Any], fix: Fix) -> Any:
-    at = entry.get('at')
-    if fix.key == 'at' and not isinstance(at, str) and at:
-        return [fix.value if place == fix.at else place for place in at]
-    return fix.value
+def _listed_places(at: str | Sequence[str]) -> list[str]:
+    return [at] if isinstance(at, str) else list(at)
+
+
+def _head(name: str, place: str) -> str | None:
+    """What comes before a path or pattern in a place that it names; None if it names another.
+
+    A pattern names as :func:`mmfeataug.engine.build_each` has it: ``*`` stays between two dots.
+    """
+    if name == place:
+        return ''
+    wanted, parts = name.split('.'), place.split('.')
+    lead = len(parts) - len(wanted)
+    if lead < 0 or not all(map(fnmatchcase, parts[lead:], wanted)):
+        return None
+    return ''.join(f'{part}.' for part in parts[:lead])
+
+
+def _moved(at: str | Sequence[str] | None, fix: Fix, places: Sequence[str]) -> str | list[str]:
+    """The setting ``at`` with one of its places replaced; a pattern becomes the list of its own."""
+    if not at:
+        return fix.value
+    found: list[str] = []
+    for name in _listed_places(at):
+        head = _head(name, fix.at)
+        if head is None:
+            found.append(name)
+            continue
+        same = [p for p in places if _head(name, p) == head] or [fix.at]
+        found += [(fix.value if p == fix.at else p).removeprefix(head) for p in same]
+    found = list(dict.fromkeys(found))
+    return found[0] if isinstance(at, str) and len(found) == 1 else found
 
 
 def _declaration(cfg: Mapping[str, Any], path: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmfeataug.engine import AugmentedLoss, Choice, Plan, tail_shares
+from mmfeataug.engine import Augmentation, AugmentedLoss, Choice, Plan, tail_shares
 from mmfeataug.utils.settings import Fix
 
 from .budget import wall_time
@@ -103,7 +103,9 @@ def _each_error(handle: AugmentedLoss, batch: Sequence[Any], first: Exception) -
         except (RuntimeError, ValueError) as error:
             found += _mended(handle, name, batch, error)
     # A layer, which acts beside all of them, fails in each of these steps.
-    return list({f.message: f for f in found or errors(first)}.values())
+    each = {(f.message, f.fix): f for f in found or errors(first)}.values()
+    mended = {f.message for f in each if f.fix is not None}
+    return [f for f in each if f.fix is not None or f.message not in mended]
 
 
 def _mended(
@@ -113,15 +115,29 @@ def _mended(
     augmentation, fix = handle.augmentations[name], None
     least = getattr(augmentation, 'samples', 0)
     if 'not called' in str(error):
-        model, at = handle.model, augmentation.at
-
-        def loss() -> torch.Tensor:
-            return model.parse_losses(handle.stock_loss(*batch))[0]  # type: ignore[operator]
-
-        below = [p for p in tail_shares(model, loss, repeats=1) if p.startswith(f'{at}.')]
-        if below:
-            nearest = min(below, key=lambda path: path.count('.'))
-            fix = Fix('augmentation', 'at', nearest, at, type(augmentation).__name__)
+        fix = _moved(handle, augmentation, batch, error)
     elif least > len(batch[0]):
         fix = Fix('config', 'train_dataloader.batch_size', least)
-    return [Finding(str(error), error, fix)]
+    kind = type(augmentation)
+    places = [a.at for a in handle.augmentations.values() if type(a) is kind] if fix else []
+    return [Finding(str(error), error, fix, tuple(places))]
+
+
+def _moved(
+    handle: AugmentedLoss, augmentation: Augmentation, batch: Sequence[Any], error: Exception
+) -> Fix | None:
+    """To a child that is called; None if the error is about a place of a layer beside it."""
+    places = getattr(augmentation, 'paths', (augmentation.at,))
+    at = next((p for p in places if str(error).startswith(f'at={p!r}: ')), None)
+    if at is None:
+        return None
+    model = handle.model
+
+    def loss() -> torch.Tensor:
+        return model.parse_losses(handle.stock_loss(*batch))[0]  # type: ignore[operator]
+
+    below = [p for p in tail_shares(model, loss, repeats=1) if p.startswith(f'{at}.')]
+    if not below:
+        return None
+    nearest = min(below, key=lambda path: path.count('.'))
+    return Fix('augmentation', 'at', nearest, at, type(augmentation).__name__)

@@ -45,8 +45,6 @@ class AdvBN(FeatureAugmentation):
         ValueError: For invalid settings.
     """
 
-    strength_name = 'step_size'
-
     def __init__(
         self,
         *,
@@ -68,6 +66,8 @@ class AdvBN(FeatureAugmentation):
         self.eps = non_negative('eps', eps, at)
         self.weight = share('weight', weight, at)
         self.steps, self.relu, self.sync = steps, relu, sync
+        # What limits the factors.
+        self.strength_name = 'eps' if self.eps < steps * self.step_size else 'step_size'
         self.attack_bn = 'eval'
 
     @property

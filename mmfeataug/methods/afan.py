@@ -77,8 +77,6 @@ class AFAN(FeatureAugmentation):
             channel.
     """
 
-    strength_name = 'gamma'
-
     def __init__(
         self,
         *,
@@ -128,11 +126,14 @@ class AFAN(FeatureAugmentation):
             raise ValueError(f"direction={direction!r} at {at!r}: choose 'gradient' or 'random'")
         if direction == 'random' and (steps > 1 or random_start or any(self.against)):
             raise ValueError(
-                f"direction='random' at {at!r} is one step that asks no loss: leave out steps, "
-                'random_start and against'
+                f"direction='random' at {at!r} is one step that asks no loss: set steps=1, and "
+                'leave out random_start and against'
             )
         self.axes, self.steps, self.random_start, self.unit = axes, steps, random_start, unit
         self.direction = direction
+        # What limits the move; a random start is anywhere in the ball.
+        is_bound = self.eps is not None and (random_start or self.eps < steps * self.gamma)
+        self.strength_name = 'eps' if is_bound else 'gamma'
         self._pixels: PixelScale | None = None
 
     @property

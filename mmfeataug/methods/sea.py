@@ -47,6 +47,8 @@ class SeA(FeatureAugmentation):
     """
 
     strength_name = 'eta'
+    strength_most = 1.0
+    """A step as long as the row: behind it, the normalisation takes most of what is added."""
 
     def __init__(
         self,

@@ -127,10 +127,20 @@ BROKEN = {
         "model.update(type='mmfeataug.AugmentedModel', of=_base_.model.type",
     ),
     'never called': (
-        HOOK.format("dict(type='mmfeataug.AFAN', at='decode_head.lateral_convs')")
+        # A pattern for two places.
+        HOOK.format("dict(type='mmfeataug.AFAN', at='decode_head.[bl]*[ks]')")
         + f'model = {dict(_delete_=True, **upernet_swin_cfg())!r}\n',
         "at='decode_head.lateral_convs': this module was not called in the training pass",
-        "custom_hooks[0].augmentations[0].at = 'decode_head.lateral_convs.0'",
+        "augmentations[0].at = ['decode_head.bottleneck', 'decode_head.lateral_convs.0']",
+    ),
+    'layer never called': (
+        HOOK.format(
+            "dict(type='mmfeataug.AFAN', at='backbone.stages.0'), "
+            "dict(type='mmfeataug.MixStyle', at='decode_head.lateral_convs')"
+        )
+        + f'model = {dict(_delete_=True, **upernet_swin_cfg())!r}\n',
+        "at='decode_head.lateral_convs': this module was not called in the training pass",
+        '',
     ),
     'one image for a mixture': (
         HOOK.format("dict(type='mmfeataug.MixStyle', at='backbone.layer1', as_view=True, prob=1.0)")

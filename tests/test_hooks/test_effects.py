@@ -6,7 +6,7 @@ import torch
 
 from mmfeataug.hooks import FeatureAugHook
 from mmfeataug.hooks.effects import EffectWatch
-from mmfeataug.methods import AFAN, MixStyle
+from mmfeataug.methods import AFAN, AdvBN, MixStyle, SeA
 from tests.test_hooks.test_feature_aug_hook import make_runner
 
 
@@ -43,6 +43,24 @@ def test_a_flat_loss_is_said_when_the_network_has_had_time_to_learn():
     (message,) = said(flat, epochs=4)
     assert 'nearly the clean one' in message
     assert 'try gamma=2.5 instead of 0.25' in message
+
+
+@pytest.mark.parametrize(
+    ('augmentation', 'row', 'words'),
+    [
+        (AFAN(at='mid', eps=0.005), [0.005, 0.99, 1.0], 'try eps=0.25 instead of 0.005'),
+        (AFAN(at='mid', gamma=0.005, eps=1), [0.005, 0.99, 1.0], 'try gamma=0.25 instead of'),
+        (AdvBN(at='mid', eps=0.01), [0.005, 0.99, 1.0], 'try eps=0.5 instead of 0.01'),
+        (AdvBN(at='mid', step_size=0.01), [0.005, 0.99, 1.0], 'try step_size=0.5 instead of'),
+        # It normalises what it has moved.
+        (SeA(at='mid'), [0.005, 0.99, 1.0], 'try eta=1 instead of 0.8'),
+        (SeA(at='mid', eta=1.5), [0.005, 0.99, 1.0], 'try an earlier place'),
+        (SeA(at='mid', eta=1.5), [0.25, 15.0, 1.0], 'try eta=0.032 instead of 1.5'),
+    ],
+)
+def test_the_setting_that_limits_the_move(augmentation, row, words):
+    (message,) = said([row], augmentation=augmentation)
+    assert words in message
 
 
 def test_a_method_without_a_strength():

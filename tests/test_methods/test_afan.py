@@ -242,5 +242,5 @@ def test_a_random_direction_has_the_size_of_the_adversarial_one(feature, gradien
 
 @pytest.mark.parametrize('more', [dict(steps=2), dict(random_start=True), dict(against=('cls',))])
 def test_a_random_direction_is_one_step(more):
-    with pytest.raises(ValueError, match='leave out steps'):
+    with pytest.raises(ValueError, match='set steps=1'):
         AFAN(at='x', direction='random', **more)

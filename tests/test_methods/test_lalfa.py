@@ -206,3 +206,9 @@ def test_refusals():
         mmfeataug.attach(model, ENTRIES)
     with pytest.raises(TypeError, match='learns its strength'):
         mmfeataug.attach(model, [{**ENTRIES[0], 'strengths': (1.0,)}])
+
+
+def test_a_random_direction_needs_the_number_of_steps():
+    with pytest.raises(ValueError, match='set steps=1'):
+        LALFA(at='x', direction='random')
+    assert LALFA(at='x', direction='random', steps=1).steps == 1
