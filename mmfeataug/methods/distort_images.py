@@ -27,6 +27,9 @@ class DistortImages(FeatureTransform):
     other methods are then views of the distorted images. FMA (https://arxiv.org/abs/2012.01386)
     compares itself with this data augmentation.
 
+    Processes that share a random seed draw alike; ``randomness=dict(diff_rank_seed=True)`` gives
+    each process its own draws.
+
     Args:
         at: ``'inputs'``, the images.
         distortions: Configs of kornia's intensity augmentations, for images in 0 to 1.
