@@ -13,10 +13,10 @@ WORKERS ?= 2
 # A little patience of idle threads costs less than their spinning where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo demo-lite test test-lite test-openmmlab test-slow zoo lint format docs benchmark clean
+.PHONY: help setup demo demo-lite test test-lite test-openmmlab test-slow zoo lint format docs benchmark comparison comparison-report clean
 
 help:
-	@echo "make demo            train baseline and A-FAN on drawn data, print mAP and mIoU, clean and corrupted"
+	@echo "make demo            train with and without the recommended block on drawn data; scores, clean and corrupted"
 	@echo "make demo-lite       classification alone, which compiles nothing: digits, trained with A-FAN and tested"
 	@echo "make test            run the tests"
 	@echo "make test-lite       run engine, methods and classification on mmcv-lite"
@@ -26,6 +26,8 @@ help:
 	@echo "make lint            ruff and mypy"
 	@echo "make docs            build the documentation site, build/site/index.html"
 	@echo "make benchmark       cost of an augmented step beside the stock step"
+	@echo "make comparison      run what the comparison lacks (hours); STUDY=tune: another study"
+	@echo "make comparison-report  make its tables and picture anew"
 	@echo "make clean           remove what these targets made"
 
 setup: $(READY)
@@ -98,6 +100,12 @@ docs: $(DOCS)/.ready
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/cost.py
+
+comparison: $(READY)
+	$(BIN)/python -m benchmarks.comparison.run $(STUDY)
+
+comparison-report: $(READY)
+	$(BIN)/python -m benchmarks.comparison.report
 
 clean:
 	rm -rf $(VENV) $(OPENMMLAB) $(LITE) $(DOCS) docs/api build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo

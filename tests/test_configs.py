@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,8 @@ QUICK = (
     'baseline/faster-rcnn_r18_fpn_8e_bccd.py',
     'demo/afan_deeplabv3plus_r18_demo-voc.py',
     'demo/afan_faster-rcnn_r18_fpn_demo-coco.py',
+    'demo/distort-images_deeplabv3plus_enet-lite0_demo-cityscapes.py',
+    'demo/recommended_faster-rcnn_enet-lite0_fpn_demo-voc.py',
     'fma/fma_deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py',
     'fma/stability_faster-rcnn_r18_fpn_8e_bccd.py',
     'sea/sea_resnet18-linear_1xb64_digits.py',
@@ -62,6 +65,9 @@ def of_task(name):
     marks = [] if name in QUICK else [pytest.mark.slow]
     if any(data in name for data in ('cifar', 'in1k', 'digits', 'imagenet', *FINE_GRAINED)):
         marks.append(pytest.mark.classification)
+    if 'enet-lite0' in name:
+        missing = find_spec('timm') is None
+        marks += [pytest.mark.classification, pytest.mark.skipif(missing, reason='needs timm')]
     return pytest.param(name, marks=marks)
 
 
@@ -537,7 +543,7 @@ def test_trains(name, data, tmp_path):
     assert math.isfinite(logged['train/loss'].current())
     assert any(key.startswith('val/') for key in logged)
     terms = [key for key in logged if re.fullmatch(r'train/[a-z+]+\.loss_0', key)]
-    layers = ('mixstyle', 'dsu', 'moex', 'padain', 'np_', 'np-plus')
+    layers = ('mixstyle', 'dsu', 'moex', 'padain', 'np_', 'np-plus', 'distort-images')
     assert bool(terms) == (name in PLUGIN and not Path(name).name.startswith(layers))
     assert ('train/feature_aug.active' in logged) == (name in PLUGIN)
 
