@@ -321,5 +321,5 @@ def test_pretrained_weights_fit(write_weights, tmp_path):
 
 def test_pretrained_weights_name_what_is_missing(write_weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(SystemExit, match='pip install .*timm.*extra `pretrained`'):
+    with pytest.raises(SystemExit, match=r'pip install .*timm.*extra `pretrained`'):
         write_weights(tmp_path / 'weights.pth')
