@@ -19,6 +19,8 @@ help:
 	@echo "make demo            train with and without the recommended block on drawn data; scores, clean and corrupted"
 	@echo "make demo-lite       classification alone, which compiles nothing: digits, trained with A-FAN and tested"
 	@echo "make test            run the tests"
+	@echo "make comparison      train and test what the comparison of methods lacks; hours"
+	@echo "make comparison-report  make its tables and its picture anew"
 	@echo "make test-lite       run engine, methods and classification on mmcv-lite"
 	@echo "make test-openmmlab  run the tests on the original packages (mmdet 3.3.0, mmsegmentation 1.2.2)"
 	@echo "make test-slow       run the long tests too"
@@ -26,8 +28,6 @@ help:
 	@echo "make lint            ruff and mypy"
 	@echo "make docs            build the documentation site, build/site/index.html"
 	@echo "make benchmark       cost of an augmented step beside the stock step"
-	@echo "make comparison      run what the comparison lacks (hours); STUDY=tune: another study"
-	@echo "make comparison-report  make its tables and picture anew"
 	@echo "make clean           remove what these targets made"
 
 setup: $(READY)
@@ -101,8 +101,10 @@ docs: $(DOCS)/.ready
 benchmark: $(READY)
 	$(BIN)/python benchmarks/cost.py
 
+# STUDY=tune or why: another study. A GPU is used where one is visible; DEVICE=cpu does without.
+STUDY ?= final
 comparison: $(READY)
-	$(BIN)/python -m benchmarks.comparison.run $(STUDY)
+	$(if $(filter cpu,$(DEVICE)),CUDA_VISIBLE_DEVICES=) $(BIN)/python -m benchmarks.comparison.run $(STUDY) --jobs 2
 
 comparison-report: $(READY)
 	$(BIN)/python -m benchmarks.comparison.report

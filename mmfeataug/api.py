@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What the hook uses, and what a script without a Runner uses."""
+"""``attach``: augmentations without a Runner."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def attach(
     strict: bool = False,
     seed: int = 0,
 ) -> AugmentedLoss:
-    """Let ``model.loss`` train on views of features, until the returned handle is detached.
+    """Make ``model.loss`` train on views of features, until the returned handle is detached.
 
     Keep one handle for all steps: it counts iterations, from which draws are seeded.
 
@@ -37,7 +37,7 @@ def attach(
 
     Raises:
         TapError: For a path that is not there.
-        TypeError, ValueError: For settings that cannot be; the message names them.
+        TypeError, ValueError: For invalid settings; the message names them.
 
     Examples:
         >>> views = dict(type='AFAN', at='backbone.layer2')

@@ -53,7 +53,7 @@ def test_replay_is_exact(name, at, side):
     model = build_classifier(name)
     batch = random_test_batch(model)
     settings = dict(strengths=(0.0,), gamma=0.0, noise=1e-45, weight=1.0, bn='frozen')
-    with mmfeataug.attach(model, [afan(at, side, **settings)], strict=True):
+    with mmfeataug.attach(model, [afan(at, side, **settings)], clean_weight=1.0, strict=True):
         losses, _ = step(model, batch)
     assert torch.equal(losses['afan.loss_0'], losses['loss'].detach())
     assert losses['afan.dropped'] == 0
@@ -180,7 +180,7 @@ def test_trained_by_the_hook(tmp_path):
         ),
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        custom_hooks=[FeatureAugHook(entries, clean_weight=0.5)],
+        custom_hooks=[FeatureAugHook(entries)],
         default_hooks=dict(checkpoint=None),
         default_scope='mmpretrain',
         experiment_name='classification',

@@ -216,7 +216,9 @@ def test_list_taps():
     log = result.stdout
     assert 'mmengine' not in log
     rows = json.loads(launch(*command, '--json').stdout)['rows']
-    assert 'backbone.layer2' in [row['at'] for row in rows]
+    stars = [row['at'] for row in rows if row['first choice']]
+    assert stars == ['backbone.layer1', 'backbone.layer2']
+    assert '* first choices' in log
     line = next(line for line in log.splitlines() if ' backbone.layer2 ' in line)
     assert '2x64x8x8' in line
     share, cost = (float(cell.strip(' x')) for cell in line.split('│')[3:5])

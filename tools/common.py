@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 import mmfeataug.registry  # first: mmengine and mmpretrain rely on what it declares
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.environment import missing_operators
+from mmfeataug.utils.errors import root_cause
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,10 @@ TEST = ('test_dataloader', 'test_evaluator', 'test_cfg')
 
 
 def load_config(
-    args: argparse.Namespace, needed: Sequence[str], also: Sequence[str] = ()
+    args: argparse.Namespace,
+    needed: Sequence[str],
+    also: Sequence[str] = (),
+    needs_data: bool = True,
 ) -> Config:
     """The config with the options of :func:`add_common_arguments` and
     :func:`add_aux_bn_argument` applied, its data checked.
@@ -63,6 +67,7 @@ def load_config(
         args: Of the command line.
         needed: Settings that must be there, data loaders among them.
         also: Data loaders that may be.
+        needs_data: Whether their folders have to be there.
 
     Raises:
         SystemExit: If a setting or the folder of a data set is missing.
@@ -89,7 +94,8 @@ def load_config(
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmfeataug.AuxiliaryBNHook')]
     if fault := missing_operators(scope_of(cfg)):
         raise SystemExit(fault)
-    check_data(cfg, loaders)
+    if needs_data:
+        check_data(cfg, loaders)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         _use_cpu_processes(cfg)
     return cfg
@@ -123,6 +129,21 @@ def build_runner(cfg: Config) -> Runner:
     return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
 
 
+def only_train(cfg: Config, folder: str) -> None:
+    """Leave of a config what trains: nothing is validated, drawn or kept, logs go to a folder."""
+    set_workers(cfg.train_dataloader)
+    cfg.param_scheduler = None
+    for name in ('val', 'test'):
+        cfg[f'{name}_cfg'] = cfg[f'{name}_dataloader'] = cfg[f'{name}_evaluator'] = None
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks['checkpoint'] = None
+    hooks.pop('visualization', None)
+    cfg.visualizer = None
+    cfg.work_dir, cfg.log_level, cfg.resume = folder, 'WARNING', False
+    # Runs of one name, which has their second, share a visualizer and its folder.
+    cfg.experiment_name = osp.basename(folder)
+
+
 def start(main: Callable[[], None]) -> None:
     """Call a tool's ``main``. What this package refuses ends it with the sentence that says why,
     and no traceback; faults of other code keep theirs.
@@ -130,10 +151,7 @@ def start(main: Callable[[], None]) -> None:
     try:
         main()
     except Exception as error:
-        first: BaseException = error
-        # Registries raise anew what a class that they build raises.
-        while inner := first.__cause__ or (not first.__suppress_context__ and first.__context__):
-            first = inner
+        first = root_cause(error)
         frame = traceback.extract_tb(first.__traceback__)[-1]
         ours = Path(frame.filename).is_relative_to(Path(mmfeataug.__file__).parent)
         if not (ours and (frame.line or '').startswith('raise')):
@@ -157,6 +175,12 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     Raises:
         SystemExit: If a data set's root does not exist.
     """
+    if fault := missing_data(cfg, loaders):
+        raise SystemExit(fault)
+
+
+def missing_data(cfg: Config, loaders: Sequence[str]) -> str:
+    """Which data set's root does not exist, and what to do; empty if all are there."""
     for name in loaders:
         loader = cfg.get(name) or {}
         for path, dataset in data_sets(loader.get('dataset'), f'{name}.dataset').items():
@@ -164,8 +188,9 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
             if root and '://' not in root and not osp.isdir(root):
                 evaluator = cfg.get(name.replace('dataloader', 'evaluator'))
                 also = '' if root not in str(evaluator) else ', and the evaluator to its files'
-                raise SystemExit(
+                return (
                     f'{name}: data_root={root!r} is no folder. Put the data there (README of the '
                     'config says how to '
                     f'get it), or point to it: --cfg-options {path}.data_root=PATH{also}'
                 )
+    return ''

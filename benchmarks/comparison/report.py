@@ -173,30 +173,34 @@ def pages() -> list[Path]:
 
 
 def draw(path: Path) -> None:
-    """Clean score and mPC of each finalist, by test bed; small dots are seeds."""
+    """Clean score and mPC of each arm, by test bed; small dots are seeds, red has views."""
     import matplotlib as mpl
 
     mpl.use('Agg')
     from matplotlib import pyplot as plt
 
-    beds = [bed for bed in TESTBEDS if read('test', bed)]
-    fig, axes = plt.subplots(1, len(beds), figsize=(5.2 * len(beds), 4.4), squeeze=False)
-    for ax, bed in zip(axes[0], beds, strict=True):
-        for arm, of in read('test', bed).items():
+    beds = {bed: runs for bed in TESTBEDS if (runs := read('test', bed))}
+    fig, axes = plt.subplots(1, len(beds), figsize=(6.2 * len(beds), 4.6), squeeze=False)
+    for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
+        ax.margins(0.12)
+        for arm, of in runs.items():
             x, y = ([figure(bed, r, f) for r in of.values()] for f in ('clean', 'mPC'))
-            colour = 'tab:grey' if 'afan' not in arm else 'tab:red'
+            colour = 'tab:red' if 'afan' in arm else 'tab:grey'
             ax.plot(x, y, '.', color=colour, alpha=0.35, ms=5)
             ax.plot(mean(x), mean(y), 'o', color=colour, ms=8)
+        left, right = ax.get_xlim()
+        for arm, of in runs.items():
+            x, y = (mean([figure(bed, r, f) for r in of.values()]) for f in ('clean', 'mPC'))
+            beyond = x > (left + right) / 2
             ax.annotate(
-                LABELS.get(arm, arm).replace(' and ', '\nand '),
-                (mean(x), mean(y)),
+                LABELS.get(arm, arm),
+                (x, y),
                 textcoords='offset points',
-                xytext=(8, 0),
-                va='center',
+                xytext=(-7 if beyond else 7, 6),
+                ha='right' if beyond else 'left',
                 fontsize=8,
             )
         ax.set(title=bed, xlabel=f'clean {TESTBEDS[bed].metric.split("/")[-1]}', ylabel='mPC')
-        ax.margins(x=0.3, y=0.1)  # of the labels
         ax.grid(alpha=0.3)
     fig.tight_layout()
     fig.savefig(path, dpi=110)

@@ -32,7 +32,8 @@ from .grid import ARMS, STUDIES, TESTBEDS, Arm
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
-RESULTS, WORK = HERE / 'results', ROOT / 'work_dirs' / 'comparison'
+RESULTS, COSTS = HERE / 'results', HERE / 'costs.json'
+WORK = ROOT / 'work_dirs' / 'comparison'
 WEIGHTS = ROOT / 'work_dirs' / 'enet-lite0.pth'
 CORRUPTIONS = ('benchmark', 'unseen')
 SEVERITY = 3
@@ -237,6 +238,28 @@ def run_all(specs: Sequence[dict[str, Any]], jobs: int, make: bool = True) -> in
     return failed
 
 
+def measure(specs: Sequence[dict[str, Any]], rounds: int) -> None:
+    """Write costs in stock steps of the arms that have none to costs.json; each is measured on this
+    machine, in one process with its stock step. Images that change cost no step of the network.
+    """
+    costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
+    for bed, name in dict.fromkeys((spec['testbed'], spec['arm']) for spec in specs):
+        if name in costs.get(bed, {}):
+            continue
+        spec = specification(bed, name, 0, 'test')
+        stock_steps = 1.0
+        if ARMS[name].augmentations:
+            folder = WORK / 'cost' / bed / name
+            folder.mkdir(parents=True, exist_ok=True)
+            config_of(spec).dump(folder / 'config.py')
+            tool = ROOT / 'tools' / 'analysis_tools' / 'measure_cost.py'
+            words = [str(folder / 'config.py'), '--work-dir', str(folder), '--rounds', str(rounds)]
+            subprocess.run([sys.executable, tool, *words], cwd=ROOT, check=True)
+            stock_steps = json.loads((folder / 'cost.json').read_text())['stock_steps']
+        costs.setdefault(bed, {})[name] = round(stock_steps * ARMS[name].length, 3)
+        COSTS.write_text(json.dumps(costs, indent=1, sort_keys=True) + '\n')
+
+
 def repeat(path: str) -> None:
     """Run a result again from its JSON alone, and compare."""
     kept = json.loads(Path(path).read_text())
@@ -261,6 +284,8 @@ def main() -> None:
     parser.add_argument('--arms', nargs='+', help='of the study; all by default')
     parser.add_argument('--seeds', nargs='+', type=int, help='of the study; all by default')
     parser.add_argument('--jobs', type=int, default=2, help='trainings side by side')
+    parser.add_argument('--costs', action='store_true', help='measure costs; trains nothing')
+    parser.add_argument('--rounds', type=int, default=5, help='steps with views to time')
     parser.add_argument(
         '--no-copies', action='store_true', help='the corrupted images are made elsewhere'
     )
@@ -283,6 +308,8 @@ def main() -> None:
         and (args.arms is None or arm in args.arms)
         and (args.seeds is None or seed in args.seeds)
     ]
+    if args.costs:
+        return measure(specs, args.rounds)
     if failed := run_all(specs, args.jobs, not args.no_copies):
         raise SystemExit(f'{failed} runs failed; their logs are {WORK}/*/*/*/run.log')
     return None

@@ -15,6 +15,7 @@ custom_hooks = [
                 unit='absolute',
                 strengths=(1.0,),
                 axes='channel',
+                direction='gradient',
                 side='output',
                 bn='shared',
                 learn='tail',

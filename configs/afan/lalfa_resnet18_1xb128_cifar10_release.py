@@ -14,6 +14,7 @@ model = dict(
             weight=0.5 / 8,
             unit='absolute',
             axes='channel',
+            direction='gradient',
             side='output',
             bn='shared',
             learn='tail',

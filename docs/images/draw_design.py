@@ -1,12 +1,15 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Draws ``design.png``: the rooms, and the data flow of one iteration. Run: python
-docs/images/draw_design.py
+"""Draws ``design.png``: the packages, and the data flow of one iteration.
+
+Run: python -m docs.images.draw_design
 """
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from tests.test_structure import BELOW
 
 CLEAN, VIEW, PLAIN, GREY, CUT = '#2b6cb0', '#c05621', '#edf2f7', '#718096', '#2f855a'
 
@@ -42,56 +45,53 @@ def arrow(axes, start, end, color=GREY, style='-', bend=0.0):
     )
 
 
-FLOORS = [
-    [('hooks', 'schedule, logging'), ('visualization', 'pictures, report')],
-    [('api', 'attach()'), ('evaluation', 'attacks on a test set,\nreading of results')],
-    [
-        ('methods', 'one file per paper'),
-        ('models', 'declare taps,\ningredients'),
-        ('datasets', 'corruptions,\ndrawn data'),
-    ],
-    [
-        ('engine', 'recorded loss,\nreplays'),
-        ('functional', 'tensor\nmaths'),
-        ('registry', 'scope\nmmfeataug'),
-        ('utils', 'small\nhelpers'),
-    ],
-]
-ARROWS = [
-    ('hooks', 'api'),
-    ('hooks', 'visualization'),
-    ('visualization', 'evaluation'),
-    ('evaluation', 'methods'),
-    ('evaluation', 'models'),
-    ('methods', 'engine'),
-    ('methods', 'functional'),
-    ('models', 'engine'),
-    ('models', 'registry'),
-    ('datasets', 'registry'),
-    ('datasets', 'utils'),
-]
+ROOMS = {
+    'hooks': (2.1, 5, 'schedule, budget, logging'),
+    'visualization': (2.1, 4, 'pictures, report'),
+    'api': (0.5, 2, 'attach()'),
+    'evaluation': (2.6, 3, 'corruptions, attacks, comparison of runs'),
+    'methods': (1.6, 2, 'augmentations'),
+    'models': (2.7, 2, 'wrappers, losses'),
+    'datasets': (3.8, 2, 'corrupted, demo'),
+    'engine': (0.8, 1, 'recorded loss, replays'),
+    'functional': (2.1, 1, 'tensor functions'),
+    'registry': (3.5, 1, 'scope mmfeataug'),
+    'utils': (2.1, 0, 'shared helpers'),
+}
+"""Centre, floor and content of each room."""
+HEIGHT, STEP = 0.44, 0.92
+
+
+def reduced(below):
+    """Arrows that no chain of others implies; ``below`` holds all that are allowed."""
+    return [
+        (room, other)
+        for room, others in below.items()
+        for other in sorted(others & ROOMS.keys())
+        if not any(other in below.get(between, ()) for between in others)
+    ]
 
 
 def draw_rooms(axes):
-    places = {}
-    for floor, rooms in enumerate(FLOORS):
-        y = 4.4 - 1.3 * floor
-        width = 3.3 / len(rooms) if len(rooms) > 1 else 1.4
-        for i, (name, what) in enumerate(rooms):
-            x = (i + 0.5) * 4.2 / len(rooms) - width / 2
-            blue = '#ebf8ff' if name in ('engine', 'functional') else PLAIN
-            box(axes, x, y, width, 0.55, f'{name}\n{what}', blue, size=7.5)
-            places[name] = x + width / 2, y, width
-    for start, end in ARROWS:
-        (x1, y1, w1), (x2, y2, w2) = places[start], places[end]
-        if y1 == y2:
-            arrow(axes, (x1 + w1 / 2 + 0.04, y1 + 0.28), (x2 - w2 / 2 - 0.04, y2 + 0.28))
-        else:
-            arrow(axes, (x1, y1 - 0.04), (x2, y2 + 0.6))
-    arrow(axes, (places['api'][0] - 0.75, places['api'][1] - 0.04), (0.2, 1.1))
-    arrow(axes, (places['hooks'][0] + 0.6, places['hooks'][1] - 0.04), (2.0, 2.4))
-    axes.text(2.1, 0.05, 'blue: imports PyTorch only', ha='center', fontsize=8, color=GREY)
-    axes.set(xlim=(0, 4.2), ylim=(-0.1, 5.3), title='Rooms: arrows go down')
+    for name, (x, floor, what) in ROOMS.items():
+        blue = '#ebf8ff' if name in ('engine', 'functional') else PLAIN
+        width = 1.0 if floor == 2 else 1.2
+        width = 1.9 if name in ('hooks', 'evaluation') else width
+        text = f'{name}\n{what}'
+        box(axes, x - width / 2, STEP * floor, width, HEIGHT, text, blue, size=6.5)
+    for start, end in reduced(BELOW):
+        (x1, floor1, _), (x2, floor2, _) = ROOMS[start], ROOMS[end]
+        x1 += 0.25 * max(-1.0, min(1.0, x2 - x1))
+        arrow(axes, (x1, STEP * floor1 - 0.04), (x2, STEP * floor2 + HEIGHT + 0.05))
+    axes.text(
+        2.1,
+        -0.35,
+        'blue: no library but PyTorch (engine: and NumPy); arrows implied by others are left out',
+        ha='center',
+        fontsize=6.5,
+        color=GREY,
+    )
+    axes.set(xlim=(-0.1, 4.4), ylim=(-0.4, 5.2), title='Packages: allowed imports')
 
 
 def draw_iteration(axes):
@@ -127,9 +127,16 @@ def draw_iteration(axes):
         arrow(axes, (x1, 2.25), (x2, 2.25), VIEW)
     arrow(axes, (7.26, 2.05), (6.84, 2.05), VIEW, '--')
     arrow(axes, (3.86, 2.3), (3.56, 2.75), VIEW, '--')
-    axes.text(3.42, 2.85, "learn='network':\nsum at the cut", fontsize=7.5, color=CUT, ha='right')
+    axes.text(
+        3.42,
+        2.85,
+        "learn='network':\ngradients add\nup at the cut",
+        fontsize=7.5,
+        color=CUT,
+        ha='right',
+    )
     arrow(axes, (3.46, 3.7), (3.14, 3.75), CUT, '--')
-    axes.text(0.1, 2.9, '4  one sweep\nof the prefix', fontsize=8, color=CUT, ha='left')
+    axes.text(0.1, 2.9, '4  one backward pass\nof the prefix', fontsize=8, color=CUT, ha='left')
     box(axes, 5.2, 0.4, 1.6, 0.6, 'sum of parameter\ngradients', size=8)
     box(axes, 7.3, 0.4, 1.3, 0.6, 'loss dict\nto framework', size=8)
     arrow(axes, (6.0, 1.86), (6.0, 1.04), VIEW, '--')
@@ -139,7 +146,7 @@ def draw_iteration(axes):
     axes.text(
         0.1,
         0.25,
-        '5  hand over: stock names,\none loss per view, one carrier',
+        '5  loss dict: stock names, one loss per view,\none term that carries all gradients',
         ha='left',
         fontsize=9,
         color=GREY,

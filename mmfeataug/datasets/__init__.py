@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Data for trying and judging: corrupted images for every task, drawn demo sets, digits."""
+"""Corrupted images for every task, demo data sets, and digits."""
 
 from .conditions import corrupt_images
 from .copies import CorruptedCopies, library_version

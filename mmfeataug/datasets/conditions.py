@@ -15,14 +15,14 @@ def corrupt_images(
     severity: int,
     images: str | None = None,
 ) -> None:
-    """Put a corruption behind the loading of images, in every data set of a dataloader's config.
+    """Insert a corruption after the loading of images, in every data set of a dataloader's config.
 
     Args:
         loader: Changed in place.
         scope: Package that the config is of, such as ``'mmdet'``.
         corruption: Name of the corruption.
         severity: 1 to 5.
-        images: Folder with corrupted copies that are read; None: images are corrupted as they come.
+        images: Folder with corrupted copies that are read; None: images are corrupted when loaded.
 
     Raises:
         ValueError: If a pipeline loads no image.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Corrupted copies of a test set on disk: which there are, and what they were made from."""
+"""Corrupted copies of a test set on disk, with a manifest of their origin."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ LIBRARIES = ('imagecorruptions-imaug', 'imagecorruptions', 'kornia')
 
 
 def library_version() -> dict[str, str]:
-    """The packages that corrupt images and their versions, as far as they are installed."""
+    """Installed packages that corrupt images, with their versions."""
     found = {}
     for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
@@ -63,7 +63,7 @@ class CorruptedCopies:
     clean image as it was loaded, the conditions that are complete, and the library's version.
 
     Args:
-        folder: Where they are, or will be.
+        folder: Existing or new folder.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -74,7 +74,7 @@ class CorruptedCopies:
 
     @classmethod
     def read(cls, folder: str | Path) -> 'CorruptedCopies':
-        """What a folder says of itself.
+        """Read the manifest of a folder.
 
         Raises:
             ValueError: If it has no manifest, or another version of the library than the one that
@@ -109,7 +109,7 @@ class CorruptedCopies:
         return f'make the copies by {TOOL} --out {self.folder}{which}'
 
     def refuse_missing(self, corruption: str, severity: int) -> None:
-        """Refuse a condition that is not complete.
+        """Check that a condition is complete.
 
         Raises:
             ValueError: With the remedy.
@@ -121,7 +121,7 @@ class CorruptedCopies:
             )
 
     def name(self, results: Mapping[str, Any]) -> str:
-        """Name of an image here, as much of its path as tells it from the others.
+        """Name of an image in the folder: the part of its path that makes it unique.
 
         Raises:
             ValueError: If it is not of the test set.
@@ -142,7 +142,7 @@ class CorruptedCopies:
         return self.folder / corruption / str(severity) / f'{name}{suffix}'
 
     def check(self, name: str, image: np.ndarray) -> None:
-        """Refuse a clean image that is not the one that the copies were made from.
+        """Check that the copies were made from this clean image.
 
         Raises:
             ValueError: With the remedy.

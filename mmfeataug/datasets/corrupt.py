@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Common image corruptions as a pipeline step, the same pixels whoever loads the image."""
+"""Common image corruptions as a pipeline step with reproducible noise."""
 
 import contextlib
 import hashlib
@@ -41,7 +41,7 @@ class Corrupt(BaseTransform):
 
     Args:
         corruption: A name in ``mmfeataug.evaluation.FAMILIES``.
-        severity: 1 (light) to 5 (strong); 0 leaves the image alone. Defaults to 1.
+        severity: 1 (light) to 5 (strong); 0 leaves the image unchanged. Defaults to 1.
         rgb: Whether images are RGB already. Defaults to False.
         image_range: Smallest and largest value of the images. Defaults to None: those of their
             type, 0 to 255 in floating point. The corruptions work on 8 bits.
@@ -52,8 +52,8 @@ class Corrupt(BaseTransform):
         ImportError: If a package that the corruption needs is missing.
 
     Note:
-        The library is written for RGB, so channels are turned around for it. mmdet's own
-        ``Corrupt``, up to 3.3, hands BGR over: frost, spatter, snow and JPEG differ a little.
+        The library is written for RGB, so channels are reversed for it. mmdet's own
+        ``Corrupt``, up to 3.3, passes BGR: frost, spatter, snow and JPEG differ a little.
 
     .. _Benchmarking Robustness in Object Detection: https://arxiv.org/abs/1907.07484
     """

@@ -19,11 +19,11 @@ from mmfeataug.utils.pixels import range_of
 
 @TRANSFORMS.register_module()
 class CombinedDistortion(BaseTransform):
-    """Train on distorted images: each with one distortion, drawn from several families.
+    """Distort each image by one distortion, drawn from several families.
 
-    The plain data augmentation that FMA (https://arxiv.org/abs/2012.01386) is compared with.
-    :class:`mmfeataug.methods.FMA` draws its copies by itself and needs no such step. Pixels stay
-    where they are, and with them boxes, masks and label maps; draws come from PyTorch's random
+    FMA (https://arxiv.org/abs/2012.01386) compares itself with this data augmentation.
+    :class:`mmfeataug.methods.FMA` distorts its copies itself and does not need this step. Pixels
+    stay in place, so boxes, masks and label maps stay valid; draws come from PyTorch's random
     stream, which mmengine seeds in each worker.
 
     Required Keys: ``img`` (shape (height, width) or (height, width, channels)).

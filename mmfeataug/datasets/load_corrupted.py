@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Corrupted images from disk, in the place of ``Corrupt``."""
+"""Corrupted images from disk, instead of ``Corrupt``."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -11,11 +11,11 @@ from .copies import CorruptedCopies, decode
 
 @TRANSFORMS.register_module()
 class LoadCorrupted(BaseTransform):
-    """Replace the clean image by its corrupted copy from disk: what ``Corrupt`` would make of it,
-    to the bit, without its time.
+    """Replace the clean image by its corrupted copy from disk: the same pixels as
+    ``Corrupt`` computes, but faster.
 
-    It stands where ``Corrupt`` would, behind the loading of the clean image, which shows that the
-    copy is of this image, loaded in this way.
+    Put it in the place of ``Corrupt``, after the loading of the clean image. The clean image is
+    used to check that the copy was made from it.
 
     Required Keys: ``img`` and ``img_path``, ``img_id`` or ``sample_idx``.
 

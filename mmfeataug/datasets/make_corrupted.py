@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Write corrupted copies of a test set: once, by several processes, and gone on with."""
+"""Write corrupted copies of a test set, by several processes and with resume."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,12 +26,12 @@ def make_corrupted(
     conditions: Sequence[tuple[str, int]],
     workers: int = 0,
 ) -> int:
-    """Write what is not there yet of a test set under conditions.
+    """Write the missing corrupted copies of a test set.
 
     Args:
         loader: Config of the test data loader; mmengine's default scope is set.
         scope: Package that the config is of, such as ``'mmdet'``.
-        folder: Where to; see :class:`CorruptedCopies`.
+        folder: Target; see :class:`CorruptedCopies`.
         conditions: Corruptions and severities.
         workers: Processes that load and corrupt; 0: this one.
 

@@ -20,7 +20,7 @@ from .augmentation import (
 from .augmented_loss import AugmentedLoss
 from .auxiliary import OWN_MODULES, AuxiliaryNorms, has_auxiliary, norms_behind, stock_state_dict
 from .batch import Batch
-from .checks import is_sharded, raise_together
+from .checks import each_fault, is_sharded, raise_together
 from .exactness import verify
 from .guards import RandomState, is_dropout, seed_global
 from .layers import FeatureTransform
@@ -33,7 +33,7 @@ from .replay import replay
 from .settings import Choice, Outcome, Plan
 from .tap import Tap, patched
 from .tape import Tape
-from .timing import tail_shares
+from .timing import first_choices, tail_shares
 from .votes import average_over_ranks
 
 __all__ = [
@@ -62,7 +62,9 @@ __all__ = [
     'View',
     'average_over_ranks',
     'build_each',
+    'each_fault',
     'find_module',
+    'first_choices',
     'has_auxiliary',
     'is_dropout',
     'is_sharded',

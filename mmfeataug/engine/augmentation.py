@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What a method is: of one of three kinds, each with one function to write."""
+"""Base classes of methods that make views or compare copies."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,10 @@ DEFAULT_LEARN = 'tail'
 
 
 class Augmentation(ABC):
-    """What all methods have in common.
+    """Base of all methods.
 
     Args:
-        at: Where: a dotted path of ``model.named_modules()``, or ``'inputs'``. In a config also a
+        at: Place: a dotted path of ``model.named_modules()``, or ``'inputs'``. In a config also a
             pattern, such as ``'backbone.layer[12]'``, or a list: one augmentation for each place,
             see :func:`mmfeataug.engine.build_each`.
         side: ``'output'`` or ``'input'`` of that module.
@@ -58,7 +58,7 @@ class Augmentation(ABC):
     @property
     @abstractmethod
     def active(self) -> bool:
-        """False if the settings make every effect vanish; then no extra pass is run at all."""
+        """False if the settings have no effect; then no extra pass is run."""
 
     @property
     def starts_at(self) -> tuple[str, str]:
@@ -66,7 +66,7 @@ class Augmentation(ABC):
         return self.at, self.side
 
     def bind(self, model: nn.Module) -> None:  # noqa: B027
-        """Look at the model, once, when the augmentation is attached to it."""
+        """Prepare for a model; called once, when the augmentation is attached."""
 
     def modules(self) -> dict[str, nn.Module]:
         """New modules with parameters of its own, by name; ``mmfeataug.AugmentedModel`` asks for
@@ -97,13 +97,14 @@ class Tail:
     ``tail(features)`` returns ``(loss, gradients)``: the unweighted total training loss (a scalar)
     and its gradient toward each feature. With ``against``, only terms of the loss whose name holds
     one of these words are summed. Parameters get no gradient and batch norms keep their running
-    statistics. Call it as often on every rank: the network may hold collectives.
+    statistics. Call it equally often on every rank: the network may use collectives.
 
     Attributes:
         generator: Source of draws of perturbations, on the device of the features: depends on
-            seed, iteration and rank, so that a resumed run draws alike and processes do not.
-        shared: Source of draws that decide how many views there are, on the CPU: alike on every
-            rank.
+            seed, iteration and rank, so that a resumed run has the same draws and ranks have
+            different ones.
+        shared: Source of draws that decide how many views there are, on the CPU: the same on
+            every rank.
     """
 
     evaluate: Callable[..., tuple[Tensor, list[Tensor]]]
@@ -201,7 +202,7 @@ class FeatureAugmentation(Augmentation):
 
 
 class CopyPass(Protocol):
-    """What a :class:`BatchAugmentation` runs copies of the batch by.
+    """Runs copies of the batch for a :class:`BatchAugmentation`.
 
     Attributes:
         model: In training mode.
@@ -259,14 +260,14 @@ class BatchAugmentation(Augmentation):
     Args:
         at: One path or several, in any order.
         side, bn: See :class:`Augmentation`; ``bn`` is for passes over copies.
-        hold: Modules that yield in a pass over a copy what they yielded for the clean batch, such
-            as ``'rpn_head'``: the same proposals make features of RoIs comparable.
+        hold: Modules that return for a copy what they returned for the clean batch, such as
+            ``'rpn_head'``: with the same proposals, features of RoIs can be compared.
         online: Whether clean features take part in the gradient of the terms. The clean graph is
             then kept until the terms are done.
 
     Attributes:
         needs_teacher: Whether it computes with averaged weights of the model.
-        least_samples: Smaller batches are left alone.
+        least_samples: Smaller batches are skipped.
         one_place: Whether ``at`` is one path.
     """
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmfeataug.utils.settings import Fix, SettingError
+
 from .augmentation import Augmentation, BatchAugmentation, FeatureAugmentation
 from .auxiliary import OWN_MODULES
 from .batch import Batch, Losses
@@ -75,9 +77,10 @@ class AugmentedLoss:
         faults = list(model_faults(model))
         if clean_weight is not None and not clean_weight > 0:
             faults.append(
-                ValueError(
+                SettingError(
                     f'clean_weight={clean_weight!r} must be positive: without the clean loss, '
-                    "learn='tail' teaches nothing before a tap"
+                    "learn='tail' teaches nothing before a tap",
+                    Fix('hook', 'clean_weight', None),
                 )
             )
         self.model = model

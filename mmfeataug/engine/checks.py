@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from mmfeataug.utils.settings import DECLARE, Fix, SettingError
+
 from .augmentation import Augmentation
 from .auxiliary import separate_fault
 
@@ -29,9 +31,10 @@ def model_faults(model: nn.Module) -> Iterator[Exception]:
             )
     checkpointed = [n or 'the model' for n, m in model.named_modules() if _by_fairscale(m)]
     if checkpointed:
-        yield ValueError(
+        yield SettingError(
             f'num_cp in {checkpointed[0]}: the checkpointing of fairscale refuses gradients toward '
-            'features; set num_cp=-1, and with_cp=True where the backbone has it'
+            'features; set num_cp=-1, and with_cp=True where the backbone has it',
+            Fix('config', f'model.{checkpointed[0]}.num_cp', -1),
         )
     sharded = [n or 'the model' for n, m in model.named_modules() if is_sharded(m)]
     if sharded:
@@ -60,7 +63,14 @@ def augmentation_faults(
         if augmentation.bn == 'separate':
             fault = separate_fault(model, name, augmentation.starts_at)
             if fault:
-                yield ValueError(fault)
+                yield SettingError(fault, _fix_separate(augmentation, fault))
+
+
+def _fix_separate(augmentation: Augmentation, fault: str) -> Fix:
+    kind = type(augmentation).__name__
+    if 'no batch norm behind' in fault:
+        return Fix('augmentation', 'bn', 'shared', augmentation.at, kind)
+    return Fix('augmentation', DECLARE, None, augmentation.at, kind)
 
 
 class FaultsError(ValueError):
@@ -76,15 +86,18 @@ class FaultsError(ValueError):
         super().__init__(f'{len(faults)} things cannot be:\n{numbered}')
 
 
+def each_fault(fault: Exception) -> list[Exception]:
+    """Those that were raised together, or the one."""
+    return fault.faults if isinstance(fault, FaultsError) else [fault]
+
+
 def raise_together(faults: Sequence[Exception]) -> None:
     """Raise what was found, if anything: one fault as it is, several in one message.
 
     Raises:
         FaultsError: With the messages of several.
     """
-    every: list[Exception] = []
-    for fault in faults:
-        every += fault.faults if isinstance(fault, FaultsError) else [fault]
+    every = [one for fault in faults for one in each_fault(fault)]
     if len(every) == 1:
         raise every[0]
     if every:

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Methods that are a function of the feature alone: layers, or views."""
+"""Methods that do not use the loss: layers, or views."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -18,23 +18,23 @@ from .tap import not_called
 
 
 class FeatureTransform(FeatureAugmentation):
-    """Base of methods that change a feature without looking at the loss.
+    """Base of methods that change a feature without using the loss.
 
-    In place, the training pass itself goes on with the changed feature, at no extra pass, and
+    The training pass itself continues with the changed feature, without an extra pass, and
     gradients flow through the change; draws come from PyTorch's random stream, as dropout's do.
     Declared by ``mmfeataug.AugmentedBackbone`` it is a layer that is the identity in evaluation and
     needs no hook.
 
     Args:
         at, side: See :class:`Augmentation`.
-        as_view: Leave the clean pass alone and train on a view besides.
+        as_view: Leave the clean pass unchanged and train on an additional view.
         weight: Factor of that view's loss; None is a share, see :class:`FeatureAugmentation`.
         bn, learn: Of that view.
 
     Attributes:
         muted: True makes the layer the identity in training, too.
-        acted: Whether a feature has come by.
-        module: What it is a layer of; None while it is no layer of a model's own.
+        acted: Whether the layer has been called.
+        module: The module that it is a layer of; None if it is not a layer of a model.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FeatureTransform(FeatureAugmentation):
 
     @property
     def active(self) -> bool:
-        """A view without weight is none."""
+        """False for a view without weight."""
         return not self.as_view or self.has_weight
 
     def is_drawn(self, generator: torch.Generator | None = None) -> bool:
@@ -115,7 +115,7 @@ class FeatureTransform(FeatureAugmentation):
         return tree_unflatten(leaves, spec)
 
     def install(self, module: nn.Module, owner: nn.Module) -> None:
-        """Make it a layer of ``module`` for good.
+        """Make it a permanent layer of ``module``.
 
         Args:
             module: May be frozen, and in evaluation mode for it.

@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import nn
 
+from mmfeataug.utils.settings import Fix, SettingError
+
 from .augmentation import Augmentation, BatchAugmentation
 
 
-class TapError(ValueError):
+class TapError(SettingError):
     """A tap cannot work where it was put; the message names the path and the remedy."""
 
 
@@ -110,7 +112,8 @@ def _matches(model: nn.Module, pattern: str) -> list[str]:
                 f'against {_some(list(children)) or "nothing"}'
                 f'{f", below {_some(sorted(reached))}" if i > 1 else ""} (* and ? stay between two '
                 f'dots). Nearest: {", ".join(near) or "none"}. '
-                'tools/analysis_tools/list_taps.py CONFIG prints every place'
+                'tools/analysis_tools/list_taps.py CONFIG prints every place',
+                _nearest(pattern, near),
             )
         reached = set(found)
     return [name for name in names if name in reached]
@@ -143,5 +146,10 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     raise TapError(
         f'at={path!r}: the model has no such module. Nearest: {", ".join(near) or "none"}; '
         f'below {parent or "the model"!r}: {", ".join(children[:12]) or "nothing"}. '
-        'tools/analysis_tools/list_taps.py CONFIG prints every place'
+        'tools/analysis_tools/list_taps.py CONFIG prints every place',
+        _nearest(path, near),
     )
+
+
+def _nearest(path: str, names: Sequence[str]) -> Fix | None:
+    return Fix('augmentation', 'at', names[0], path) if names else None

@@ -1,9 +1,10 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """How much of a training step lies behind a point: what one view there costs."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,3 +105,50 @@ def tail_shares(
         # What is not reached in every step (levels of RoI extractors) may have none.
         if shapes.get(name)
     }
+
+
+def first_choices(
+    model: nn.Module, places: Mapping[str, TailShare], size: tuple[int, int]
+) -> list[str]:
+    """Places to try first: the first stage of the backbone at stride 4, and the first at stride 8.
+
+    Args:
+        model: Whose ``backbone`` is looked at.
+        places: Of :func:`tail_shares`.
+        size: Height and width of the images.
+
+    Returns:
+        Paths in call order; none where no stage has such a stride.
+    """
+    found: dict[int, str] = {}
+    for path, place in places.items():
+        if not path.startswith('backbone.') or _is_whole(place):
+            continue
+        outer = path.split('.')[:-1]
+        outside = ('.'.join(outer[:i]) for i in range(2, len(outer) + 1))
+        if any(p in places and not _is_whole(places[p]) for p in outside):
+            # Inside of a stage.
+            continue
+        parts = model.get_submodule(path).modules()
+        layers = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in parts)
+        stride = min((_stride(shape, size) for shape in place.shapes), default=0)
+        # What has one layer is a stem.
+        if layers > 1 and stride in (4, 8):
+            found.setdefault(stride, path)
+    return [path for path in places if path in found.values()]
+
+
+def _is_whole(place: TailShare) -> bool:
+    """Whether it is all of a backbone, with several levels. A stage may yield its map before and
+    after downsampling.
+    """
+    return len(place.shapes) > 2
+
+
+def _stride(shape: tuple[int, ...], size: tuple[int, int]) -> int:
+    """Pixels of the image for a step in a map ``(N, C, H, W)`` or in tokens ``(N, L, C)``; 0 for
+    other shapes.
+    """
+    if len(shape) == 4:
+        return round(size[0] / shape[2])
+    return round(math.sqrt(size[0] * size[1] / shape[1])) if len(shape) == 3 else 0

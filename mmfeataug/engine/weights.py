@@ -4,6 +4,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
+from mmfeataug.utils.settings import Fix, SettingError
+
 from .augmentation import Augmentation, FeatureAugmentation
 from .layers import FeatureTransform
 
@@ -35,16 +37,18 @@ def share_weights(
     listed = ', '.join(f'{n}: {" + ".join(f"{w:g}" for w in ws)}' for n, ws in said.items() if ws)
     rest = 1 - taken - (clean_weight or 0.0)
     if clean_weight is None and rest < 1e-6:
-        raise ValueError(
+        raise SettingError(
             f'the weights of the views sum to {taken:g} ({listed}), which leaves nothing of 1 for '
             'the clean loss: lower them, leave weight out (views without one share a half), or say '
-            'how much the clean loss counts, such as clean_weight=1.0'
+            'how much the clean loss counts, such as clean_weight=1.0',
+            Fix('hook', 'clean_weight', 1.0),
         )
     if shared and rest < 1e-6:
-        raise ValueError(
+        raise SettingError(
             f'clean_weight={clean_weight:g}{f" and weights ({listed})" if listed else ""} leave '
             f'nothing of 1 for the views without a weight ({", ".join(dict.fromkeys(shared))}): '
-            'say their weight=..., lower clean_weight, or leave it out'
+            'say their weight=..., lower clean_weight, or leave it out',
+            Fix('hook', 'clean_weight', None),
         )
     if clean_weight is None:
         clean_weight = rest / 2 if shared else rest

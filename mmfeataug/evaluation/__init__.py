@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What corruptions (mPC, rPC, mCE) and attacks cost a model, and the files that say so."""
+"""Evaluation under corruptions (mPC, rPC, mCE) and attacks, and comparison of runs."""
 
 from mmfeataug.utils.corruptions import BENCHMARK, FAMILIES
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Predictions of a test on disk, from which its figures are computed again without the model."""
+"""Saved predictions of a test, to compute metrics later without the model."""
 
 import contextlib
 import copy
@@ -31,11 +31,11 @@ class Predictions(Sequence):
     """Data samples of a whole test set, in its order: predictions, ground truth and meta data, as
     dicts, which is what an evaluator's ``offline_evaluate`` takes.
 
-    Each is unpacked when it is asked for, so that those of large label maps fit into memory.
+    Samples are unpacked on access, so that large label maps fit into memory.
 
     Attributes:
-        head: What :func:`saving` was given.
-        dataset_meta: What the evaluator's ``dataset_meta`` has to be.
+        head: As given to :func:`saving`.
+        dataset_meta: Value for the evaluator's ``dataset_meta``.
     """
 
     def __init__(self, samples: Sequence[Any], head: Mapping[str, Any], dataset_meta: Any) -> None:
@@ -50,17 +50,17 @@ class Predictions(Sequence):
         return unpack(self._samples[index])
 
     def found(self) -> int:
-        """Number of instances, of detectors."""
+        """Number of detected instances."""
         instances = (sample.get('pred_instances') or {} for sample in self._samples)
         first = (next(iter(found.values())) for found in instances if found)
         return sum(v.shape[0] if isinstance(v, Packed) else len(v) for v in first)
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """What :func:`saving` wrote.
+    """Read a file that :func:`saving` wrote.
 
     Args:
-        path: Of a pickle file: read none that you do not trust.
+        path: A pickle file; read only files that you trust.
 
     Raises:
         RefusedError: If it is another file.
@@ -75,9 +75,9 @@ def read_predictions(path: str | Path) -> Predictions:
 
 @contextlib.contextmanager
 def saving(evaluator: Evaluator, path: str | Path, **head: Any) -> Iterator[None]:
-    """Within this context, what an evaluator processes is written when it evaluates.
+    """Context in which an evaluator also writes the predictions that it evaluates.
 
-    Any kind of evaluator: one for several data sets has no place for a metric of all.
+    Works for any evaluator, including those of several data sets.
 
     Args:
         evaluator: Of a test loop, which runs once.

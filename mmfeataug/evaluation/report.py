@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Tables of robustness as files and for the eye."""
+"""Robustness tables as files and as text."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ ATTACKED = 'adversarial.json'
 
 
 def read_table(path: str | os.PathLike) -> dict[str, Any]:
-    """A table that :func:`write_table` wrote.
+    """Read a table that :func:`write_table` wrote.
 
     Raises:
         ValueError: If the file is none.
@@ -36,7 +36,7 @@ def read_table(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def write_table(table: Mapping[str, Any], folder: str | os.PathLike) -> None:
-    """Write ``robustness.json``, ``.csv`` and ``.md``, each at once or not at all.
+    """Write ``robustness.json``, ``.csv`` and ``.md``, each atomically.
 
     Args:
         table: As :func:`~mmfeataug.evaluation.complete` returns it.
@@ -55,8 +55,8 @@ def write_table(table: Mapping[str, Any], folder: str | os.PathLike) -> None:
 
 
 def to_csv(table: Mapping[str, Any]) -> str:
-    """One line a condition, clean and other test sets first, one column a metric; empty where it is
-    undefined.
+    """One line per condition, clean and other test sets first, and one column per metric; empty
+    where undefined.
     """
     metrics = _every_metric(table)
     lines = [('clean', 0, table['clean'])]
@@ -73,13 +73,13 @@ def to_csv(table: Mapping[str, Any]) -> str:
 
 
 def main_metric(table: Mapping[str, Any]) -> str:
-    """The one that a reader looks for first."""
+    """The most important metric of a task, to show first."""
     endings = ('mAP', 'mIoU', 'top1')
     return next((m for m in table['metrics'] if m.endswith(endings)), table['metrics'][0])
 
 
 def rows(table: Mapping[str, Any], metric: str) -> list[list[str]]:
-    """Header, a line for each corruption, and the means; a column for each severity, and means.
+    """Rows of a table: header, one per corruption, and means; columns: severities and their mean.
 
     Means at the end are those of ``summary``: without the extra corruptions, if others are there.
     """
@@ -114,7 +114,7 @@ def summary_rows(table: Mapping[str, Any]) -> list[list[str]]:
 
 
 def summary_line(table: Mapping[str, Any], metric: str) -> str:
-    """The metric in one line."""
+    """Summary of a metric in one line."""
     summary, show = table['summary'][metric], _format(table, metric)
     line = f'P {show(summary["P"])}, mPC {show(summary["mPC"])}, rPC {_ratio(summary)}'
     if summary.get('worst'):

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Figures of robustness as functions of tables; nothing here knows models or images."""
+"""Robustness metrics, computed from tables of scores."""
 
 import difflib
 import math
@@ -19,7 +19,7 @@ Corrupted = Mapping[str, Mapping[str, Scores]]
 
 
 def select_corruptions(names: Iterable[str]) -> list[str]:
-    """Names of corruptions and of groups of them, as corruptions in the order of ``ALL``.
+    """Expand names of corruptions and groups to corruptions, in the order of ``ALL``.
 
     Args:
         names: Any of ``ALL``, the families, ``'benchmark'`` and ``'all'``.
@@ -97,7 +97,7 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
 
     Returns:
         ``P`` on clean images, ``mPC`` (mean over corruptions of the mean over severities), ``rPC``
-        (mPC / P, the part that is left; P / mPC where less is better), ``worst`` (``corruption``
+        (mPC / P; P / mPC where less is better), ``worst`` (``corruption``
         and ``value``: the worst of the counted corruptions' means over severities), ``families``
         (mPC within each) and ``severities`` (mean over corruptions at each). ``None`` where nothing
         is defined.
@@ -147,7 +147,7 @@ def corruption_error(
     Args:
         corrupted: Scores in [0, ``full``], more is better.
         metric: Which of them.
-        reference: Scores of the model that has mCE 1, as AlexNet has in the paper.
+        reference: Scores of the reference model, which has mCE 1 (AlexNet in the paper).
         full: The metric of a perfect model.
 
     Returns:
@@ -182,13 +182,13 @@ def complete(
     wanted: Sequence[tuple[str, int]] = (),
     reference: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Fill in what follows from the scores of a table.
+    """Compute the summary of a table from its scores.
 
     Args:
         table: With ``task``, ``clean`` and ``corrupted``; ``also``: scores on other test sets, if
             there are.
-        wanted: All conditions that the table will have, to say what is missing yet.
-        reference: Table of the model that mCE is relative to.
+        wanted: All conditions of the complete table, to report what is missing.
+        reference: Table of the reference model of mCE.
 
     Returns:
         The table with corruptions and severities in order, every condition with every metric,

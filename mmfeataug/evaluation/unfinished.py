@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Whether a table of robustness may be gone on with, or compared to."""
+"""Checks whether an existing table can be resumed or compared with."""
 
 import copy
 import hashlib
@@ -26,11 +26,11 @@ _NAMES = dict(
 
 
 class RefusedError(ValueError):
-    """A run cannot go on with what is there; the message has the remedy."""
+    """Existing results cannot be used; the message has the remedy."""
 
 
 class OtherRunError(RefusedError):
-    """Results are there already, and are of another run than this one."""
+    """The folder has results of another run."""
 
 
 def label(condition: tuple[str, int]) -> str:
@@ -50,7 +50,7 @@ def is_done(table: Mapping[str, Any], condition: tuple[str, int]) -> bool:
 
 
 def fingerprint(cfg: Config, checkpoint: str, left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """What a table must have in common with a run that goes on with it.
+    """Settings that must be equal to resume a table.
 
     Args:
         cfg: Of the run.
@@ -121,7 +121,7 @@ def refuse_other(path: str, old: Mapping[str, Any], made_with: Mapping[str, Any]
 
 
 def read_reference(path: str, conditions: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    """The table of a classifier that mCE is relative to.
+    """Read the table of the reference classifier of mCE.
 
     Raises:
         ValueError: If it lacks some of the conditions.

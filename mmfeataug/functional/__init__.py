@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Tensor maths of the methods: no state, no framework."""
+"""Tensor functions of the methods, without state; they need PyTorch only."""
 
 from .adaptive import ascend_adaptively
 from .attack import (

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Ascent whose step shrinks where it no longer helps."""
+"""APGD: gradient ascent with an adaptive step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def ascend_adaptively(
     steps: int,
     step: float,
 ) -> list[Tensor]:
-    """The point of the highest loss that APGD meets.
+    """Run APGD and return its point with the highest loss.
 
     Args:
         start: Where it begins.
@@ -29,8 +29,8 @@ def ascend_adaptively(
         move: ``(points, gradients, step)`` to points that are bounded.
         project: Points, bounded.
         steps: How many; ``evaluate`` is called once more.
-        step: The first one's size. At each of :func:`checkpoints` it is halved, and the ascent goes
-            on from the best point, if fewer than three in four steps since the one before have
+        step: Size of the first step. At each of :func:`checkpoints` it is halved, and the ascent
+            goes on from the best point, if fewer than three in four steps since the one before have
             raised the loss, or if the best loss is still the same and the step was not halved
             there.
 

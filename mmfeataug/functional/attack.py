@@ -91,7 +91,7 @@ def ascend(
     steps: int,
     first: list[Tensor] | None = None,
 ) -> list[Tensor]:
-    """The loop of attacks that take several steps on points.
+    """Gradient ascent of several steps.
 
     Args:
         start: Where it begins.

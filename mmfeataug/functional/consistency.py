@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""How far apart two passes are."""
+"""Distances between features or predictions of two passes."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def feature_distance(
         norm: ``'mse'`` or ``'l1'``: mean over all elements of the squared or absolute difference;
             ``'l2'``: length of the difference of a sample, mean over samples.
         scale_channels: Divide by the standard deviation of the target's channel over the batch, so
-            that channels and layers of different scale count alike.
+            that channels and layers of different scale count equally.
 
     Returns:
         A scalar.
@@ -61,7 +61,7 @@ def prediction_divergence(
         logits: Of the copy; classes are the channels of ``(N, K, H, W)`` or ``(R, K)``.
         target: Of the clean image, same shape.
         kind: ``'kl'``, or ``'ce'`` (cross entropy, which is that plus the target's entropy).
-        sigmoid: Each class is a decision of its own, as in RetinaNet.
+        sigmoid: Treat each class as a separate binary decision, as in RetinaNet.
 
     Returns:
         A scalar.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Mixtures of samples, and what is left in them of boxes."""
+"""Mixtures of samples, and means of masks inside boxes."""
 
 from collections.abc import Sequence
 

@@ -1,12 +1,12 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What pixels count for in attacks on a segmentation."""
+"""Weights of pixels in attacks on segmentation."""
 
 import torch
 from torch import Tensor
 
 
 def segpgd_weights(wrong: Tensor, step: int, steps: int) -> Tensor:
-    """Weights of SegPGD: pixels that are still right count more, the less the nearer the end.
+    """Weights of SegPGD: correct pixels count more, and less so with each step.
 
     Args:
         wrong: Whether a pixel's class is wrong, any shape.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Adversarial directions made of other examples."""
+"""Adversarial directions as mixtures of other examples."""
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def semantic_direction(x: Tensor, grad: Tensor, alpha: float) -> Tensor:
 
 
 def labels_from_gradient(grad: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Which class a linear classifier was told for each of its inputs.
+    """Recover the label of each input of a linear classifier from its gradient.
 
     For a cross entropy the gradient toward the logits is ``p - target``: its only negative entry is
     the label's. It is recovered from the gradient toward the input, that times the weights.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Mean and standard deviation of features, and what is done with them."""
+"""Mean and standard deviation of features, and functions that replace them."""
 
 import math
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ AXES = ('channel', 'spatial', 'batch')
 
 
 def channel_dim(x: Tensor) -> int:
-    """Where the channels are: last for tokens ``(N, L, C)``, otherwise 1 as in ``(N, C, H, W)`` and
-    ``(R, C)``.
+    """Dimension of the channels: last for tokens ``(N, L, C)``, otherwise 1 as in ``(N, C, H, W)``
+    and ``(R, C)``.
     """
     return 2 if x.dim() == 3 else min(1, x.dim() - 1)
 
@@ -37,7 +37,7 @@ def statistic_dims(x: Tensor, axes: str) -> tuple[int, ...]:
 
 
 def too_few(features: Iterable[Tensor], axes: str) -> str:
-    """Why no deviation can be taken of one of these, and the remedy; empty if it can of all.
+    """Why one of the features has too few values for a deviation, and the remedy; else empty.
 
     Args:
         features, axes: See :func:`statistic_dims`.
@@ -131,7 +131,7 @@ def replace_statistics(x: Tensor, own: tuple[Tensor, Tensor], new: tuple[Tensor,
 def swap_statistics(
     x: Tensor, other: Tensor, axes: str, eps: float = 1e-5, *, detach: bool = False
 ) -> Tensor:
-    """Each sample with the mean and deviation of another one.
+    """Replace mean and deviation of each sample by those of another one.
 
     Args:
         x: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``.
@@ -158,7 +158,7 @@ def perturb_statistics(
     relu: bool = True,
     mean: Tensor | None = None,
 ) -> Tensor:
-    """The feature with each channel's mean and standard deviation scaled.
+    """Scale the mean and standard deviation of each channel.
 
     ``(x - mu) * std_scale + mu * mean_scale``, with ``mu`` the mean over the batch and all
     positions, which gets no gradient.
@@ -166,7 +166,7 @@ def perturb_statistics(
     Args:
         x: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``.
         mean_scale: Factor of the means, 1 changes nothing; broadcasts to ``x``.
-        std_scale: Factor of the deviations, likewise; negative values turn a channel over.
+        std_scale: Factor of the deviations, likewise; negative values invert a channel.
         relu: Clamp at 0, as behind a ReLU.
         mean: ``mu``, if it is not to be taken from ``x`` alone.
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Which of two sets of batch norms a model is tested with."""
+"""Test with the second set of batch norms."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -10,7 +10,7 @@ from mmfeataug.registry import HOOKS
 
 @HOOKS.register_module()
 class AuxiliaryBNHook(Hook):
-    """Puts the second batch norms of a checkpoint in the place of the first when it is loaded.
+    """Replaces the first batch norms of a loaded checkpoint by the second ones.
 
     For tests; ``tools/test.py --aux-bn`` adds it. The release of https://arxiv.org/abs/2009.08965
     takes the second set for data far from what the model was trained on (Stylized ImageNet,

@@ -1,12 +1,13 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""How often views fit into a given cost of a training step, and which."""
+"""Selection of views for a given average cost of a training step."""
 
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,19 +64,19 @@ def wall_time() -> float:
 
 
 class Budget:
-    """Measures what views cost, then draws so many that a step costs ``factor`` stock steps on
+    """Measures the cost of views, then draws views so that a step costs ``factor`` stock steps on
     average.
 
-    The first iterations measure: stock steps, then steps with one view of each augmentation. What
-    these spend is saved up again before views begin. If all views together do not fit into every
-    step, one is drawn, with a probability proportional to its weight, and carries the weight of
-    all; if that is too much, only in some of the iterations.
+    The first iterations measure: stock steps, then steps with one view of each augmentation. Stock
+    steps make up for the cost of the measurement before views begin. If all views do not fit into
+    every step, one is drawn, with a probability proportional to its weight, and gets the weight of
+    all. If one per step is too much, only some iterations have a view.
 
     Args:
         factor: Average cost of a step, in stock steps; above 1.
         names: Of the augmentations.
         seed: Of the draws.
-        clock: Seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -103,25 +104,25 @@ class Budget:
 
     @property
     def unseen(self) -> list[str]:
-        """Augmentations that have made no view, however often one was to be measured."""
+        """Augmentations that made no view in any of the measurements."""
         return [name for name in self._patience if name not in self._weights]
 
     def begin(self, iteration: int) -> Choice | bool:
-        """A step begins: the one view to run in it, or True for all views, or False for none."""
+        """Begin a step. Returns the one view to run, True for all views, or False for none."""
         if self.allowance is not None:
             return self.allowance.decide(iteration, self.seed)
         self._begun = self._now()
         return self._agenda[0] or False
 
     def end(self, weights: dict[str, list[float]], iteration: int) -> Allowance | None:
-        """A step is over.
+        """End a step.
 
         Args:
             weights: Of the views that it could have trained on, by name.
             iteration: Of this step.
 
         Returns:
-            What is allowed, when that has just been settled.
+            The allowance, in the step in which it has been determined.
         """
         if self.allowance is not None:
             return None
@@ -171,3 +172,18 @@ def _of_first_process(value: dict) -> dict:
     values = [value]
     broadcast_object_list(values)
     return values[0]
+
+
+def share_with_views(schedule: Mapping[str, Any], iterations: int, epoch: int) -> float:
+    """Of the iterations of a training.
+
+    Args:
+        schedule: Settings of FeatureAugHook.
+        iterations: Of the whole training.
+        epoch: Of one epoch.
+    """
+    unit = epoch if schedule.get('by_epoch') else 1
+    begin, end = schedule.get('begin', 0) * unit, schedule.get('end')
+    last = iterations if end is None else min(end * unit, iterations)
+    part = max(last - begin, 0) / iterations
+    return part * schedule.get('prob', 1.0) / schedule.get('interval', 1)

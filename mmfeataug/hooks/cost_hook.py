@@ -18,11 +18,11 @@ from .budget import wall_time
 
 @HOOKS.register_module()
 class CostHook(Hook):
-    """Times a training whose every second step is a stock step; the rest have all views.
+    """Measures the cost of views: every second step is a stock step, the others have all views.
 
-    For measuring only: such a run trains on half of what its config asks for. Each step with views
-    stands between two stock steps and is divided by their mean, so that a drift of the machine
-    meets both alike. Data loading is not part of a step; data preprocessor and optimizer are.
+    For measuring only: half of the steps train without views. The time of each step with views is
+    divided by the mean of the two stock steps around it, so that slow changes of the machine's
+    speed cancel. Data loading is not part of a step; data preprocessor and optimizer are.
 
     Args:
         rounds: Steps with views that are timed, after two that are not.
@@ -45,7 +45,7 @@ class CostHook(Hook):
 
     @property
     def iterations(self) -> int:
-        """How many the training has to have."""
+        """Number of training iterations that the measurement needs."""
         return 2 * (self.rounds + self.WARM) + 1
 
     def before_train_iter(
@@ -68,13 +68,13 @@ class CostHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Take the time."""
+        """Record the time."""
         self._seconds.append(wall_time() - self._begun)
         if self.advance is not None:
             self.advance()
 
     def after_train(self, runner: Runner) -> None:
-        """Take the medians; layers act again."""
+        """Compute the medians and switch layers on again."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for layer in layers(model):
             layer.muted = False

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Whether views change something, and not everything: measured now and then, said once."""
+"""Warnings about views that change too little or too much."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import Augmentation
+from mmfeataug.utils.settings import Fix
+
+from .findings import Finding
 
 LEAST = 0.01
 """Of the feature's deviation, and of the clean loss: a view below is nearly the clean feature."""
@@ -22,10 +25,10 @@ WANTED_DISTANCE = 0.25
 
 @dataclass
 class Effect:
-    """Of the strongest view of a method, averaged over iterations.
+    """Effect of the strongest view of a method, averaged over iterations.
 
     Attributes:
-        distance: From the clean feature, in deviations of that.
+        distance: From the clean feature, in standard deviations of it.
         loss: Of the view with the largest loss.
         clean: Clean loss.
     """
@@ -64,9 +67,9 @@ class Effect:
 class EffectWatch:
     """Measures effects in the first iterations with views, of the run and of each epoch.
 
-    What is measured stays on its device until there is enough of it: the host waits for a GPU once
-    per epoch. Flat losses are said from the second time on: the loss of a network that has learnt
-    nothing yet hardly depends on any feature.
+    Measurements stay on their device until all are there, so the host waits for a GPU once per
+    epoch. Flat losses are reported from the second time on, because the loss of an untrained
+    network hardly depends on any feature.
 
     Args:
         augmentations: By the names they are logged under.
@@ -118,22 +121,24 @@ class EffectWatch:
                 continue
             if fault and (name, fault) not in self._said:
                 self._said.add((name, fault))
-                yield self._message(name, effect, fault)
+                yield judge(name, self._augmentations[name], effect).message
 
-    def _message(self, name: str, effect: Effect, fault: str) -> str:
-        augmentation = self._augmentations[name]
-        what = {
-            'near': 'the views are nearly the clean features and teach little',
-            'flat': 'the loss of the views is nearly the clean one, so that they teach little',
-            'wild': 'the views are so hard that they may drown the clean loss',
-        }[fault]
-        measured = (
-            f'{name} at {augmentation.at}: {what}: {effect.distance:.2%} of the deviation away, '
-            f'loss {effect.loss:.4g} beside {effect.clean:.4g} (means of the strongest view)'
-        )
-        strength = getattr(augmentation, 'strength_name', '')
-        value = getattr(augmentation, strength) if strength else None
-        better = effect.better(value) if value is not None else None
-        if better is None:
-            return f'{measured}; try an earlier place'
-        return f'{measured}; try {strength}={better:g} instead of {value:.3g}'
+
+def judge(name: str, augmentation: Augmentation, effect: Effect) -> Finding:
+    """What is wrong with an effect that has a fault, and a value to try."""
+    what = {
+        'near': 'the views are nearly the clean features and teach little',
+        'flat': 'the loss of the views is nearly the clean one, so that they teach little',
+        'wild': 'the views are so hard that they may drown the clean loss',
+    }[effect.fault]
+    measured = (
+        f'{name} at {augmentation.at}: {what}: {effect.distance:.2%} of the deviation away, '
+        f'loss {effect.loss:.4g} beside {effect.clean:.4g} (means of the strongest view)'
+    )
+    strength = getattr(augmentation, 'strength_name', '')
+    value = getattr(augmentation, strength) if strength else None
+    better = effect.better(value) if value is not None else None
+    if better is None:
+        return Finding(f'{measured}; try an earlier place')
+    fix = Fix('augmentation', strength, better, augmentation.at, type(augmentation).__name__)
+    return Finding(f'{measured}; try {strength}={better:g} instead of {value:.3g}', fix=fix)

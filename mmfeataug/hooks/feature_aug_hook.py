@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""The driver of feature augmentation in a training run."""
+"""Feature augmentation in a training run."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -24,54 +24,59 @@ from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
+from mmfeataug.utils.settings import MERGE, Fix, SettingError
 
 from .budget import Allowance, Budget
 from .effects import EffectWatch
-from .faults import handle_faults, run_faults
+from .faults import batch_size, handle_faults, handle_warnings, run_faults
+from .findings import Finding, errors
 
 _ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
 
 
 @HOOKS.register_module()
 class FeatureAugHook(Hook):
-    """Trains the model on views of its features, as the augmentations make them.
+    """Trains a model on views of its features.
 
-    The stock ``loss()`` is replaced for the time of training only; checkpoints, validation and
-    inference are stock. Logged are the clean losses under their stock names, times
-    ``clean_weight``; the views' losses as ``<method>.loss_<n>``, times their weights; norms of the
-    perturbation, the largest over views (``<method>.linf``; ``.l2``, mean over samples; ``.shift``
-    of channel means); the rise of the loss, the largest over views (``<method>.rise``: unweighted
-    loss of a view minus the clean one); how many views were ``.dropped``, whether a batch was
-    ``.skipped``, which share of the perturbation was ``.lost_by_cast`` to half precision; the share
-    of iterations with views so far, and the mean factor of the clean loss over all iterations so
-    far (``feature_aug.active``, ``feature_aug.clean_weight``).
+    The stock ``loss()`` is replaced during training only; checkpoints, validation and inference are
+    stock. The log contains:
 
-    In the first iterations with views of each epoch their effect is measured: a method whose views
-    are nearly the clean features, or raise the loss tenfold, is warned of once, with a value to
-    try.
+    - the clean losses under their stock names, times ``clean_weight``;
+    - ``<method>.loss_<n>``: the loss of each view, times its weight;
+    - ``<method>.linf``, ``.l2`` (mean over samples), ``.shift`` (of channel means): norms of the
+      perturbation, the largest over views;
+    - ``<method>.rise``: unweighted loss of a view minus the clean loss, the largest over views;
+    - ``<method>.dropped``: number of dropped views; ``.skipped``: whether the batch was skipped;
+      ``.lost_by_cast``: share of the perturbation that half precision rounds away;
+    - ``feature_aug.active``: share of iterations with views so far; ``feature_aug.clean_weight``:
+      mean factor of the clean loss over all iterations so far.
+
+    In the first iterations with views of each epoch, the hook measures the effect of views. It
+    warns once, with a value to try, if views are nearly the clean features or raise the loss
+    tenfold.
 
     Args:
         augmentations: Configs with ``at`` counted from the model. None drives those that
             ``AugmentedModel``, ``AugmentedBackbone`` and ``AugmentedNeck`` declare; declared ones
-            are always driven too. A method that needs a teacher has the average of the run's first
-            ``EMAHook``.
+            are always driven, too. A method that needs a teacher uses the average of the first
+            ``EMAHook`` of the run.
         clean_weight: Factor of the clean losses in iterations with views; over ``warmup`` it falls
-            from 1. None: the weights of each iteration sum to 1. Views that do not say their weight
-            and the clean loss have one half each of what the said weights leave, and what views
-            that are skipped or dropped would count goes to the rest. A number holds in each
-            iteration that may have views; any sum is allowed then.
+            from 1. None: the weights of each iteration sum to 1. Views without a weight get one
+            half of what the set weights leave, the clean loss the other half; the weight of skipped
+            or dropped views goes to the rest. A number applies to each iteration that may have
+            views, with any sum.
         begin: First iteration (or epoch) with views, counted from 0.
         end: First iteration (or epoch) without; None is the end of training.
         interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
         warmup: Iterations (or epochs) over which the weights of the views grow linearly from 0.
         strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
-        prob: Probability that an iteration within this schedule has views (methods that change
-            the clean pass itself act in all of them), drawn from seed and
-            iteration, alike on all processes.
-        budget: Average cost of a step in stock steps, such as 1.15, in place of ``interval`` and
-            ``prob``: the first iterations measure what views cost, then so many are drawn as hold
-            the average. If not all fit into a step, one is drawn, by weight. None: whatever the
-            views cost.
+        prob: Probability that an iteration within this schedule has views, drawn from seed and
+            iteration, the same on all processes. Methods that change the clean pass itself act in
+            all iterations of the schedule.
+        budget: Average cost of a step in stock steps, such as 1.15, instead of ``interval`` and
+            ``prob``. The first iterations measure the cost of views; later iterations draw views so
+            that the average is kept. If not all fit into a step, one is drawn, by weight. None: no
+            limit.
         by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts
             iterations always.
 
@@ -128,13 +133,15 @@ class FeatureAugHook(Hook):
         self._plan = Plan()
         self._announced = self._measuring = self._was_called = self._said_not_called = False
         self._made_for: list = []
+        self._driven: list[dict] = []
         self._seed = 0
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at what is resumed, before the optimizer finds other parameters than its own.
+        """Check a resumed checkpoint before the optimizer finds other parameters than its own.
 
         Raises:
-            ValueError: If second batch norms or modules of augmentations are only there or here.
+            ValueError: If only one of model and checkpoint has second batch norms or modules of
+                augmentations.
         """
         if not runner._resume:
             return
@@ -159,41 +166,13 @@ class FeatureAugHook(Hook):
         handle.
 
         Raises:
-            KeyError, TypeError, ValueError: For all that cannot work, in one message.
+            KeyError, TypeError, ValueError: For everything that cannot work, in one message.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        left_over = vars(model).get('loss')
-        if isinstance(left_over, AugmentedLoss):
-            # An earlier training run of this process was interrupted.
-            left_over.detach()
-        learn_pipeline(model, steps(runner.train_dataloader.dataset))
-        augmentations = [*self.augmentations, *collect(model)]
-        # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
-        shared = [runner.seed or 0]
-        broadcast_object_list(shared)
-        (self._seed,) = shared
-        faults = [*run_faults(runner), *self._faults(runner, model, augmentations)]
-        try:
-            self._handle = attach(
-                model,
-                augmentations,
-                clean_weight=self.clean_weight,
-                strict=self.strict,
-                seed=self._seed,
-            )
-            faults += handle_faults(runner, model, self._handle)
-            if not self._handle.names and (self.prob < 1 or self.budget):
-                raise ValueError(
-                    f'prob={self.prob!r}, budget={self.budget!r} say how often there are views, '
-                    'and no augmentation here makes any: leave them out, and give the methods a '
-                    'prob of their own'
-                )
-            self._follow_average(runner, model)
-        except (KeyError, TypeError, ValueError) as error:
-            faults.append(error)
-        if faults:
-            self.after_train(runner)
-            raise_together(faults)
+        self._handle, findings = self.prepare(runner)
+        for finding in findings:
+            if finding.error is None:
+                runner.logger.warning('FeatureAugHook: %s', finding.message)
+        raise_together([finding.error for finding in findings if finding.error is not None])
         assert self._handle is not None
         self._watch = EffectWatch(self._handle.augmentations)
         # The message hub is part of checkpoints.
@@ -201,13 +180,58 @@ class FeatureAugHook(Hook):
         self._handle.load_state_dict(resumed.get(_STATE, {}))
         if self.budget is not None:
             # A resumed run with other settings measures anew.
-            loader = runner.train_dataloader
-            size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
-            self._made_for = [self.budget, size, *map(repr, augmentations)]
+            self._made_for = [self.budget, batch_size(runner), *map(repr, self._driven)]
             self._budget = Budget(self.budget, self._handle.names, self._seed)
             known = resumed.get(_ALLOWANCE, {})
             if known.get('made_for') == self._made_for:
                 self._budget.allowance = Allowance(**known['allowance'])
+
+    def prepare(self, runner: Runner) -> tuple[AugmentedLoss | None, list[Finding]]:
+        """Attach to the model, and find what cannot work or is unwise; training does so first, and
+        ``tools/analysis_tools/check.py`` without training.
+
+        Args:
+            runner: About to train.
+
+        Returns:
+            The handle, None if anything cannot work, and what was found.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        left_over = vars(model).get('loss')
+        if isinstance(left_over, AugmentedLoss):
+            # An earlier training run of this process was interrupted.
+            left_over.detach()
+        learn_pipeline(model, steps(runner.train_dataloader.dataset))
+        self._driven = [*self.augmentations, *collect(model)]
+        # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
+        shared = [runner.seed or 0]
+        broadcast_object_list(shared)
+        (self._seed,) = shared
+        faults = [*run_faults(runner), *self._faults(runner, model, self._driven)]
+        handle, warnings = None, list[Finding]()
+        try:
+            handle = attach(
+                model,
+                self._driven,
+                clean_weight=self.clean_weight,
+                strict=self.strict,
+                seed=self._seed,
+            )
+            faults += handle_faults(runner, model, handle)
+            warnings += handle_warnings(runner, model, handle)
+            if not handle.names and (self.prob < 1 or self.budget):
+                raise ValueError(
+                    f'prob={self.prob!r}, budget={self.budget!r} say how often there are views, '
+                    'and no augmentation here makes any: leave them out, and give the methods a '
+                    'prob of their own'
+                )
+            _follow_average(runner, model, handle)
+        except (KeyError, TypeError, ValueError) as error:
+            faults.append(error)
+        if faults and handle is not None:
+            handle.detach()
+            handle = None
+        return handle, [found for fault in faults for found in errors(fault)] + warnings
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -247,10 +271,10 @@ class FeatureAugHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Log the share of iterations with views; say once which places were chosen.
+        """Log the share of iterations with views; once, log the places.
 
         Raises:
-            RuntimeError: If training has not come by the loss that stands in for the model's.
+            RuntimeError: If training did not call the loss that replaces the model's.
         """
         handle = self._handle
         assert handle is not None
@@ -306,41 +330,25 @@ class FeatureAugHook(Hook):
             self._said_not_called = True
             runner.logger.warning('FeatureAugHook: %s; said once', message)
 
-    def _follow_average(self, runner: Runner, model: nn.Module) -> None:
-        """Give methods that need a teacher the average of the run's first ``EMAHook``."""
-        assert self._handle is not None
-        if not self._handle.needs_teacher:
-            return
-        for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
-                average = hook.ema_model
-                if int(average.steps) == 0:
-                    # It was copied before the model was initialised.
-                    average.module.load_state_dict(model.state_dict())
-                self._handle.follow(average.module)
-                return
-        raise ValueError(
-            'an augmentation needs an average of the model as its teacher: add '
-            "dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA') to custom_hooks"
-        )
-
     def _faults(
         self, runner: Runner, model: nn.Module, augmentations: Sequence[dict]
     ) -> Iterator[Exception]:
         """What cannot be of this hook in this run."""
         if sum(isinstance(hook, FeatureAugHook) for hook in runner.hooks) > 1:
-            yield ValueError(
+            yield SettingError(
                 'FeatureAugHook is there more than once in custom_hooks: give all augmentations to '
-                'one of them; its schedule holds for all'
+                'one of them; its schedule holds for all',
+                Fix('hook', MERGE, None),
             )
         ends_at = runner.max_iters
         if self.by_epoch:
             # A loop by iterations has one epoch; the schedule counts passes of the loader.
             ends_at = math.ceil(ends_at / len(runner.train_dataloader))
         if self.begin >= ends_at:
-            yield ValueError(
+            yield SettingError(
                 f'begin={self.begin!r} with by_epoch={self.by_epoch}: training ends at '
-                f'{ends_at} {"epochs" if self.by_epoch else "iterations"}, before any view'
+                f'{ends_at} {"epochs" if self.by_epoch else "iterations"}, before any view',
+                Fix('hook', 'begin', 0),
             )
         if not augmentations and layers(model) and self._scheduled:
             yield ValueError(
@@ -365,3 +373,21 @@ class FeatureAugHook(Hook):
         if not self.by_epoch:
             return runner.iter - self.begin
         return runner.iter - self.begin * len(runner.train_dataloader)
+
+
+def _follow_average(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> None:
+    """Give methods that need a teacher the average of the run's first ``EMAHook``."""
+    if not handle.needs_teacher:
+        return
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            average = hook.ema_model
+            if int(average.steps) == 0:
+                # It was copied before the model was initialised.
+                average.module.load_state_dict(model.state_dict())
+            handle.follow(average.module)
+            return
+    raise ValueError(
+        'an augmentation needs an average of the model as its teacher: add '
+        "dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA') to custom_hooks"
+    )

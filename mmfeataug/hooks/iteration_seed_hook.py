@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""A resumed run draws what an uninterrupted one would have drawn."""
+"""Bit-exact resume of random draws."""
 
 import random
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from mmfeataug.registry import HOOKS
 
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
-    """Makes the random draws of an iteration a function of seed, rank and iteration alone.
+    """Makes the random draws of an iteration depend on seed, rank and iteration only.
 
-    Checkpoints of mmengine hold no random streams, so dropout, samplers of boxes and augmentations
-    in the main process go on differently after a resume. With this hook they do not, and validation
-    in between does not matter either. What worker processes of a data loader draw is out of reach:
-    for a resume that is exact to the bit use ``num_workers=0``, or epochs with
-    ``persistent_workers=False``, whose workers start each epoch from the same seeds.
+    Checkpoints of mmengine contain no random states, so dropout, box samplers and augmentations in
+    the main process draw other numbers after a resume. With this hook they draw the same, also
+    after a validation. Draws in worker processes of a data loader are not controlled: for a resume
+    that is exact to the bit use ``num_workers=0``, or epochs with ``persistent_workers=False``,
+    whose workers start each epoch from the same seeds.
 
     Examples:
         >>> custom_hooks = [dict(type='mmfeataug.IterationSeedHook')]

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Pictures of what augmentations do, while they do it."""
+"""Pictures of augmented features during training."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,16 +29,16 @@ from mmfeataug.visualization import (
 
 @HOOKS.register_module()
 class FeatureAugVisualizationHook(Hook):
-    """Draws what each augmentation made of the features of the batch that is trained on.
+    """Draws the features of training batches before and after each augmentation.
 
-    A picture holds the image, the feature before and after, their difference, where in the image it
-    is, and the statistics of channels. It goes to ``runner.visualizer``, so wherever the config's
-    ``vis_backends`` say: local disk (``vis_data/vis_image``), TensorBoard, Weights & Biases. Its
+    A picture shows the image, the feature before and after, their difference, its position in the
+    image, and the statistics of channels. It goes to ``runner.visualizer`` and the config's
+    ``vis_backends``: local disk (``vis_data/vis_image``), TensorBoard, Weights & Biases. Its
     name is ``<method>.view_<n>``, with the ``<method>`` and ``<n>`` of the logged loss; its step is
     that of the log, the number of iterations done.
 
-    Training is not changed: the hook looks at the views that the step trains on anyway, and draws
-    no random numbers. Only the main process draws, about a second for a picture. An augmentation
+    Training is not changed: the hook uses the views of the training step and needs no random
+    numbers. Only the main process draws, about one second per picture. An augmentation
     that does not act in the iteration (it has a probability, or a schedule) is drawn the next time
     it does; one with a probability is watched in every iteration until then. Of several
     ``FeatureAugHook`` the one that drives the model is drawn; layers that ``AugmentedBackbone``
@@ -93,7 +93,7 @@ class FeatureAugVisualizationHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Watch what is to be drawn in this iteration."""
+        """Record features if this iteration is drawn."""
         if not is_main_process():
             return
         self._stop()
@@ -115,7 +115,7 @@ class FeatureAugVisualizationHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Draw what was seen."""
+        """Draw the recorded features."""
         if not self._seen:
             return
         seen, inputs = self._seen, self._inputs
@@ -132,7 +132,7 @@ class FeatureAugVisualizationHook(Hook):
                     )
 
     def after_train(self, runner: Runner) -> None:
-        """Leave nothing behind."""
+        """Stop recording."""
         self._stop()
         self._waiting = {}
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""One file per paper."""
+"""Augmentation methods, for ``FeatureAugHook(augmentations=[...])``."""
 
 from .adautomix import AdAutoMix
 from .advbn import AdvBN

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""AdAutoMix: a mixer of images that learns what is hard for an average of the network."""
+"""AdAutoMix: mixed images, with masks by a generator that is trained against a teacher."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,29 +33,29 @@ class AdAutoMix(BatchAugmentation):
     :math:`z_k`. The network learns from another mixture, whose masks get no gradient, besides the
     clean batch. Paper: https://arxiv.org/abs/2312.11954.
 
-    It has parameters of its own, so declare it in ``mmfeataug.AugmentedModel``, and needs a
-    teacher, which mmengine's ``EMAHook`` averages, best with ``ema_type='mmfeataug.CosineEMA'``.
+    The generator has parameters, so declare the method in ``mmfeataug.AugmentedModel``. The teacher
+    is the average of mmengine's ``EMAHook``, best with ``ema_type='mmfeataug.CosineEMA'``.
     For segmentors and detectors, which the paper does not treat, see
     :func:`mmfeataug.methods.targets.mixed_targets`.
 
     Args:
         at: Features that the generator sees: one tensor of four dimensions.
         channels: Their number of channels.
-        compare: Place of the logits, or of other features, whose similarity counts.
+        compare: Place of the logits, or other features, that the cosine compares.
         samples: Number of images in a mixture, at least 2.
-        random_samples: Draw it anew in each iteration, from 2 to ``samples``.
+        random_samples: Draw the number in each iteration, from 2 to ``samples``.
         alpha: Shares are drawn from ``Beta(alpha, alpha)``.
-        lam_margin: If less than this is left beside the first image's share, the generator is not
-            asked: the mixture is plain.
+        lam_margin: If 1 minus the share of the first image is below this, the mixture uses the
+            shares as masks, without the generator.
         lam_concat, upsample, relu, norm: See ``mmfeataug.MaskGenerator``.
         beta: See the formula.
-        adversarial: False trains the generator to lower the teacher's loss always: AutoMix.
-        similarity: ``'raise'`` (minus in the formula) keeps mixtures like their parts, which is
-            what the paper says the term is for; ``'lower'`` (plus) is the sign in the release.
-        weight: Factor of the network's loss on its mixture. The generator's loss has none: give its
-            parameters a learning rate instead (``paramwise_cfg``, key ``feature_aug``).
-        mixup_weight: Factor of its loss on a plain mixture, if more than two images are mixed; the
-            release has 0.5, with ``clean_weight=0.5``.
+        adversarial: False always trains the generator to lower the teacher's loss (AutoMix).
+        similarity: ``'raise'`` (minus in the formula) makes mixtures similar to their parts, the
+            purpose of the term in the paper; ``'lower'`` (plus) is the sign in the release.
+        weight: Factor of the network's loss on its mixture. The generator's loss has no factor: set
+            the learning rate of its parameters instead (``paramwise_cfg``, key ``feature_aug``).
+        mixup_weight: Factor of its loss on a mixture with the shares as masks, if more than two
+            images are mixed; the release has 0.5, with ``clean_weight=0.5``.
         teacher_bn: ``'frozen'`` (statistics of the batch) or ``'eval'`` in the teacher.
         bn: Of the network's passes over mixtures.
     """
@@ -144,7 +144,7 @@ class AdAutoMix(BatchAugmentation):
     def draw(
         self, batch: int, generator: torch.Generator, shared: torch.Generator
     ) -> tuple[Mixture, Mixture]:
-        """Which samples are mixed in which shares: for the generator's loss, and for the
+        """Draw samples and shares of two mixtures: for the generator's loss, and for the
         network's. Masks are the shares; ``batch`` is at least 2. The number of images is drawn
         from ``shared``, because it decides how many passes there are.
         """
@@ -177,7 +177,7 @@ class AdAutoMix(BatchAugmentation):
         return mixture(first), mixture(shares() if count == 2 else first)
 
     def ask(self, plain: Mixture, features: Tensor, size: tuple[int, int]) -> Mixture:
-        """The same mixture with masks of the generator."""
+        """The mixture with masks of the generator."""
         assert self._mixer is not None
         if 1 - float(plain.shares[0]) < self.lam_margin:
             masks = plain.masks.expand(-1, -1, *size)

@@ -14,7 +14,7 @@ from mmfeataug.utils.settings import non_negative, share
 
 @AUGMENTATIONS.register_module()
 class AdvBN(FeatureAugmentation):
-    r"""The feature with those channel means and deviations that raise the loss most.
+    r"""Change channel means and deviations of a feature so that the loss rises most.
 
     Factors :math:`n_\mu, n_\sigma` of each channel, shared by the batch, start at 1 and take
     ``steps`` signed ascent steps within :math:`[1 - \epsilon, 1 + \epsilon]`:
@@ -22,27 +22,27 @@ class AdvBN(FeatureAugmentation):
     .. math:: f^{adv} = (f - \mu) n_\sigma + \mu n_\mu
 
     One view. Each step evaluates the network behind the tap once, with batch norms and dropout in
-    evaluation mode as the authors do. Paper: https://arxiv.org/abs/2009.08965; its objective is the
-    plain sum of clean and adversarial loss, its tap the first residual stage, and batch norms
+    evaluation mode, as in the release. Paper: https://arxiv.org/abs/2009.08965; its objective is
+    the plain sum of clean and adversarial loss, its tap the first residual stage, and batch norms
     behind it have a second set for the view (``bn='separate'``). The frozen layers before the tap
     are the backbone's ``frozen_stages``.
 
-    A sign is a sign however small the gradient: a factor that the loss does not depend on moves by
-    rounding errors.
+    Steps use the sign of the gradient, so factors that do not affect the loss move by rounding
+    errors.
 
     Args:
-        at: Where; see :class:`FeatureAugmentation`.
+        at: Place; see :class:`FeatureAugmentation`.
         steps: Number of steps.
         step_size: Of the factors.
-        eps: Bound of the factors' distance from 1. Above 1 it lets a factor turn a channel over, as
-            the authors' 1.1 does.
+        eps: Bound of the factors' distance from 1. Above 1 (the authors use 1.1) a factor can
+            be negative, which inverts the channel.
         relu: Clamp the view at 0. None: if no clean value is negative, as behind a ReLU.
         weight: Factor of the view's loss; None is a share, see :class:`FeatureAugmentation`.
-        sync: Take means and steps over all processes; False: each its own, as in the release.
+        sync: Average means and steps over all processes; False: per process, as in the release.
         side, bn, learn: See :class:`FeatureAugmentation`.
 
     Raises:
-        ValueError: For settings that cannot be.
+        ValueError: For invalid settings.
     """
 
     strength_name = 'step_size'
@@ -76,7 +76,7 @@ class AdvBN(FeatureAugmentation):
         return bool(self.has_weight and self.step_size and self.eps)
 
     def fault(self, features: list[Tensor]) -> str:
-        """Too few values to take a deviation of."""
+        """Why there are too few values for a standard deviation; empty if there are enough."""
         return too_few(features, 'batch')
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:

@@ -19,7 +19,7 @@ from mmfeataug.utils.settings import non_negative, share
 
 @AUGMENTATIONS.register_module()
 class AdvStyle(FeatureAugmentation):
-    r"""Images whose channel means and deviations take one step up the loss.
+    r"""Move channel means and deviations of images by one step that raises the loss.
 
     Each sample's :math:`\mu, \sigma` of the three colour channels move along their gradient; the
     image normalised by its own statistics gets the new ones. One view; at ``'inputs'`` it costs a
@@ -27,7 +27,7 @@ class AdvStyle(FeatureAugmentation):
     known to us; two independent re-implementations step by the gradient, at rates of 1 and 3.
 
     Args:
-        at: Where; the paper's place is the image, ``'inputs'``.
+        at: Place; the paper's place is the image, ``'inputs'``.
         gamma: Factor of the gradient of the loss, a mean over the batch, toward the statistics.
             With ``sign`` the size of the step, in units of the feature: behind a data preprocessor
             that divides by the standard deviation, 1 is about the contrast of an average image.
@@ -59,7 +59,7 @@ class AdvStyle(FeatureAugmentation):
         return bool(self.gamma and self.has_weight)
 
     def fault(self, features: list[Tensor]) -> str:
-        """Too few values to take a deviation of."""
+        """Why there are too few values for a standard deviation; empty if there are enough."""
         return too_few(features, 'spatial')
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:

@@ -25,20 +25,20 @@ from mmfeataug.utils.settings import non_negative, share
 
 @AUGMENTATIONS.register_module()
 class AFAN(FeatureAugmentation):
-    r"""Adversarial features at several strengths, and their statistics in clean features.
+    r"""Train on adversarial features of several strengths, or on their statistics.
 
     One attack moves the clean feature :math:`f` by ``steps`` signed steps of size ``gamma`` to
     :math:`f^{adv}`. Each strength :math:`t` gives a view :math:`f_t = f + t (f^{adv} - f)`, and
-    where ``reinject`` says so the view is the clean feature with the statistics of :math:`f_t`:
+    where ``reinject`` is True the view is the clean feature with the statistics of :math:`f_t`:
 
     .. math:: \sigma(f_t) \frac{f - \mu(f)}{\sigma(f)} + \mu(f_t)
 
     The first step takes its gradient from the clean pass and costs nothing; each further one
-    evaluates the network behind the tap once more. Paper: https://arxiv.org/abs/2103.12171 (figure
+    evaluates the network behind the tap. Paper: https://arxiv.org/abs/2103.12171 (figure
     2).
 
     Args:
-        at: Where; see :class:`FeatureAugmentation`.
+        at: Place; see :class:`FeatureAugmentation`.
         gamma: Size of a step, in ``unit``.
         strengths: Points on the way to the adversarial feature, one view each; one number or
             several.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What FMA and stability training have in common: a distorted copy should look alike inside."""
+"""Base of FMA and stability training, which compare a distorted copy with the clean batch."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -22,15 +22,15 @@ TARGETS = ('detached', 'online', 'frozen')
 
 
 class Consistency(BatchAugmentation):
-    """A term that is small if a distorted copy of the batch leaves what the clean batch leaves.
+    """A loss term that is small if a distorted copy of the batch gives similar features.
 
     Args:
         at: One place or several.
         distortions: One is drawn for each image (combined augmentations): configs of kornia's
-            intensity augmentations, acting on images in 0 to 1. Geometry stays, so boxes and masks
-            stay right.
+            intensity augmentations, acting on images in 0 to 1. Pixels stay in place, so
+            boxes and masks stay valid.
         weight: Factor of the term.
-        task_weight: Factor of the training loss on the copy; 0 runs it only as far as the last
+        task_weight: Factor of the training loss on the copy; 0 runs the copy only up to the last
             place.
         target: What the copy is compared with: ``'detached'``: the clean pass, without gradient;
             ``'online'``: with gradient; ``'frozen'``: the model with the weights of
@@ -40,7 +40,7 @@ class Consistency(BatchAugmentation):
         image_range: See :class:`mmfeataug.utils.pixels.PixelScale`.
 
     Raises:
-        ValueError: For settings that cannot be, such as a distortion that moves pixels, or takes no
+        ValueError: For invalid settings, such as a distortion that moves pixels, or takes no
             images of so many channels.
     """
 

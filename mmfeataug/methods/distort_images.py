@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Combined augmentations: each image of the batch with one distortion."""
+"""Combined augmentations: one distortion per image of the batch."""
 
 from collections.abc import Sequence
 
@@ -22,10 +22,10 @@ from mmfeataug.utils.settings import in_range
 class DistortImages(FeatureTransform):
     """Train on distorted images: each with one distortion, drawn from several families.
 
-    What the pipeline step ``mmfeataug.CombinedDistortion`` does, for a block that names no
-    pipeline: it acts on the preprocessed batch, on the model's device, padding included. Views of
-    other methods are then views of the distorted images. The plain data augmentation that FMA
-    (https://arxiv.org/abs/2012.01386) is compared with.
+    The same as the pipeline step ``mmfeataug.CombinedDistortion``, without a change of the
+    pipeline. It acts on the preprocessed batch, including padding, on the model's device. Views of
+    other methods are then views of the distorted images. FMA (https://arxiv.org/abs/2012.01386)
+    compares itself with this data augmentation.
 
     Args:
         at: ``'inputs'``, the images.
@@ -36,8 +36,8 @@ class DistortImages(FeatureTransform):
 
     Raises:
         ImportError: If kornia is missing.
-        ValueError: Elsewhere than at the images; for a distortion that moves pixels, or takes no
-            images of so many channels.
+        ValueError: If ``at`` is not the images; for a distortion that moves pixels or does not
+            support the number of channels.
     """
 
     def __init__(

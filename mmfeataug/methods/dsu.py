@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""DSU: statistics drawn around a sample's own, as widely as they vary in the batch."""
+"""DSU: channel statistics drawn around their values, with their spread in the batch."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from .statistic import StatisticTransform
 
 @AUGMENTATIONS.register_module()
 class DSU(StatisticTransform):
-    r"""Each sample with channel means and deviations drawn around its own.
+    r"""Draw the channel means and deviations of each sample around their values.
 
     .. math:: \mu' = \mu + \epsilon_\mu \Sigma_\mu, \quad \sigma' = \sigma + \epsilon_\sigma
         \Sigma_\sigma
@@ -23,8 +23,8 @@ class DSU(StatisticTransform):
     the stem and every stage.
 
     Args:
-        at: Where.
-        factor: Of the drawn deviation; 1 is the paper's.
+        at: Place.
+        factor: Factor of the spread; 1 is the paper's.
         prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
     """
 

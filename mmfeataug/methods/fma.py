@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""FMA: feature maps of distorted images, kept where those of clean images are."""
+"""FMA: a loss term that keeps feature maps of distorted images near those of clean images."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,10 @@ class FMA(Consistency):
 
     with the distortion :math:`T_k` drawn for each image. Paper: https://arxiv.org/abs/2012.01386.
     Layers, norm, weight and strengths of the paper are not known to us: the defaults are ours. It
-    is made to fine-tune a trained model: give the run a ``load_from``.
+    is for fine-tuning a trained model: set ``load_from``.
 
     Args:
-        at: One place or several; all count alike.
+        at: One place or several, with equal weight.
         norm: See :func:`mmfeataug.functional.feature_distance`.
         scale_channels: Likewise.
         distortions, weight, task_weight, target, teacher, side, bn: See :class:`Consistency`.

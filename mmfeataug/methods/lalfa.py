@@ -33,22 +33,22 @@ def _strengths(raw: list[nn.Parameter]) -> Tensor:
 
 @AUGMENTATIONS.register_module()
 class LALFA(AFAN):
-    r"""A-FAN's attack at one of several layers, whose strengths are learnt and sum to 1.
+    r"""A-FAN's attack at several layers, with learnt strengths that sum to 1.
 
     Declare one for each layer :math:`l`, in ``mmfeataug.AugmentedModel``: the strengths are
     parameters of the model (``feature_aug.strength_<place>.raw``). The view is
 
     .. math:: f_l + w_l (f_l^{adv} - f_l), \quad w_l = 1/L + r_l - mean_k(r_k)
 
-    with parameters :math:`r` that begin at 0, so that a step of gradient descent on them is one on
-    :math:`w` projected on its sum; single strengths may become negative, unless
-    :class:`StrengthNorm` holds them, which the release has. Source: the classification part of
+    with parameters :math:`r` that begin at 0, so that gradient descent on them is gradient
+    descent on :math:`w` with a constant sum. Strengths can become negative; the release
+    counteracts this by :class:`StrengthNorm`. Source: the classification part of
     https://arxiv.org/abs/2103.12171's release (ICLR 2021 submission j6rILItz4yr).
 
     Args:
-        at: Place of this one.
+        at: Place of this layer.
         steps: Of the attack; the release has 3.
-        weight: Factor of the view's loss; None is a share, of a half for all layers together as in
+        weight: Factor of the view's loss; None is a share: all layers together get one half, as in
             the release.
         **kwargs: See :class:`AFAN`, but for ``strengths``.
     """
@@ -62,14 +62,14 @@ class LALFA(AFAN):
         self._mine = 0
 
     def modules(self) -> dict[str, nn.Module]:
-        """Its strength."""
+        """The parameter of its strength."""
         return {self._name: _Strength()}
 
     def bind(self, model: nn.Module) -> None:
         """Find the strengths of all layers.
 
         Raises:
-            ValueError: If the model was built without this one's.
+            ValueError: If the model was built without this parameter.
         """
         super().bind(model)
         strengths = _raw_strengths(model)
@@ -83,7 +83,7 @@ class LALFA(AFAN):
 
     @property
     def strength(self) -> Tensor:
-        """What it has learnt so far, ``(1,)``, in the autograd graph."""
+        """The current strength, ``(1,)``, in the autograd graph."""
         return _strengths(self._raw)[self._mine : self._mine + 1]
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
@@ -97,12 +97,12 @@ class LALFA(AFAN):
 class StrengthNorm(BatchAugmentation):
     r"""The l1 norm of L-ALFA's strengths as a term of the loss: :math:`l_1 \sum_l |w_l|`.
 
-    Since the strengths sum to 1 it is ``l1`` while none is negative, without a gradient. It holds
-    back those that become negative, which would move features down the loss. Declare it once,
-    beside :class:`LALFA`. Source: as there; the release's factor is 1.
+    Because the strengths sum to 1, it is constant while none is negative. It pushes back negative
+    strengths, which would move features so that the loss falls. Declare it once, beside
+    :class:`LALFA`. Source: as there; the release's factor is 1.
 
     Args:
-        at: Any module that runs in each pass; nothing is done to it.
+        at: Any module that runs in each pass; it is not changed.
         l1: Factor of the norm.
     """
 

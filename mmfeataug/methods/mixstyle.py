@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""MixStyle: statistics between those of two samples."""
+"""MixStyle: mixed channel statistics of two samples."""
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ from .statistic import StatisticTransform, other_samples
 
 @AUGMENTATIONS.register_module()
 class MixStyle(StatisticTransform):
-    r"""Each sample with channel means and deviations mixed with those of another one.
+    r"""Mix the channel means and deviations of each sample with those of another sample.
 
-    :math:`\lambda \sim Beta(\alpha, \alpha)` a sample; statistics get no gradient. Paper:
+    :math:`\lambda \sim Beta(\alpha, \alpha)` per sample; statistics get no gradient. Paper:
     https://arxiv.org/abs/2104.02008; the authors apply it behind several early layers, never the
     last.
 
     Args:
-        at: Where, such as ``'backbone.layer1'``.
+        at: Place, such as ``'backbone.layer1'``.
         alpha: Of the Beta distribution; small values leave one of the two styles nearly pure.
         prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
     """

@@ -11,15 +11,15 @@ from .statistic import StatisticTransform, other_samples
 
 @AUGMENTATIONS.register_module()
 class MoEx(StatisticTransform):
-    """Each sample with the moments of another one, at each position over its channels.
+    """Replace the moments of each sample by those of another one, per position over channels.
 
-    Features only: the paper also mixes the labels, which boxes and maps do not allow in the same
-    way. The other sample gets a gradient. Paper: https://arxiv.org/abs/2002.11102, whose release
-    acts behind the stem's max pool, always and with 0.9 of the loss on a sample's own label on
-    ImageNet, with probability 0.25 and 0.5 of the loss on CIFAR.
+    Features only: the paper also mixes labels, which is not possible in the same way for boxes and
+    maps. The other sample gets a gradient. Paper: https://arxiv.org/abs/2002.11102, whose release
+    acts behind the stem's max pool on ImageNet, with probability 1 and 0.9 of the loss on a
+    sample's own label; on CIFAR with probability 0.25 and 0.5 of the loss.
 
     Args:
-        at: Where, early: ``'backbone.maxpool'`` (the release), ``'backbone.layer1'``.
+        at: Place, early: ``'backbone.maxpool'`` (the release), ``'backbone.layer1'``.
         axes: What moments are taken over; ``'channel'`` is the paper's choice.
         prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
     """

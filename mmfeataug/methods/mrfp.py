@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""MRFP and MRFP+: features of random, over-complete convolutions are added, styles perturbed."""
+"""MRFP and MRFP+: add features of random convolutions, and perturb styles."""
 
 import math
 from typing import Any
@@ -35,16 +35,16 @@ class MapTransform(StatisticTransform):
 
 @AUGMENTATIONS.register_module()
 class MRFP(MapTransform):
-    r"""HRFP, what a random auto-encoder makes of a feature, is added to it; NP+ moves its style.
+    r"""Add the output of a random auto-encoder to a feature (HRFP) and perturb its style (NP+).
 
     .. math:: y = \mathrm{NP^+}(x) + d(e(x))
 
     each part with the probability ``prob``, independently. The encoder :math:`e` is over-complete:
     four 3x3 convolutions enlarge the map to twice its height and width, and its channels to four
-    times as many; the decoder :math:`d` leads back. Both are drawn anew for each pass and learn
-    nothing; gradients pass through them. Paper: https://arxiv.org/abs/2311.18331; widths, sizes,
-    distributions and probabilities are those of the authors' release, which reads and changes the
-    output of the stem's max pool.
+    times as many; the decoder :math:`d` reduces it again. Both get new random weights in each pass
+    and are not trained; gradients pass through them. Paper: https://arxiv.org/abs/2311.18331;
+    widths, sizes, distributions and probabilities are those of the authors' release, which reads
+    and changes the output of the stem's max pool.
 
     The method has NP+ behind the first stage as well: a second entry, ``NormalizationPerturbation``
     with ``plus=True``. In the release both NP+ act in the same iterations, here each has its draw.
@@ -53,7 +53,7 @@ class MRFP(MapTransform):
     available to us: where it differs from the release is not known.
 
     Args:
-        at: Where; ``'backbone.maxpool'`` is the release's place.
+        at: Place; ``'backbone.maxpool'`` is the release's place.
         prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
     """
 
@@ -76,17 +76,17 @@ class MRFP(MapTransform):
 
 @AUGMENTATIONS.register_module()
 class HRFPPlus(MapTransform):
-    """What MRFP+ adds to MRFP: a random encoding of the stem's feature, added late in the decoder.
+    """The addition of MRFP+: a random encoding of the stem's feature, added late in the decoder.
 
     A layer that reads one place and changes another; ``mmfeataug.AugmentedModel`` declares it.
     Paper and release: see :class:`MRFP`. Where this differs from the release: the encoder is drawn
     for this place alone, and its width is the decoder's (there it is HRFP's, of 256 channels, the
-    decoder's width; in iterations without HRFP it is that of an earlier one); the encoding is
+    decoder's width; in iterations without HRFP that of an earlier iteration); the encoding is
     resized to the decoder's map, there the decoder's map to the encoding. Views from taps in the
     decoder meet the encoding of the pass before them, as a constant.
 
     Args:
-        at: Where, late: the release's place is the input of the last convolution
+        at: Place, late: the release's place is the input of the last convolution
             (``'decode_head.conv_seg'`` with ``side='input'``).
         source: What is encoded; the release's place is the default.
         prob, side: See :class:`StatisticTransform`.

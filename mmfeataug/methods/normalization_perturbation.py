@@ -13,20 +13,20 @@ from .statistic import StatisticTransform
 
 @AUGMENTATIONS.register_module()
 class NormalizationPerturbation(StatisticTransform):
-    r"""Channel means and deviations of each sample, scaled by factors drawn around 1.
+    r"""Scale the channel means and deviations of each sample by random factors around 1.
 
     .. math:: y = a (x - \mu) + b \mu, \quad a, b \sim N(1, \sigma^2)
 
-    With ``plus``, the mean of a channel is moved as far as it varies over the batch:
+    With ``plus``, a mean is scaled in proportion to its variation over the batch:
 
     .. math:: y = a (x - \mu) + (1 + s (b - 1)) \mu, \quad s = 1.5 \, d / max_c(d)
 
     where :math:`d` is the standard deviation of :math:`\mu` over the batch. Paper:
-    https://arxiv.org/abs/2211.04393; NP+ as public copies of its listing have it, of which MRFP's
+    https://arxiv.org/abs/2211.04393; NP+ follows public copies of its listing; the copy in MRFP
     acts behind the stem and behind the first stage, each with probability 0.5.
 
     Args:
-        at: Where, early.
+        at: Place, early.
         sigma: Deviation of the factors; 0.75 is the listing's.
         plus: NP+, which needs two samples.
         prob, side, as_view, weight, bn: See :class:`StatisticTransform`.

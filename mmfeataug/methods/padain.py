@@ -11,13 +11,13 @@ from .statistic import StatisticTransform, other_samples
 
 @AUGMENTATIONS.register_module()
 class PAdaIN(StatisticTransform):
-    """Now and then, each sample with the channel means and deviations of another one.
+    """With a small probability, replace channel means and deviations by those of another sample.
 
     The other sample gets no gradient. Paper: https://arxiv.org/abs/2010.05785. Its release swaps
-    after every convolution, before its batch norm; here each place is an entry of its own.
+    after every convolution, before its batch norm; here each place is a separate entry.
 
     Args:
-        at: Where; ``'backbone.layer1.0.conv1'`` is a place of the release.
+        at: Place; ``'backbone.layer1.0.conv1'`` is a place of the release.
         prob: Of a swap; 0.01 is the release's.
         side, as_view, weight, bn: See :class:`StatisticTransform`.
     """

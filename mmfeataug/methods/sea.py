@@ -15,27 +15,26 @@ from mmfeataug.utils.settings import non_negative, share
 
 @AUGMENTATIONS.register_module()
 class SeA(FeatureAugmentation):
-    r"""Inputs of a classifier, moved toward the other examples that its gradient points to.
+    r"""Move inputs of a classifier toward the other examples that the gradient points to.
 
     With rows :math:`x_i` of unit length and :math:`a_i` the direction of
     :func:`mmfeataug.functional.semantic_direction`:
 
     .. math:: \tilde x_i = normalize(x_i + \eta a_i)
 
-    One view, which costs the classifier alone: the gradient is that of the clean pass. Rows are the
-    RoI vectors before ``roi_head.bbox_head.fc_cls``, the pixels before ``decode_head.conv_seg``,
-    the images before ``head.fc``, all with ``side='input'``. Rows keep their length, so features
-    that are not normalised stay in their range; on unit rows this is the paper's formula. Paper:
-    https://arxiv.org/abs/2408.13351. Its margin and temperature belong to the loss of the head,
-    see :class:`mmfeataug.models.MarginSoftmaxLoss`.
+    One view, at the cost of the classifier only: the gradient is that of the clean pass. Rows are
+    the RoI vectors before ``roi_head.bbox_head.fc_cls``, the pixels before
+    ``decode_head.conv_seg``, the images before ``head.fc``, all with ``side='input'``. Rows keep
+    their length, so features that are not normalised keep their range; for unit rows this is the
+    paper's formula. Paper: https://arxiv.org/abs/2408.13351. Its margin and temperature belong to
+    the loss of the head, see :class:`mmfeataug.models.MarginSoftmaxLoss`.
 
     Args:
-        at: Where; see :class:`FeatureAugmentation`.
+        at: Place; see :class:`FeatureAugmentation`.
         eta: Length of the step, for rows of unit length.
         alpha: Temperature of the weights of other rows.
-        rows: At most so many rows are moved, drawn at random from those that the loss looks at;
-            the others stay as they are. Memory is ``rows`` squared numbers and ``rows`` features,
-            however large the map.
+        rows: Largest number of rows that are moved, drawn at random from those that the loss
+            uses. Memory is ``rows`` squared numbers and ``rows`` features, for any size of map.
         background: Index of a background class of the classifier (-1: the last, as in mmdet's RoI
             heads). At least half of the drawn rows are then foreground, if there are any; a batch
             without makes no view. None: all rows are equal.
@@ -43,7 +42,7 @@ class SeA(FeatureAugmentation):
         side, bn, learn: See :class:`FeatureAugmentation`.
 
     Raises:
-        ValueError: For settings that cannot be; ``background`` where the tap is not the input of a
+        ValueError: For invalid settings; ``background`` where the tap is not the input of a
             linear classifier; fewer than two rows.
     """
 
@@ -93,7 +92,7 @@ class SeA(FeatureAugmentation):
         self._classifier = weight
 
     def fault(self, features: list[Tensor]) -> str:
-        """Nowhere two rows to tell apart."""
+        """Why there are fewer than two rows; empty if there are enough."""
         if any(f.numel() > f.shape[channel_dim(f)] for f in features):
             return ''
         shapes = ', '.join(str(tuple(f.shape)) for f in features)

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Stability training: predictions or embeddings that noise does not change."""
+"""Stability training: a loss term that keeps predictions or embeddings stable under noise."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ FORMS = ('prediction', 'embedding')
 
 @AUGMENTATIONS.register_module()
 class StabilityTraining(Consistency):
-    r"""The clean training loss, and a term for how far a noisy copy is from the clean one.
+    r"""Add a loss term for the difference between a noisy copy and the clean image.
 
     In the prediction form the term is the divergence of the predicted distributions, at the layer
     that yields logits (``decode_head.conv_seg``; ``roi_head.bbox_head.fc_cls`` with
@@ -29,7 +29,7 @@ class StabilityTraining(Consistency):
         at: One place or several.
         form: ``'prediction'`` or ``'embedding'``.
         divergence: ``'kl'`` or ``'ce'``, see :func:`mmfeataug.functional.prediction_divergence`.
-        sigmoid: Each class is a decision of its own.
+        sigmoid: Treat each class as a separate binary decision.
         distortions: Gaussian noise as in the paper; its strength here is ours.
         weight, task_weight, target, teacher, side, bn, hold, image_range: See :class:`Consistency`.
     """

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What the methods that exchange or draw statistics of features have in common."""
+"""Base of methods that exchange or draw statistics of features."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from mmfeataug.utils.settings import in_range
 
 
 class StatisticTransform(FeatureTransform):
-    """Changes statistics of a feature, with a probability.
+    """Change statistics of a feature, with a probability.
 
     Args:
         at, side, as_view, weight, bn: See :class:`FeatureTransform`.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What a mixed image is a picture of: labels, maps and boxes of its parts."""
+"""Targets of mixed images: labels, label maps and boxes of their parts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _WEIGHTED: WeakSet[nn.Module] = WeakSet()
 
 @dataclass
 class Mixture:
-    """How mixed images are made.
+    """Samples, shares and masks of mixed images.
 
     Attributes:
         index: ``(N, B)``; the samples each is made of.

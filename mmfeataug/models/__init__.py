@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Model parts that declare augmentations, and what methods ask for: losses, averages, a mixer."""
+"""Wrappers that declare augmentations, and losses and modules that methods use."""
 
 from .averaged import CosineEMA
 from .losses import MarginSoftmaxLoss

@@ -12,10 +12,10 @@ from mmfeataug.registry import MODELS
 
 @MODELS.register_module()
 class CosineEMA(ExponentialMovingAverage):
-    """Exponential moving average that follows more and more slowly.
+    """Exponential moving average whose momentum falls over the training.
 
-    The momentum of the source weights goes along half a cosine from ``momentum`` to
-    ``end_momentum``: as mmengine counts it, 0.001 keeps 0.999 of the average. In a run:
+    The momentum of the source weights follows half a cosine from ``momentum`` to ``end_momentum``.
+    As in mmengine, 0.001 keeps 0.999 of the average. In a run:
     ``dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA')`` in ``custom_hooks``.
 
     Args:
@@ -24,7 +24,7 @@ class CosineEMA(ExponentialMovingAverage):
         end_momentum: At the end.
         total: Number of updates in training; None: the iterations of the run, which mmengine's
             message hub knows.
-        constant: Share of the training, at its begin, with the first momentum.
+        constant: Share of the training at its beginning that keeps the first momentum.
         interval, device, update_buffers: See mmengine. Buffers (of batch norms) are the model's
             own, or averaged with ``update_buffers=True``.
 

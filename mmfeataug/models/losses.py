@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Losses that methods ask for."""
+"""Losses that methods use."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ class MarginSoftmaxLoss(nn.Module):
     """Cross entropy with a margin on the true logit and a temperature, as in SeA's release.
 
     ``temperature * CE((z - margin * onehot(y)) / temperature)``; margin 0 and temperature 1 are
-    the plain cross entropy. It takes the place of ``CrossEntropyLoss`` in heads of mmdet, mmseg and
+    the plain cross entropy. It replaces ``CrossEntropyLoss`` in heads of mmdet, mmseg and
     mmpretrain: ``loss_cls=dict(type='mmfeataug.MarginSoftmaxLoss')``. In mmdet these are heads of
     RoIs, whose scores at test are those of the training, ``softmax(z / temperature)``.
 
@@ -21,7 +21,7 @@ class MarginSoftmaxLoss(nn.Module):
         margin: Subtracted from the true logit.
         temperature: Positive.
         loss_weight: Factor.
-        use_sigmoid: False; here so that configs of the plain loss can be changed by their ``type``.
+        use_sigmoid: Must be False; accepted so that only ``type`` has to change in a config.
         loss_name: Name in mmseg's loss dict.
 
     Source: https://arxiv.org/abs/2408.13351.
@@ -48,7 +48,7 @@ class MarginSoftmaxLoss(nn.Module):
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """Number of logits: one a class, and the background."""
+        """Number of logits: one per class, and the background."""
         return num_classes + 1
 
     def get_activation(self, cls_score: Tensor) -> Tensor:

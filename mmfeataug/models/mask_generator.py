@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Where to take which sample from in a mixed image, learnt."""
+"""Learnt masks for mixing images."""
 
 import torch
 from mmengine.model import BaseModule

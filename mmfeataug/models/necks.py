@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Parts of models that methods ask for."""
+"""Necks that methods use."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from mmfeataug.registry import MODELS
 
 @MODELS.register_module()
 class UnitPooling(nn.Module):
-    """Average over positions, then rows of length 1: what SeA's classifier looks at.
+    """Average over positions, then normalise to length 1, as the input of SeA's classifier.
 
-    It takes the place of ``GlobalAveragePooling`` in classifiers of mmpretrain:
+    It replaces ``GlobalAveragePooling`` in classifiers of mmpretrain:
     ``neck=dict(type='mmfeataug.UnitPooling')``.
 
     Source: https://arxiv.org/abs/2408.13351.

@@ -25,14 +25,14 @@ _DECLARED = 'feature_augmentations'
 
 
 def declare(module: nn.Module, augmentations: Sequence[dict]) -> nn.Module:
-    """Note augmentations on a module, with ``at`` relative to it (``''`` is the module itself).
+    """Declare augmentations on a module, with ``at`` relative to it (``''`` is the module itself).
 
     Those that change features in place become layers at once; batch norms behind those with
     ``bn='separate'`` get a second set.
 
     Raises:
         TypeError: If an entry is not a config with a type.
-        ValueError: If its settings cannot be.
+        ValueError: For invalid settings.
     """
     driven: list[dict] = []
     separate: list[str] = []
@@ -119,10 +119,10 @@ def declares(model: nn.Module) -> bool:
 class AugmentedModel:
     """Build a detector, segmentor or classifier and declare augmentations in it.
 
-    Building one returns the stock model itself. It is the place for methods that need parameters of
-    their own anywhere in the model, such as second batch norms in backbone and heads
-    (``bn='separate'``) or AdAutoMix's mixer: they are made here, so that optimizer, DDP, EMA and
-    resume see them. Their keys in a checkpoint begin with ``aux_bn.`` and ``feature_aug.``; all
+    Building one returns the stock model itself. Use it for methods with parameters of their own
+    anywhere in the model, such as second batch norms in backbone and heads
+    (``bn='separate'``) or AdAutoMix's generator: they are made here, so that optimizer, DDP, EMA
+    and resume see them. Their keys in a checkpoint begin with ``aux_bn.`` and ``feature_aug.``; all
     others are stock.
 
     Args:
@@ -179,7 +179,7 @@ class AugmentedNeck:
     """Build a neck and declare augmentations in it; the same as :class:`AugmentedBackbone`.
 
     Args:
-        neck: Config of the neck; None gives one that passes features on, as a place for taps.
+        neck: Config of the neck; None makes a neck that returns its input, as a place for taps.
         augmentations: Configs whose ``at`` counts from the neck; ``''`` is its output, all levels
             together.
     """

@@ -1,5 +1,44 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Checks of what a config says."""
+"""Checks of what a config says, and what would mend it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+DECLARE = 'declare'
+"""Key of a fix: the augmentation belongs into the model's config, not into that of the hook."""
+MERGE = 'merge'
+"""Key of a fix: a second hook gives its augmentations to the first."""
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A setting that would mend a fault.
+
+    Attributes:
+        owner: ``'config'``, ``'hook'`` (FeatureAugHook) or ``'augmentation'``.
+        key: Of the setting in its owner; dotted where the owner is the config.
+        value: To set.
+        at: Place of the augmentation, as its config or the model has it.
+        kind: Name of its class; empty where the place says enough.
+    """
+
+    owner: str
+    key: str
+    value: Any
+    at: str = ''
+    kind: str = ''
+
+
+class SettingError(ValueError):
+    """A setting that cannot be.
+
+    Attributes:
+        fix: What would mend it; None where only the user can know.
+    """
+
+    def __init__(self, message: str, fix: Fix | None = None) -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 def non_negative(name: str, value: float, at: object) -> float:

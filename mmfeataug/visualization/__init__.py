@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Pictures for people."""
+"""Pictures of features, mixtures, predictions and loss surfaces."""
 
 from .features import draw, draw_change, draw_copies, draw_rows
 from .mixing import draw_mixing, mixed_map, record_mixtures

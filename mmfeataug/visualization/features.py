@@ -27,7 +27,7 @@ def draw(
     show: Show,
     batch: int | None = None,
 ) -> 'Figure':
-    """The picture that fits the kind of augmentation.
+    """Draw an augmentation by the picture for its kind.
 
     Args:
         augmentation: What made the change.
@@ -106,8 +106,8 @@ def draw_change(
 
 
 def draw_copies(change: Change, images: np.ndarray, title: str, copies: np.ndarray) -> 'Figure':
-    """Images and the copies that a method compares them with; where features have positions, how
-    far these are apart, and where in the image. A row an image, up to four.
+    """Images and the copies that a method compares them with; for features with
+    positions, also their distance in the image. One row per image, up to four.
     """
     rows = min(4, len(images))
     mapped = len(change.clean) == len(images) and _has_places(change, images)
@@ -124,8 +124,8 @@ def draw_copies(change: Change, images: np.ndarray, title: str, copies: np.ndarr
 
 
 def draw_rows(change: Change, images: np.ndarray, title: str, classifier: Any) -> 'Figure':
-    """Inputs of a linear classifier before and after, in the plane of their two main directions;
-    the classifier colours them, and says how sure it is of them. At least three have to be moved.
+    """Inputs of a linear classifier before and after, in the plane of their two principal
+    directions, coloured by class, with the confidence of the classifier. At least three must move.
     """
     moved = _moved(change)
     rows = [_rows(f)[moved] for f in (change.clean, change.view)]

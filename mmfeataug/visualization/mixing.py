@@ -16,7 +16,7 @@ COLOURS = ('tab:orange', 'tab:cyan', 'tab:pink', 'tab:green', 'tab:olive')
 
 
 def record_mixtures(augmentation: Any) -> list[Mixture]:
-    """Let an ``AdAutoMix`` note the mixtures it makes; the list fills while it is attached: in each
+    """Record the mixtures of an ``AdAutoMix``; the list is filled while it is attached: in each
     step the generator's, then the network's.
     """
     seen: list[Mixture] = []
@@ -57,7 +57,7 @@ def draw_mixing(
     meta: Mapping[str, Any] | None = None,
     rows: int = 4,
 ) -> Path:
-    """One row a mixture: each part under its mask, the mixed image, its targets.
+    """Draw one row per mixture: each part under its mask, the mixed image, its targets.
 
     Args:
         images: Of the batch, RGB in 0 to 255, ``(B, H, W, 3)``.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What pictures are put together from. Images are RGB in 0 to 255, ``(H, W, 3)``."""
+"""Parts of pictures. Images are RGB in 0 to 255, ``(H, W, 3)``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def overlay(difference: Tensor, image: np.ndarray) -> np.ndarray:
-    """Where in the image a feature was changed, by ``Visualizer.draw_featmap``.
+    """Draw over an image where a feature was changed, by ``Visualizer.draw_featmap``.
 
     Args:
         difference: ``(C, h, w)``, made as large as the image; blue is none, red the largest mean

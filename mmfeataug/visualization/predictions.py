@@ -32,7 +32,7 @@ LEAST = 224
 
 
 class Painter:
-    """Draws what a checkpoint sees in test images, with the framework's own visualizer.
+    """Draws the predictions of a checkpoint on test images, with the framework's own visualizer.
 
     Args:
         cfg: Config of a detector, segmentor or classifier, with a visualizer.
@@ -100,7 +100,7 @@ def _file(image: np.ndarray, sample: Any, region: Region) -> np.ndarray:
 
 
 def spread_indices(cfg: Config, count: int) -> list[int]:
-    """Numbers of test images at equal distances: neighbours are often alike, as in a video.
+    """Indices of test images at equal distances, because neighbours are often similar (videos).
 
     Args:
         cfg: Config with a test data loader.
@@ -119,7 +119,7 @@ def render_predictions(
     indices: Sequence[int],
     tick: Callable[[], Any] = lambda: None,
 ) -> tuple[dict[int, Rendered], dict[str, Exception]]:
-    """What each model sees in some test images under each condition.
+    """Draw predictions of each model on some test images under each condition.
 
     Args:
         configs: By model.
@@ -150,7 +150,7 @@ def render_predictions(
 
 
 def draw_predictions(rendered: Rendered) -> 'Figure':
-    """A grid: ground truth and one column for each model, one row for each condition.
+    """Draw a grid: ground truth and one column for each model, one row for each condition.
 
     Args:
         rendered: Of one image, with all conditions for each model.

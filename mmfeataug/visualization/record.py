@@ -17,7 +17,7 @@ Show = Callable[[Tensor], np.ndarray]
 
 @dataclass
 class Change:
-    """A value at a tap, and what an augmentation made of it.
+    """A value at a tap before and after an augmentation.
 
     Attributes:
         clean, view: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``, fp32, in main memory.
@@ -49,7 +49,7 @@ class Change:
 def record(
     augmentation: Augmentation, *, samples: int | None = None, always: bool = True
 ) -> list[Change]:
-    """Let an augmentation note what it does in passes to come, until :func:`stop_recording`.
+    """Record the changes of an augmentation in later passes, until :func:`stop_recording`.
 
     Training is not changed by that. Values that the augmentation leaves as they are, and values
     that are not finite, are not noted. Of a layer that is called several times in a pass, the first
@@ -99,12 +99,12 @@ def stop_recording(augmentation: Augmentation) -> None:
 
 
 def deepest(changes: Iterable[Change]) -> list[Change]:
-    """Of each copy the last feature that has positions, or else the last."""
+    """The last feature of each copy that has positions, or else the last one."""
     return list({c.index: c for c in sorted(changes, key=lambda c: c.is_map)}.values())
 
 
 def levels(changes: Iterable[Change], change: Change) -> int:
-    """How many values of the same view or copy were changed."""
+    """Number of changed values of the same view or copy."""
     return sum(other.index == change.index for other in changes)
 
 

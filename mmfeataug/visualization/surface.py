@@ -50,7 +50,7 @@ def draw_surface(
     title: str,
     reach: str = '',
 ) -> Path:
-    """One map a checkpoint, with contours; all with the same colours and levels.
+    """Draw one map per checkpoint, with contours; all with the same colours and levels.
 
     Args:
         surfaces: Of :func:`loss_surface`, by what stands above the map.

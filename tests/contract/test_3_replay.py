@@ -58,7 +58,7 @@ def test_roi_samplers_draw_the_same_regions(at):
     model = build_detector(faster_rcnn_cfg(rois=16))
     inputs, samples = random_test_batch(model)
     settings = dict(strengths=(0.0,), gamma=0.0, noise=1e-45, weight=1.0, bn='frozen')
-    with mmfeataug.attach(model, [afan(at, **settings)], strict=True):
+    with mmfeataug.attach(model, [afan(at, **settings)], clean_weight=1.0, strict=True):
         for count in (3, 40):
             for sample in samples:
                 corner = torch.rand(count, 2) * 40
@@ -81,7 +81,7 @@ def test_coordinates_are_no_features():
     model.roi_head.bbox_roi_extractor.roi_layers[0].register_forward_pre_hook(hook)
     settings = dict(noise=0.5, gamma=0.1, strengths=(1.0,), weight=0.5)
     at = 'roi_head.bbox_roi_extractor'
-    with mmfeataug.attach(model, [afan(at, 'input', **settings)], strict=True):
+    with mmfeataug.attach(model, [afan(at, 'input', **settings)], clean_weight=1.0, strict=True):
         step(model, batch)
     assert len(rois) > 1
     assert all(torch.equal(r, rois[0]) for r in rois)

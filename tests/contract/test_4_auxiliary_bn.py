@@ -127,7 +127,9 @@ class TestStockOutside:
 class TestTraining:
     def run(self, model, **settings):
         batch = random_test_batch(model)
-        with mmfeataug.attach(model, [{**ADVBN, **settings}], strict=True):
+        with mmfeataug.attach(
+            model, [{**ADVBN, 'weight': 1.0, **settings}], clean_weight=1.0, strict=True
+        ):
             return step(model, batch)
 
     def test_each_set_sees_its_own(self, segmentor):

@@ -84,6 +84,9 @@ METHODS = {
     'np': lambda m: dict(type='NormalizationPerturbation', at=early(m), prob=1.0),
     'np+': lambda m: dict(type='NormalizationPerturbation', at=early(m), plus=True, prob=1.0),
     'mrfp': lambda m: dict(type='MRFP', at=stem(m), prob=1.0),
+    'distort-images': lambda m: dict(
+        type='DistortImages', prob=1.0, distortions=[dict(type='RandomGaussianNoise', std=0.1)]
+    ),
 }
 EVERYWHERE = [
     pytest.param(

@@ -36,8 +36,8 @@ EVERY_KIND = [
     AFAN2,
     dict(type='mmfeataug.MixStyle', at='backbone.layer1', prob=1.0, alpha=1.0),
     dict(type='mmfeataug.FMA', at=['backbone.layer3', 'backbone.layer4']),
-    dict(type='mmfeataug.SeA', at='decode_head.conv_seg', rows=64),
-    dict(type='mmfeataug.AdvStyle'),
+    dict(type='mmfeataug.SeA', at='decode_head.conv_seg', rows=64, weight=0.5),
+    dict(type='mmfeataug.AdvStyle', weight=0.5),
 ]
 
 
@@ -316,7 +316,8 @@ class TestWhen:
         layer = dict(type='mmfeataug.NormalizationPerturbation', at='backbone.layer1', prob=1.0)
         entries = [AUGMENTATION, dict(AUGMENTATION, at='backbone.layer2'), layer]
         watched = Watched()
-        logged(tmp_path, [FeatureAugHook(entries), PICTURES, Only(), watched], epochs=1)
+        hook = FeatureAugHook(entries, clean_weight=1.0)
+        logged(tmp_path, [hook, PICTURES, Only(), watched], epochs=1)
         assert watched.iterations == [0, 2]
         names = steps(tmp_path)
         assert names.pop('afan.view_0') == [1]

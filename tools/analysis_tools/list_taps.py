@@ -21,13 +21,22 @@ from rich.progress import track
 from rich.table import Table
 
 from mmfeataug.datasets import random_batch
-from mmfeataug.engine import tail_shares
+from mmfeataug.engine import first_choices, tail_shares
 from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.results import print_table, results_on_stdout
 from mmfeataug.utils.tasks import refuse_branches
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import build_model, start
+
+_FIRST = (
+    '* first choices: the first stages of the backbone with stride 4 and 8. Views at such early '
+    'stages helped in the comparison (docs/results.md); the later one is cheaper (smaller t).'
+)
+_NO_FIRST = (
+    'No stage of the backbone has stride 4 or 8, where views helped in the comparison '
+    '(docs/results.md): begin with its first stage.'
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -87,18 +96,29 @@ def main(out: TextIO) -> None:
 
     places = tail_shares(model, compute_loss, repeats=args.repeats)
     next(ticks, None)
-    table = Table('at', 'output shapes', 't', f'cost of {args.views} views', title=args.config)
+    stars = first_choices(model, places, tuple(batch[0].shape[-2:]))
+    columns = 'at', 'output shapes', 't', f'cost of {args.views} views', 'first choice'
+    table = Table(*columns, title=args.config)
     for path, place in places.items():
         # An index at the end ("shared_fcs.1") is no level of its own.
-        if args.depth and path.rstrip('0123456789').rstrip('.').count('.') >= args.depth:
+        depth = path.rstrip('0123456789').rstrip('.').count('.')
+        if args.depth and depth >= args.depth and path not in stars:
             continue
         shapes = ' '.join('x'.join(map(str, shape)) for shape in place.shapes)
-        table.add_row(path, shapes, f'{place.share:.2f}', f'{1 + args.views * place.share:.2f} x')
+        table.add_row(
+            path,
+            shapes,
+            f'{place.share:.2f}',
+            f'{1 + args.views * place.share:.2f} x',
+            '*' if path in stars else '',
+        )
     print_table(table, out, args.json)
+    notes = sys.stderr if args.json else out
+    print(_FIRST if stars else _NO_FIRST, file=notes)
     print(
         "'inputs' is a place too: the images themselves, t = 1. Add side='input' for what a "
         'module is called with.',
-        file=sys.stderr if args.json else out,
+        file=notes,
     )
 
 

@@ -8,20 +8,28 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from mmengine.config import Config
 
-from mmfeataug.hooks import CostHook
-from mmfeataug.utils.configs import set_workers, type_name
+from mmfeataug.hooks import CostHook, share_with_views
+from mmfeataug.utils.configs import type_name
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TRAIN, add_common_arguments, build_runner, close_processes, load_config, start
+from common import (
+    TRAIN,
+    add_common_arguments,
+    build_runner,
+    close_processes,
+    load_config,
+    only_train,
+    start,
+)
 
 SCHEDULE = ('begin', 'end', 'interval', 'warmup', 'prob', 'budget', 'by_epoch')
 
@@ -45,34 +53,11 @@ def only_measure(cfg: Config, hook: CostHook, folder: str) -> dict[str, Any]:
     for one in cfg.get('custom_hooks') or ():
         if type_name(one) == 'FeatureAugHook':
             schedule |= {key: one.pop(key) for key in SCHEDULE if key in one}
-    set_workers(cfg.train_dataloader)
+    only_train(cfg, folder)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=hook.iterations, val_interval=10**9)
-    cfg.param_scheduler = None
     # Every step is one of the optimizer.
     cfg.optim_wrapper.pop('accumulative_counts', None)
-    for name in ('val', 'test'):
-        cfg[f'{name}_cfg'] = cfg[f'{name}_dataloader'] = cfg[f'{name}_evaluator'] = None
-    hooks = cfg.setdefault('default_hooks', {})
-    hooks['checkpoint'] = None
-    hooks.pop('visualization', None)
-    cfg.visualizer = None
-    cfg.work_dir, cfg.log_level, cfg.resume = folder, 'WARNING', False
     return schedule
-
-
-def share_with_views(schedule: Mapping[str, Any], iterations: int, epoch: int) -> float:
-    """Of the iterations of a training.
-
-    Args:
-        schedule: Settings of FeatureAugHook.
-        iterations: Of the whole training.
-        epoch: Of one epoch.
-    """
-    unit = epoch if schedule.get('by_epoch') else 1
-    begin, end = schedule.get('begin', 0) * unit, schedule.get('end')
-    last = iterations if end is None else min(end * unit, iterations)
-    part = max(last - begin, 0) / iterations
-    return part * schedule.get('prob', 1.0) / schedule.get('interval', 1)
 
 
 @results_on_stdout

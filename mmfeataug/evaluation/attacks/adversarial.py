@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""A test loop under attack: the config's metrics over the strength of the attack."""
+"""Test loop under attacks of several strengths."""
 
 import math
 from collections import Counter
@@ -42,19 +42,19 @@ UNIT_OF = {'statistics': 'factor', 'swap': 'share'}
 
 @LOOPS.register_module()
 class AdversarialTestLoop(TestLoop):
-    """The config's test, once for each strength of an attack on its images or features.
+    """Run the test of a config once per strength of an attack on images or features.
 
-    The attack climbs the model's training loss, with batch norms and dropout in evaluation mode;
+    The attack raises the model's training loss, with batch norms and dropout in evaluation mode;
     predictions are those of the stock model given the attacked image, or with the attacked feature
-    put in at the place. Strength 0 is the stock test. ``adversarial.json``, a table
+    at the place. Strength 0 is the stock test. ``adversarial.json``, a table
     (``.md``) and a curve of the main metric (``.png``) are written after each strength.
 
     Args:
-        runner, dataloader, evaluator: As the Runner gives them. The pipeline loads annotations.
+        runner, dataloader, evaluator: Set by the Runner. The pipeline must load annotations.
         attack: ``'pgd'``, ``'apgd'``, ``'segpgd'``, ``'cospgd'``: see :class:`PGD`;
-            ``'ensemble'``: those of them that suit the task, of which the strongest counts, image
-            by image; ``'statistics'``: AdvBN's worst channel statistics; ``'swap'``: statistics of
-            other images of the batch.
+            ``'ensemble'``: all of them that fit the task, and per image the strongest;
+            ``'statistics'``: AdvBN's worst channel statistics; ``'swap'``: statistics of other
+            images of the batch.
         at: ``'inputs'``, or the dotted path of a module.
         side: ``'output'`` or ``'input'`` of it.
         eps: Strengths, in ``unit``; bounds of AdvBN's factors; shares of a swap.
@@ -64,21 +64,21 @@ class AdversarialTestLoop(TestLoop):
         unit: ``'pixel'`` at ``'inputs'``, ``'std'`` or ``'absolute'`` elsewhere; None: the first.
         against: Words in the names of the terms of the loss that are attacked; empty: all.
         random_start, image_range: See :class:`PGD`.
-        restarts: Number of random starts, of which the strongest counts, image by image.
+        restarts: Number of random starts; per image the strongest counts.
         seed: Of random starts, by image, and of what losses draw, by batch.
-        flag_images: Number of images that signs of a hidden gradient are looked for on, after the
-            curve; see :class:`MaskingCheck`. 0: none.
-        transfer: Checkpoint of another model, to attack this one by for one of these signs.
-        transfer_config: Its config file, if that is not this one.
+        flag_images: Number of images for the check for masked gradients after the curve; see
+            :class:`MaskingCheck`. 0: no check.
+        transfer: Checkpoint of another model for a transfer attack in this check.
+        transfer_config: Its config file; None: the same config.
         save_predictions: Whether to write those of each strength to ``<out_dir>/predictions``; see
             :func:`~mmfeataug.evaluation.read_predictions`.
         out_dir: Folder of the results; None: the work directory.
-        resume: Keep the strengths that an interrupted run left there.
-        fp16: Has to be False.
+        resume: Keep finished strengths of an interrupted run.
+        fp16: Must be False.
 
     Raises:
-        ValueError, TypeError: For settings that cannot be, and where ``out_dir`` holds a result
-            that is not this one's, or that is not to be gone on with.
+        ValueError, TypeError: For invalid settings, and if ``out_dir`` has results
+            of another run, or results without ``resume``.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""A test batch under attack: its training loss as a function of what passes a place, and the stock
-predictions from there.
+"""A test batch under attack: its training loss as a function of the features at a place, and the
+stock predictions from these features.
 """
 
 import random
@@ -39,13 +39,13 @@ from .ground_truth import for_loss
 
 
 class Target:
-    """A place of a model to attack it at. Lives as long as an evaluation.
+    """A place of a model to attack. Lives as long as an evaluation.
 
     Args:
         model: A detector, segmentor or classifier of OpenMMLab, without a wrapper.
         at: A dotted path, or ``'inputs'``.
         side: ``'output'`` or ``'input'`` of that module.
-        seed: Of random starts, and of what losses draw (samplers of RoIs).
+        seed: Of random starts and of random draws in losses (RoI samplers).
         resized: Of :func:`loaded_resized`; see :func:`for_loss`.
     """
 
@@ -67,8 +67,8 @@ class Target:
 
     @contextmanager
     def open(self, inputs: Tensor, samples: Sequence[Any]) -> Iterator['AttackedBatch']:
-        """One batch, under attack within this context; afterwards nothing of the model and of the
-        random streams has changed.
+        """Context for the attack of one batch; it leaves the model and the random streams
+        unchanged.
 
         Args:
             inputs: Images as the data preprocessor leaves them in a test.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Where a test pipeline puts the pixels of a file, found by its own steps.
+"""Geometry of test pipelines: where the pixels of a file are in the network's input.
 
 Test pipelines load annotations behind the steps that move the image, so that metrics see the
 coordinates of the file. Here a sample goes through the same steps once more, with its annotations
@@ -24,7 +24,7 @@ KEYS = ('img_path', 'img_id', 'sample_idx')
 
 
 class Region(NamedTuple):
-    """Where an image lies in what the network sees, in pixels."""
+    """Position of an image in the network's input, in pixels."""
 
     top: int
     left: int
@@ -33,7 +33,7 @@ class Region(NamedTuple):
 
 
 class Geometry:
-    """Of the test pipelines of a data set.
+    """Geometry of the test pipelines of a data set.
 
     Args:
         dataset: Built; may wrap or join others.
@@ -48,7 +48,7 @@ class Geometry:
         self._found: dict[tuple[str, Any], list[tuple[Any, int]]] | None = None
 
     def region(self, sample: Any) -> Region | None:
-        """Where the image of a data sample lies; None if the data set does not have it."""
+        """Position of the image of a data sample; None if the data set does not have it."""
         places = self._places(sample)
         if not places:
             return None
@@ -62,7 +62,7 @@ class Geometry:
         return Region(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
     def truth(self, sample: Any) -> Any | None:
-        """A data sample with ground truth in coordinates of what the pipeline hands out; None if
+        """A data sample with ground truth in coordinates of the pipeline's output; None if
         the data set does not have it.
 
         Raises:
@@ -178,7 +178,7 @@ def _other(image: np.ndarray) -> np.ndarray:
 
 
 def region_of(sample: Any) -> Region:
-    """Where an image lies, as far as its data sample says it: for samples of no data set."""
+    """Position of an image by the meta data of its sample, for samples without a data set."""
     meta = sample.metainfo
     height, width = meta.get('img_shape', (1 << 30, 1 << 30))[:2]
     if 'border' in meta or 'pad_param' in meta:

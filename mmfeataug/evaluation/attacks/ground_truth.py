@@ -60,7 +60,7 @@ def for_loss(
 
 
 def loaded_resized(dataset: Any) -> Geometry:
-    """How the test pipeline of a data set moves ground truth, to hand to :func:`for_loss`."""
+    """Geometry of a data set's test pipeline, as :func:`for_loss` needs it."""
     return Geometry(dataset)
 
 

@@ -35,8 +35,8 @@ UNITS = ('pixel', 'absolute', 'std')
 class PGD(Attack):
     """Projected gradient ascent of the training loss, from a random start in the ball.
 
-    Points are counted as offsets from the clean value in ``unit``, so steps and projections are the
-    same for grey levels of three colours and for channels of any scale.
+    Points are offsets from the clean value in ``unit``, so steps and projections are the same for
+    grey levels of three colours and for channels of any scale.
 
     Args:
         at, side: See :class:`FeatureAugmentation`.
@@ -58,11 +58,11 @@ class PGD(Attack):
             see :func:`mmfeataug.functional.deviation`.
         against: Words in the names of the terms of the loss; empty: the whole loss.
         random_start: False starts from the clean value.
-        start: Which of the random starts.
+        start: Index of the random start.
         image_range: With ``'pixel'``: see :class:`mmfeataug.utils.pixels.PixelScale`.
 
     Raises:
-        ValueError, TypeError: For settings that cannot be.
+        ValueError, TypeError: For invalid settings.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class PGD(Attack):
     def directions(
         self, features: Sequence[Tensor], gradients: Sequence[Tensor], seed: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Two perturbations of l-inf norm ``eps``: of steepest ascent, and of random signs.
+        """Two perturbations of l-inf norm ``eps``: steepest ascent and random signs.
 
         Args:
             features: Clean ones.

@@ -1,2 +1,2 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Runs beside each other: what their directories hold, differences, and how sure these are."""
+"""Read and compare runs: means over seeds, paired differences and their intervals."""

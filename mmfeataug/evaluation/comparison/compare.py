@@ -27,7 +27,7 @@ class Spread:
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """Of those that are numbers; ``None`` if there is none."""
+    """Mean and deviation of the values that are numbers; ``None`` if there is none."""
     numbers = [float(v) for v in values if v is not None and math.isfinite(v)]
     if not numbers:
         return None
@@ -37,22 +37,22 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 @dataclass
 class Comparison:
-    """Tables of one task that lie in the same folder of their runs.
+    """Comparison of the tables of one task that are in the same subfolder of their runs.
 
     Attributes:
         metrics: The main one first.
         summary: Spread by metric, name and key: ``P``, ``mPC``, ``rPC``, ``worst``, a family,
             ``mCE`` or ``mean error``, another test set.
-        runs: Those with such a table, by name.
-        conditions: Corruptions and severities that all have, by metric.
-        values: What ``summary`` is made of: one value per run, by metric, name and key.
+        runs: Runs with such a table, by name.
+        conditions: Corruptions and severities common to all, by metric.
+        values: The values behind ``summary``: one per run, by metric, name and key.
         by_corruption: Values by corruption, one dict per run, by metric and name.
         severities: Spread by metric, name and severity; ``'0'`` is clean.
         corruptions: Spread by metric, name and corruption, over severities.
         families: Those that are covered, in order.
         also: Other test sets.
-        missing: What has no such table.
-        notes: Of the tables, and what the comparison left out.
+        missing: Runs without such a table.
+        notes: Notes of the tables, and what was left out.
     """
 
     task: str
@@ -73,7 +73,7 @@ class Comparison:
 
 
 def compare_tables(task: str, groups: Groups) -> list[Comparison]:
-    """One comparison for each folder that any run of the task has a table in."""
+    """One comparison per subfolder in which any run of the task has a table."""
     folders = dict.fromkeys(
         folder
         for runs in groups.values()

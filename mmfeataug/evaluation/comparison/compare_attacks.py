@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Attacks of the same settings beside each other."""
+"""Comparison of attacks with the same settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ DEFAULTS = dict(side='output', against=[], restarts=1)
 
 @dataclass
 class AttackComparison:
-    """Curves of one attack.
+    """Comparison of the curves of one attack.
 
     Attributes:
         settings: Those of ``SETTINGS``.
@@ -53,7 +53,7 @@ Found = list[tuple[str, Run, str, Mapping[str, Any]]]
 
 
 def compare_attacks(task: str, groups: Groups) -> list[AttackComparison]:
-    """One comparison for all results with the same settings.
+    """One comparison per group of results with the same settings.
 
     Where a run has several of the same settings, such as on two test sets, folders are told apart.
     """

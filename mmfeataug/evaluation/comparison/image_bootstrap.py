@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""How much of the difference of two runs hangs on the choice of test images."""
+"""Uncertainty of the difference of two runs due to the choice of test images."""
 
 import contextlib
 import copy
@@ -98,8 +98,8 @@ def image_differences(
     resamples: int | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> tuple[dict[str, dict[str, Difference]], list[str]]:
-    """Differences of the main metric to the baseline, with intervals over the test images, of names
-    that have one run as the baseline has, where both have kept predictions.
+    """Differences of the main metric to the baseline with intervals over the test images, for names
+    and a baseline with one run each and saved predictions.
 
     Args:
         one: Of tables.

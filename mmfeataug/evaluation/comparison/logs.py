@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What mmengine logged while a model was trained."""
+"""Training logs of mmengine."""
 
 import json
 import math
@@ -99,7 +99,7 @@ def shares(records: Sequence[Record], window: int) -> list[float]:
 
 
 def clean_loss(records: Sequence[Record], clean_weight: float = 1.0, window: int = 10) -> Curve:
-    """Total of the stock terms, as the stock model weighs them.
+    """Sum of the stock loss terms, without ``clean_weight``.
 
     Args:
         records: Of :func:`read_log`.

@@ -45,12 +45,12 @@ def _distinct(seeds: Sequence[int | None]) -> bool:
 
 @dataclass
 class Against:
-    """One name against the baseline, in one metric.
+    """Comparison of one name with the baseline, in one metric.
 
     Attributes:
         differences: By key of ``Comparison.values``; those that are undefined in a pair are over
             the others.
-        seen: Corruptions that were evaluated and that one of the two trained near.
+        seen: Evaluated corruptions that resemble the training of one of the two.
         near, far: Difference of the mean over ``seen``, of those that mPC is over, and over the
             rest of these; ``None`` where there are none.
         unseen: Difference of the mean over the unseen corruptions that neither trained near.
@@ -66,7 +66,7 @@ class Against:
 
 
 def against(one: Comparison, metric: str, baseline: str) -> dict[str, Against]:
-    """Every other name of a comparison against the baseline.
+    """Compare every other name with the baseline.
 
     Args:
         one: Of tables.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Training runs on disk: what a work directory holds, and which runs are seeds of one thing."""
+"""Training runs on disk: content of work directories, and runs that differ by seed only."""
 
 import json
 import os
@@ -26,18 +26,18 @@ class Run:
     """One work directory.
 
     Attributes:
-        name: What it is called; seeds of one thing have one name.
-        folder: Where it is.
+        name: Name; runs that differ by seed only share it.
+        folder: The directory.
         tables: Tables of robustness, by the folder they lie in, relative to ``folder``.
         attacks: Results of attacks, in the same way.
         log: Training records in the order of iterations.
         config: Config of the training that mmengine dumped, if it is there.
         title: Name of the config.
-        scope, clean_weight, window: What it says.
+        scope, clean_weight, window: Settings in the config.
         seed: ``randomness.seed`` in it.
         trained_on: See :func:`~mmfeataug.evaluation.comparison.trained_on.trained_on`.
         stock_steps: What a training step costs, from ``cost.json``.
-        notes: What could not be used.
+        notes: Notes on files that could not be used.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def tasks(self) -> list[str]:
-        """Of its tables and attacks; where there are none, of its config."""
+        """Tasks of its tables and attacks; without these, of its config."""
         found = [t['task'] for t in (*self.tables.values(), *self.attacks.values())]
         guessed = TASKS.get(self.scope or '', UNKNOWN)
         return list(dict.fromkeys(task for task in found if task)) or [guessed]
@@ -75,7 +75,7 @@ class Run:
 
 
 def read_runs(specs: Iterable[str]) -> list[Run]:
-    """Work directories, each as ``'DIR'`` or ``'NAME=DIR'``.
+    """Read work directories, each given as ``'DIR'`` or ``'NAME=DIR'``.
 
     Raises:
         ValueError: If one does not exist, holds nothing to show, is there twice, or has a file that
@@ -197,7 +197,7 @@ def _read_cost(path: Path) -> float | None:
 
 
 def by_task(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Runs by task and name, both in the order in which they came.
+    """Group runs by task and name, in their order.
 
     A run whose task nothing tells belongs to the only task of the others, if there is one.
     """
@@ -212,7 +212,7 @@ def by_task(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def label_of(run: Run, seeds: Sequence[Run]) -> str:
-    """Its name, with its seed if it is one of several."""
+    """Name of a run, with its seed if there are several of that name."""
     return f'{run.name} {seed_of(run, seeds)}'.strip()
 
 

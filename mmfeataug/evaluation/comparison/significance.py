@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Is a difference between two sets of runs more than chance?"""
+"""Significance of differences between two sets of runs."""
 
 import math
 import warnings
@@ -29,8 +29,8 @@ class Difference:
         low, high: Its 95 % confidence interval; ``None`` where there is none, as for one pair.
         p: Two-sided p of the sign-flip test; ``None`` where there is none.
         n: Number of pairs.
-        over: What was drawn again for the interval: ``'seeds'``, or ``'images'`` of one pair, which
-            says nothing about another training.
+        over: What was resampled for the interval: ``'seeds'``, or ``'images'`` of one pair, which
+            says nothing about other trainings.
     """
 
     mean: float
@@ -42,7 +42,7 @@ class Difference:
 
     @property
     def enough(self) -> bool:
-        """Whether so many pairs could make p smaller than :data:`LEVEL`."""
+        """Whether this number of pairs can give a p below :data:`LEVEL`."""
         return least_p(self.n) < LEVEL
 
     @property
@@ -106,8 +106,8 @@ def paired_difference(differences: Sequence[float]) -> Difference | None:
 def over_images(
     statistic: Callable[[np.ndarray], float], images: int, resamples: int = DRAWS
 ) -> Difference:
-    """A figure of one pair of runs, with its interval over the test images: BCa, or percentiles of
-    more than :data:`JACKKNIFE` images.
+    """A statistic of one pair of runs with its interval over the test images: BCa, or percentiles
+    for more than :data:`JACKKNIFE` images.
 
     Args:
         statistic: The figure, of the images with these numbers; a number may be there several

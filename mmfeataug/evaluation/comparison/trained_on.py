@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Which corruptions a run has trained near: what it gains there, others may not."""
+"""Corruptions that resemble the training augmentations of a run."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,10 +58,9 @@ is near none. Steps of one's own can be added."""
 
 
 def trained_on(cfg: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Corruptions that the training of a config comes near, to the types that do it.
+    """Corruptions that resemble training augmentations of a config, with the types of these.
 
-    Read are the pipelines of the training data, and the distortions of methods, given or by
-    default.
+    The training pipelines and the distortions of methods (given or default) are searched.
 
     Args:
         cfg: Of a training.

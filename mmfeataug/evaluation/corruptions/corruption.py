@@ -1,7 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""A test loop under corruptions: the config's metrics on clean images, on corrupted ones, and on
-other test sets.
-"""
+"""Test loop under corruptions: clean images, corrupted images and other test sets."""
 
 import copy
 import itertools
@@ -35,32 +33,31 @@ from .watch import Watch, explain
 
 @LOOPS.register_module()
 class CorruptionTestLoop(BaseLoop):
-    """The config's test, once on clean images and once for each corruption and severity.
+    """Run the test of a config on clean images and under each corruption and severity.
 
-    ``robustness.json``, ``.csv`` and ``.md`` are written after each of these conditions; a run that
-    was killed goes on with them, to the same table.
+    ``robustness.json``, ``.csv`` and ``.md`` are written after each of these conditions. A killed
+    run can be resumed and gives the same table.
 
     Args:
-        runner, dataloader, evaluator: As the Runner gives them, from a config.
+        runner, dataloader, evaluator: Set by the Runner, from a config.
         corruptions: Names of corruptions, and of groups of them.
         severities: 1 (light) to 5 (strong).
         images: Folder with corrupted copies of the test set, which
-            ``tools/dataset_converters/make_corrupted.py`` wrote; None: images are corrupted as they
-            come. The scores are the same.
+            ``tools/dataset_converters/make_corrupted.py`` wrote; None: images are corrupted when
+            loaded. The scores are the same.
         also: Other test sets by name: configs, whose test data loader and evaluator are run with
             this model.
         save_predictions: Whether to write those of each condition to ``<out_dir>/predictions``.
-        reference: ``robustness.json`` of the classifier that mCE is relative to.
+        reference: ``robustness.json`` of the reference classifier of mCE.
         out_dir: Folder of the results; None: the work directory.
-        resume: Whether to go on with the table that is there.
+        resume: Whether to continue an existing table.
         loop: Config of the test loop that runs each condition; None: mmengine's ``TestLoop``.
-        made_with: What a resumed run must have in common with the former; None: the config and the
-            checkpoint.
+        made_with: Settings that must be equal to resume; None: the config and the checkpoint.
 
     Raises:
         TypeError: If the data loader or evaluator is no config.
-        ValueError: For settings that cannot be, copies that are not there, and where ``out_dir``
-            holds a table that is another run's, or that is not to be gone on with.
+        ValueError: For invalid settings, missing copies, and if ``out_dir`` has a table of
+            another run, or a table without ``resume``.
     """
 
     def __init__(
@@ -146,7 +143,7 @@ class CorruptionTestLoop(BaseLoop):
         }
 
     def evaluate(self, condition: Condition, watch: Watch) -> dict:
-        """What the evaluator returns under a condition."""
+        """Metrics of the evaluator under a condition."""
         runner, (name, severity) = self.runner, condition
         loader, evaluator = copy.deepcopy(self.test_sets[CLEAN[0] if severity else name])
         # No worker outlives its condition.
@@ -196,7 +193,7 @@ def conditions_of(corruptions: Sequence[str], severities: Sequence[int]) -> list
 
 
 def check_sources(conditions: Sequence[Condition], images: str | None) -> None:
-    """Refuse corrupted images that there cannot be, before the first is needed.
+    """Check before the test that all corrupted images can be loaded or made.
 
     Raises:
         ValueError: If copies are missing.

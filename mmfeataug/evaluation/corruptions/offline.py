@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""A table of robustness from predictions on disk, without the model."""
+"""Robustness table from saved predictions, without the model."""
 
 import copy
 import os.path as osp
@@ -30,14 +30,14 @@ def evaluate_offline(
     others: Mapping[str, Any],
     checkpoint: str | None = None,
 ) -> RunTable:
-    """Let evaluators judge predictions that :class:`CorruptionTestLoop` wrote.
+    """Evaluate predictions that :class:`CorruptionTestLoop` wrote.
 
     Args:
-        folder: Where they are.
+        folder: Folder of the predictions.
         open_table: Opens the table that is filled, for a checkpoint and what it is made with.
         cfg: Its test evaluator need not be the one that the predictions were made with.
         others: Evaluators of other test sets, by their names.
-        checkpoint: What the predictions should be of; None: of any.
+        checkpoint: Required checkpoint of the predictions; None: any.
 
     Raises:
         RefusedError: If predictions are missing, or are of several checkpoints, or of another one.

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Other test sets that a model is tested on, beside that of its config."""
+"""Additional test sets."""
 
 import copy
 import re
@@ -29,7 +29,7 @@ class OtherSet:
 
 
 def read_other_sets(also: Mapping[str, str]) -> dict[str, OtherSet]:
-    """Test sets of configs.
+    """Read the test sets of configs.
 
     Args:
         also: Name of each set to its config file.

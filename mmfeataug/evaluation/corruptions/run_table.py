@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""A table of robustness on disk that is filled condition by condition, and gone on with."""
+"""A robustness table on disk that is filled by condition and can be resumed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,26 +29,26 @@ Condition = tuple[str, int]
 
 
 def predictions_file(folder: Path, condition: Condition) -> Path:
-    """Where predictions under a condition lie."""
+    """File of the predictions under a condition."""
     return folder / f'{label(condition).replace(" ", "_")}.pkl'
 
 
 class RunTable:
-    """The table of one run, after every condition as files.
+    """The table of one run, written to files after every condition.
 
     Args:
         folder: Of ``robustness.json``, ``.csv`` and ``.md``.
         config: Name of the config.
         checkpoint: File or address.
-        made_with: What a resumed run has in common with the former, as :func:`fingerprint` returns
+        made_with: Settings that must be equal to resume, as :func:`fingerprint` returns
             it, and ``also``: digests of other test sets, by their names.
         wanted: Corruptions and severities.
-        reference: Table of the classifier that mCE is relative to.
-        resume: Whether to go on with a table that is there.
+        reference: Table of the reference classifier of mCE.
+        resume: Whether to continue an existing table.
 
     Raises:
-        OtherRunError: If one is there that is of another run.
-        RefusedError: If one is there that is not gone on with.
+        OtherRunError: If the existing table is of another run.
+        RefusedError: If there is a table and ``resume`` is False.
         ValueError: If it is no table.
     """
 
@@ -94,13 +94,13 @@ class RunTable:
         self._unchecked = any(is_done(self.table, c) for c in self.conditions)
 
     def share(self) -> None:
-        """What the first process found on its disk counts for all."""
+        """Use the table of the first process on all processes."""
         shared = [self.table]
         broadcast_object_list(shared)
         self.table.update(shared[0])
 
     def pending(self, predictions: Path | None = None) -> list[Condition]:
-        """What the table lacks.
+        """Conditions that the table does not have.
 
         Args:
             predictions: Folder where those of each condition have to be, if they have to.
@@ -120,7 +120,7 @@ class RunTable:
         return all(theirs.get(key) == ours.get(key) for key in ('config', 'checkpoint', 'mtime'))
 
     def count(self, images: int) -> None:
-        """Refuse to mix scores of test sets of different sizes.
+        """Check that the test set has the size of the earlier ones.
 
         Raises:
             OtherRunError: With both numbers.
@@ -134,7 +134,7 @@ class RunTable:
     def add(
         self, condition: Condition, metrics: Mapping[str, Any], found: int, seconds: float
     ) -> None:
-        """Take in what an evaluator returned, and write the table.
+        """Add the metrics of a condition and write the table.
 
         Args:
             condition: What it returned it for.
@@ -162,7 +162,7 @@ class RunTable:
         self.save()
 
     def save(self) -> None:
-        """Fill in what follows from the scores, and write the table."""
+        """Compute the summary and write the table."""
         self.table.update(complete(self.table, self.wanted, self.reference))
         if is_main_process():
             write_table(self.table, self.folder)

@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""One page about any number of runs."""
+"""The HTML report that compares runs."""
 
 from .page import Examples, write_report
 

@@ -1,0 +1,127 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Test on one batch: places that are not called, effects of views, cost and memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from mmfeataug.engine import AugmentedLoss, Choice, Plan, tail_shares
+from mmfeataug.utils.settings import Fix
+
+from .budget import wall_time
+from .effects import Effect, judge
+from .findings import Finding, errors
+
+
+@dataclass
+class Trial:
+    """Result of the test.
+
+    Attributes:
+        findings: Errors and warnings.
+        cost: Time of a step with all views, in stock steps, without the optimizer's part.
+        seconds: Of a stock step.
+        memory: Peaks in bytes on a GPU, of a stock step and of one with views; None on a CPU.
+        gradients: Size of the gradients of all parameters that learn, in bytes.
+        failure: What the stock step raised; nothing else is known then.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    cost: float | None = None
+    seconds: float | None = None
+    memory: tuple[int, int] | None = None
+    gradients: int = 0
+    failure: Exception | None = None
+
+
+def try_batch(
+    handle: AugmentedLoss, batch: Sequence[Any], faults: Sequence[str] = (), repeats: int = 2
+) -> Trial:
+    """Run stock steps and steps with views on one batch; weights stay as they are.
+
+    Args:
+        handle: Attached to the model.
+        batch: Preprocessed inputs and data samples.
+        faults: Of effects (:attr:`Effect.fault`) to look for; those of untrained weights say
+            nothing.
+        repeats: Steps that are timed, after one that is not.
+    """
+    model = handle.model
+    model.train()
+    learn = [p for p in model.parameters() if p.requires_grad]
+    trial = Trial(gradients=sum(p.numel() * p.element_size() for p in learn))
+    try:
+        stock, peak = _run(handle, batch, Plan(enabled=False), repeats)
+    except Exception as error:
+        # Of a stock model and a batch that may be no data of its: the caller knows what it says.
+        trial.failure = error
+        return trial
+    trial.seconds = stock
+    try:
+        views, peak_with_views = _run(handle, batch, Plan(measure=True), repeats)
+    except (RuntimeError, ValueError) as error:
+        trial.findings = list(_each_error(handle, batch, error))
+        return trial
+    trial.cost = views / stock
+    if torch.cuda.is_available():
+        trial.memory = peak, peak_with_views
+    for name, rows in handle.outcome.effects.items():
+        effect = Effect(*rows.amax(0).tolist())
+        if effect.fault and effect.fault in faults:
+            trial.findings.append(judge(name, handle.augmentations[name], effect))
+    return trial
+
+
+def _run(
+    handle: AugmentedLoss, batch: Sequence[Any], plan: Plan, repeats: int
+) -> tuple[float, int]:
+    """Median time of a step in seconds, and peak of memory in bytes."""
+    model, times = handle.model, []
+    for _ in range(repeats + 1):
+        model.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        begun = wall_time()
+        handle.plan = plan
+        losses = model.loss(*batch)  # type: ignore[operator]
+        model.parse_losses(losses)[0].backward()  # type: ignore[operator]
+        times.append(wall_time() - begun)
+    model.zero_grad(set_to_none=True)
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return median(times[1:]), peak
+
+
+def _each_error(handle: AugmentedLoss, batch: Sequence[Any], first: Exception) -> list[Finding]:
+    """One step for each augmentation by itself, so that none hides another."""
+    found: list[Finding] = []
+    for name in handle.names:
+        try:
+            _run(handle, batch, Plan(only=Choice(name, 0)), 1)
+        except (RuntimeError, ValueError) as error:
+            found += _mended(handle, name, batch, error)
+    # A layer, which acts beside all of them, fails in each of these steps.
+    return list({f.message: f for f in found or errors(first)}.values())
+
+
+def _mended(
+    handle: AugmentedLoss, name: str, batch: Sequence[Any], error: Exception
+) -> list[Finding]:
+    """With a fix: a child of the place that is called, or the batch that a method needs."""
+    augmentation, fix = handle.augmentations[name], None
+    least = getattr(augmentation, 'samples', 0)
+    if 'not called' in str(error):
+        model, at = handle.model, augmentation.at
+
+        def loss() -> torch.Tensor:
+            return model.parse_losses(handle.stock_loss(*batch))[0]  # type: ignore[operator]
+
+        below = [p for p in tail_shares(model, loss, repeats=1) if p.startswith(f'{at}.')]
+        if below:
+            nearest = min(below, key=lambda path: path.count('.'))
+            fix = Fix('augmentation', 'at', nearest, at, type(augmentation).__name__)
+    elif least > len(batch[0]):
+        fix = Fix('config', 'train_dataloader.batch_size', least)
+    return [Finding(str(error), error, fix)]
