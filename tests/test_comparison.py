@@ -82,7 +82,8 @@ def test_tables(tmp_path, monkeypatch):
         for seed in range(6):
             clean = 0.8 + 0.01 * seed + gain
             families = dict.fromkeys((*report.FAMILIES, 'unseen'), clean / 2)
-            figures = dict(clean=clean, mPC=clean - 0.2, unseen=0.5, families=families)
+            corrupted = dict.fromkeys(report.FAR, 0.5)
+            figures = dict(clean=clean, mPC=clean - 0.2, corrupted=corrupted, families=families)
             path = tmp_path / 'test' / 'bccd' / f'{arm}-{seed}.json'
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(dict(arm=arm, seed=seed, figures=figures)))
@@ -95,6 +96,39 @@ def test_tables(tmp_path, monkeypatch):
     page = 'a\n<!-- comparison: bccd-scores -->\nold\n<!-- /comparison -->\nb'
     assert '| A-FAN | 6 |' in report.rendered(page)
     assert 'old' not in report.rendered(page)
+
+
+def test_few_pairs_have_no_interval():
+    assert report.words(report.paired_difference([1.4, 3.4])) == '+2.4 (2 pairs)'
+    assert report.words(report.paired_difference([1.4])) == '+1.4 (1 pair)'
+
+
+def test_seeds_of_a_table():
+    """Those that all arms have, but for arms with one run."""
+    runs = {'a': {0: 1, 1: 1, 2: 1}, 'b': {0: 1, 1: 1}, 'c': {1: 1}, 'd': {5: 1}}
+    found = {arm: list(of) for arm, of in report.comparable(runs).items()}
+    assert found == {'a': [0, 1], 'b': [0, 1], 'c': [1]}
+
+
+def test_pairs_are_of_one_device():
+    one, other = dict(versions=dict(device='a')), dict(versions=dict(device='b'))
+    assert report.alike(one, one)
+    assert not report.alike(one, other)
+
+
+def test_other_settings_start_anew(tmp_path, monkeypatch):
+    """What a killed run left behind is gone on with only if it is the same run."""
+    monkeypatch.setattr(run.subprocess, 'Popen', lambda *args, **kwargs: None)
+    spec = run.specification('bccd', 'afan', 0, 'test')
+    kept = tmp_path / 'run' / 'train' / 'epoch_4.pth'
+    run.start_one(spec, tmp_path / 'run')
+    kept.parent.mkdir()
+    kept.touch()
+    run.start_one(spec, tmp_path / 'run')
+    assert kept.exists()
+    spec['settings']['augmentations'][0]['gamma'] = 0.3
+    run.start_one(spec, tmp_path / 'run')
+    assert not kept.exists()
 
 
 def test_unknown_table(monkeypatch):

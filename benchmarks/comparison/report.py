@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfeataug.evaluation import Difference, paired_difference
+from mmfeataug.evaluation import FAMILIES as ALL_FAMILIES
+from mmfeataug.evaluation import Difference, paired_difference, trained_on
 
 from .grid import CARDS, LABELS, TESTBEDS
 
@@ -19,6 +20,9 @@ ROOT = HERE.parents[1]
 RESULTS, COSTS = HERE / 'results', HERE / 'costs.json'
 PICTURE = ROOT / 'docs' / 'images' / 'comparison.png'
 FIGURES = ('clean', 'mPC', 'unseen')
+NEAR = trained_on(dict(custom_hooks=[dict(type='mmfeataug.DistortImages')]))
+FAR = tuple(c for c in ALL_FAMILIES['unseen'] if c not in NEAR)
+"""Unseen corruptions that no arm trains near."""
 FAMILIES = ('noise', 'blur', 'weather', 'digital')
 MARKED = re.compile(r'(<!-- comparison: (\S+) -->\n).*?(<!-- /comparison -->)', re.DOTALL)
 
@@ -43,7 +47,10 @@ def percent(bed: str, value: float) -> float:
 def figure(bed: str, result: dict[str, Any], name: str) -> float:
     """One figure of a run, or the mean over a family of corruptions, in percent."""
     figures = result['figures']
-    value = figures[name] if name in figures else figures['families'][name]
+    if name == 'unseen':
+        value = mean([figures['corrupted'][c] for c in FAR])
+    else:
+        value = figures[name] if name in figures else figures['families'][name]
     return percent(bed, value)
 
 
@@ -52,22 +59,29 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two runs come from one kind of device and the same versions."""
+    return one.get('versions') == other.get('versions')
+
+
 def difference(bed: str, one: dict, other: dict, name: str) -> Difference | None:
     """Of two arms, over the seeds that both have."""
-    seeds = sorted(set(one) & set(other))
+    seeds = [s for s in sorted(set(one) & set(other)) if alike(one[s], other[s])]
     values = [figure(bed, one[s], name) - figure(bed, other[s], name) for s in seeds]
     return paired_difference(values)
 
 
 def words(d: Difference | None) -> str:
-    """``+3.7 (3.2 to 4.6), p 0.031``."""
+    """``+3.7 (3.2 to 4.6), p 0.031``; with pairs too few for a test, their number instead."""
     if d is None:
         return '-'
     text = f'{d.mean:+.1f}'
-    if d.low is not None and d.high is not None:
-        text += f' ({d.low:.1f} to {d.high:.1f})'
-    if d.p is not None:
-        text += f', p {d.p:.3f}'
+    if d.enough and d.low is not None and d.high is not None:
+        text += f' ({d.low:.1f} to {d.high:.1f}), p {d.p:.3f}'
+    elif d.n > 1:
+        text += f' ({d.n} pairs)'
+    else:
+        text += ' (1 pair)'
     return f'**{text}**' if d.sure else text
 
 
@@ -90,9 +104,17 @@ def ordered(runs: Runs) -> list[str]:
     return sorted(runs, key=lambda a: (known.index(a) if a in known else len(known), a))
 
 
+def comparable(runs: Runs) -> Runs:
+    """Arms over the seeds that all of them have, but for those with a single one."""
+    several = [set(of) for of in runs.values() if len(of) > 1]
+    common = set.intersection(*several) if several else {s for of in runs.values() for s in of}
+    found = {arm: {s: r for s, r in of.items() if s in common} for arm, of in runs.items()}
+    return {arm: of for arm, of in found.items() if of}
+
+
 def scores(bed: str, part: str) -> str:
     """Means of each arm."""
-    runs = read(part, bed)
+    runs = comparable(read(part, bed))
     rows = [
         [
             LABELS.get(arm, arm),
@@ -149,6 +171,10 @@ PARTS: dict[str, Callable[[], str]] = {
         f'{bed}-combined': lambda bed=bed: against(bed, 'combined', ('combined+afan',))
         for bed in TESTBEDS
     },
+    **{
+        f'{bed}-no-skip': lambda bed=bed: against(bed, 'no-skip', ('no-skip+afan',))
+        for bed in TESTBEDS
+    },
     **{f'card-{folder}': lambda folder=folder: card(folder) for folder in CARDS},
     **{f'{bed}-tune': lambda bed=bed: tuned(bed) for bed in TESTBEDS},
 }
@@ -179,7 +205,7 @@ def draw(path: Path) -> None:
     mpl.use('Agg')
     from matplotlib import pyplot as plt
 
-    beds = {bed: runs for bed in TESTBEDS if (runs := read('test', bed))}
+    beds = {bed: runs for bed in TESTBEDS if (runs := comparable(read('test', bed)))}
     fig, axes = plt.subplots(1, len(beds), figsize=(6.2 * len(beds), 4.6), squeeze=False)
     for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
         ax.margins(0.12)

@@ -6,6 +6,7 @@ on at its last checkpoint. ``python -m benchmarks.comparison.run``, from the rep
 
 import argparse
 import copy
+import fcntl
 import json
 import math
 import os
@@ -37,7 +38,10 @@ WORK = ROOT / 'work_dirs' / 'comparison'
 WEIGHTS = ROOT / 'work_dirs' / 'enet-lite0.pth'
 CORRUPTIONS = ('benchmark', 'unseen')
 SEVERITY = 3
-PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain', 'timm', 'kornia')
+PACKAGES = (
+    'torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain', 'timm', 'kornia',
+    'imagecorruptions-imaug', 'opencv-python-headless', 'opencv-python', 'numpy',
+)  # fmt: skip
 
 
 def specification(bed: str, name: str, seed: int, part: str) -> dict[str, Any]:
@@ -86,6 +90,7 @@ def config_of(spec: dict[str, Any]) -> Config:
             one.end = last
     for name in ('val_cfg', 'val_dataloader', 'val_evaluator'):
         cfg[name] = None
+    cfg.env_cfg.cudnn_benchmark = False
     cfg.default_hooks.checkpoint.interval = math.ceil(last / 4)
     cfg.test_dataloader.dataset.indices = list(range(*getattr(TESTBEDS[bed], spec['part'])))
     return cfg
@@ -182,21 +187,38 @@ def result_of(spec: dict[str, Any]) -> Path:
 def one(path: str) -> None:
     """A process of its own: run one specification, keep the figures, forget the checkpoint."""
     spec = json.loads(Path(path).read_text())
+    del spec['config']
     folder = Path(path).parent
-    found = run(spec, folder)
-    target = Path(spec.get('out') or result_of(spec))
+    target = Path(spec.pop('out', None) or result_of(spec))
     target.parent.mkdir(parents=True, exist_ok=True)
+    lock = (folder / 'lock').open('w')
+    # A command that was killed may have left this run behind, still at work.
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if target.exists():
+        return
+    found = run(spec, folder)
     partial = target.with_suffix('.partial')
     partial.write_text(json.dumps(found, indent=1) + '\n')
     partial.replace(target)
+    # A later run of the same would take tables and checkpoints for its own.
     shutil.rmtree(folder / 'train')
+    for table in folder.glob('robustness.*'):
+        table.unlink()
+
+
+def described(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification and the config that follows from it."""
+    return spec | dict(config=json.loads(json.dumps(config_of(spec).to_dict(), default=str)))
 
 
 def start_one(spec: dict[str, Any], folder: Path) -> subprocess.Popen:
     """Start :func:`one`; its log lies in the folder."""
+    path, text = folder / 'spec.json', json.dumps(described(spec), indent=1)
+    if path.exists() and path.read_text() != text:
+        # Begun with other settings, or with another state of the test bed.
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / 'spec.json'
-    path.write_text(json.dumps(spec, indent=1))
+    path.write_text(text)
     paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': paths}
     with (folder / 'run.log').open('a') as log:
@@ -223,6 +245,9 @@ def run_all(specs: Sequence[dict[str, Any]], jobs: int, make: bool = True) -> in
             while waiting or running:
                 while waiting and len(running) < jobs:
                     spec = waiting.pop(0)
+                    if result_of(spec).exists():
+                        progress.advance(bar)
+                        continue
                     name = f'{spec["part"]}/{spec["testbed"]}/{spec["arm"]}-{spec["seed"]}'
                     running.append((start_one(spec, WORK / name), spec))
                 time.sleep(0.5)
@@ -271,6 +296,13 @@ def repeat(path: str) -> None:
         if start_one(spec, Path(folder)).wait():
             raise SystemExit(Path(folder, 'run.log').read_text()[-2000:])
         again = json.loads(out.read_text())
+    other = {
+        name: (kept['versions'].get(name), found)
+        for name, found in again['versions'].items()
+        if found != kept['versions'].get(name)
+    }
+    if other:
+        print(f'other versions, of which the same to the bit cannot be expected: {other}')
     same = again['figures'] == kept['figures']
     print('the same figures to the bit' if same else f'other figures: {again["figures"]}')
     raise SystemExit(not same)

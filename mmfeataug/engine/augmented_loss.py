@@ -49,8 +49,9 @@ class AugmentedLoss:
         layers: Of those that change features in place, with their taps.
         plan: Of the next call. Each call counts its iteration up; whoever knows better, such as
             the hook of a resumed run, replaces it.
-        step_count: Number of calls in which something acted.
-        was_active: Whether that was so in the last call.
+        step_count: Number of calls with views or terms; in a handle of layers alone, of calls in
+            which these acted.
+        was_active: Whether anything acted in the last call.
         outcome: What the last call did.
         clean_weights: Sum of the factors of the clean loss over all calls that acted.
 
@@ -240,7 +241,9 @@ class AugmentedLoss:
                         'follow() with an averaged copy of the model'
                     )
         self.was_active = bool(taps or copy_taps or layers)
-        step_count, self.step_count = self.step_count, self.step_count + self.was_active
+        # Layers may act in every call; they count where there is nothing else.
+        counts = bool(taps or copy_taps or (layers and not self.names))
+        step_count, self.step_count = self.step_count, self.step_count + counts
         self.outcome = Outcome()
         with ExitStack() as stack:
             for tap, layer in layers:
@@ -257,7 +260,7 @@ class AugmentedLoss:
                 losses = batch.loss(inputs)
             else:
                 losses = self.stock_loss(inputs, *args, **kwargs)
-        if self.was_active:
+        if counts:
             self.clean_weights += self.outcome.clean_weight
         for tap, layer in layers:
             if not layer.acted:

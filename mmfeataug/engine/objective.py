@@ -4,7 +4,7 @@
 import logging
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class Objective:
         self.scale = settings.loss_scale.value if self.scaled else 1.0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.weights: dict[str, list[float]] = {}
-        self._expected = plan.ramp * sum(map(sum, settings.view_weights.values()))
+        self._expected = plan.ramp * _expected(settings.view_weights, plan)
         self._present = 0.0
         self._effects: dict[str, list[Tensor]] = {}
         self._sum = GradientSum(self.parameters)
@@ -230,6 +230,16 @@ class Objective:
             self._sum.gradients[i] = -gradient if taken is None else taken - gradient
         self._sum.scale(1 / factor)
         return False
+
+
+def _expected(weights: Mapping[str, Sequence[float]], plan: Plan) -> float:
+    """What the views of an iteration are to count: all of them, or the one that stands for all,
+    which may be a term instead, and then no view is missed.
+    """
+    if plan.only is None:
+        return sum(map(sum, weights.values()))
+    own = weights.get(plan.only.name, ())
+    return own[plan.only.index] * plan.only.factor if plan.only.index < len(own) else 0.0
 
 
 def _autocast_is_fp16() -> bool:

@@ -1,11 +1,20 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The objective sums to 1, whoever says how much of it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import mmfeataug
-from mmfeataug.engine import FeatureAugmentation, Plan, View
+from mmfeataug.engine import (
+    BatchAugmentation,
+    Choice,
+    FeatureAugmentation,
+    FeatureTransform,
+    Plan,
+    View,
+)
 from mmfeataug.methods import AFAN
 from tests import reference
 from tests.models import build_segmentor, random_test_batch, step
@@ -131,6 +140,45 @@ def test_terms_come_on_top():
     (alone, expected), (beside, found) = values
     torch.testing.assert_close(beside['fma.loss_0'], alone['fma.loss_0'])
     assert difference(found, expected) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ('only', 'view'), [(Choice('afan', 0, 3.0), 1.5), (Choice('term', 0, 3.0), 0.0)]
+)
+def test_one_of_views_and_terms(only, view):
+    """The one that is drawn stands for all, so that each counts its weight on average: the clean
+    loss keeps its own.
+    """
+
+    class Term(BatchAugmentation):
+        active = True
+
+        def losses(self, inputs, clean, network, generator):
+            (features,) = network(inputs)
+            yield features.square().mean()
+
+    with mmfeataug.attach(model := Toy(), [afan(gamma=1e-30), Term(at='stem')]) as handle:
+        handle.plan = Plan(only=only)
+        losses = model.loss(X)
+    assert handle.outcome.clean_weight == pytest.approx(0.5)
+    clean = Toy().loss(X)['loss']
+    assert float(losses.get('afan.loss_0', 0)) == pytest.approx(view * float(clean), rel=1e-4)
+
+
+def test_layers_beside_views_do_not_count():
+    class Double(FeatureTransform):
+        def transform(self, feature):
+            return 2 * feature
+
+    with mmfeataug.attach(model := Toy(), [Double(at='mid'), afan()]) as handle:
+        for views in (True, False, True):
+            handle.plan = replace(handle.plan, views=views)
+            model.loss(X)
+        assert handle.was_active
+    assert handle.step_count == 2
+    with mmfeataug.attach(model := Toy(), [Double(at='mid')]) as handle:
+        model.loss(X)
+    assert handle.step_count == 1
 
 
 def test_a_view_needs_a_weight():

@@ -1,4 +1,4 @@
-# Combined augmentations alone: each image with one distortion; a segmentor's first choice.
+# Combined augmentations alone: each image with one distortion of noise, blur or colour.
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',

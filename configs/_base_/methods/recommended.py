@@ -1,4 +1,4 @@
-# What the comparison supports for detectors: each image with one distortion, and one adversarial
+# For detectors, see docs/results.md: each image with one distortion, and one adversarial
 # view of an early feature that teaches the whole network. For a step of 1.15 times the price:
 # _base_.custom_hooks[-1].budget = 1.15
 custom_hooks = [
