@@ -119,7 +119,7 @@ def test_killed_and_resumed_is_uninterrupted(demo_data, tmp_path, base, at, layo
         'cityscapes': [
             dict(type='mmfeataug.MixStyle', at='backbone.layer1'),
             dict(type='mmfeataug.FMA'),
-            dict(type='mmfeataug.SeA', at='decode_head.conv_seg'),
+            dict(type='mmfeataug.SeA', at='decode_head.conv_seg', weight=0.2),
         ],
         'coco': DETECTOR_METHODS,
     }[layout]

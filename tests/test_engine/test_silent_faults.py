@@ -253,7 +253,9 @@ def test_control_flow_is_not_swallowed():
 @pytest.mark.parametrize('name', sorted(AUGMENTATIONS.module_dict))
 def test_names_that_every_logger_takes(name):
     kind = AUGMENTATIONS.get(name)
-    settings = dict(at='a', channels=1, compare='b') if name == 'AdAutoMix' else dict(at='a')
+    settings = dict(at='inputs' if name == 'DistortImages' else 'a')
+    if name == 'AdAutoMix':
+        settings |= dict(channels=1, compare='b')
     made = [kind(**settings)]
     if name == 'NormalizationPerturbation':
         made.append(kind(at='a', plus=True))

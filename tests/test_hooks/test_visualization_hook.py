@@ -30,7 +30,7 @@ from tests.models import (
 
 from .test_feature_aug_hook import AUGMENTATION, Draws, Spy, make_runner
 
-AFAN2 = dict(AUGMENTATION, strengths=(0.5, 1.0))
+AFAN2 = dict(AUGMENTATION, strengths=(0.5, 1.0), weight=0.25)
 PICTURES = dict(type='mmfeataug.FeatureAugVisualizationHook')
 EVERY_KIND = [
     AFAN2,

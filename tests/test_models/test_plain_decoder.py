@@ -57,14 +57,14 @@ def test_dropout_is_behind_the_pyramid():
 
 def test_views_at_both_places_of_the_decoder():
     model = build_segmentor(cfg())
+    settings = dict(unit='absolute', gamma=0.1, learn='skips')
     entries = [
-        dict(type='mmfeataug.AFAN', at='decode_head.bottleneck', gamma=0.1, learn='skips'),
+        dict(type='mmfeataug.AFAN', at='decode_head.bottleneck', **settings),
         dict(
             type='mmfeataug.AFAN',
             at='decode_head.sep_bottleneck',
             side='input',
-            gamma=0.1,
-            learn='skips',
+            **settings,
         ),
     ]
     with mmfeataug.attach(model, entries, strict=True):

@@ -75,7 +75,16 @@ def recorded(config):
 @pytest.mark.parametrize(
     ('config', 'count'),
     [
-        (dict(type='AFAN', at='backbone.layer2', strengths=(0.5, 1.0)), 2),
+        (
+            dict(
+                type='AFAN',
+                at='backbone.layer2',
+                unit='absolute',
+                gamma=0.1,
+                strengths=(0.5, 1.0),
+            ),
+            2,
+        ),
         (dict(type='PAdaIN', at='backbone.layer1', prob=0.0), 1),
         (dict(type='SeA', at='decode_head.conv_seg', rows=16), 1),
         (dict(type='FMA', at=['backbone.layer3', 'backbone.layer4']), 2),
@@ -92,8 +101,8 @@ def test_record(config, count):
         assert (change.images is not None) == (config['type'] == 'FMA')
     if config['type'] == 'AFAN':
         steps = [(c.view - c.clean).abs().max() for c in changes]
-        assert steps[1] == pytest.approx(1 / 255, rel=1e-3)
-        assert steps[0] == pytest.approx(0.5 / 255, rel=1e-3)
+        assert steps[1] == pytest.approx(0.1, rel=1e-3)
+        assert steps[0] == pytest.approx(0.05, rel=1e-3)
     if 'prob' not in config:
         # Looking on changes nothing.
         model = build_segmentor()
