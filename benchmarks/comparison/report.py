@@ -215,14 +215,18 @@ def draw(path: Path) -> None:
             ax.plot(x, y, '.', color=colour, alpha=0.35, ms=5)
             ax.plot(mean(x), mean(y), 'o', color=colour, ms=8)
         left, right = ax.get_xlim()
-        for arm, of in runs.items():
-            x, y = (mean([figure(bed, r, f) for r in of.values()]) for f in ('clean', 'mPC'))
+        places = {
+            arm: [mean([figure(bed, r, f) for r in of.values()]) for f in ('clean', 'mPC')]
+            for arm, of in runs.items()
+        }
+        # Neighbours have their names on different sides.
+        for i, (arm, (x, y)) in enumerate(sorted(places.items(), key=lambda p: p[1][1])):
             beyond = x > (left + right) / 2
             ax.annotate(
                 LABELS.get(arm, arm),
                 (x, y),
                 textcoords='offset points',
-                xytext=(-7 if beyond else 7, 6),
+                xytext=(-7 if beyond else 7, 6 if i % 2 else -12),
                 ha='right' if beyond else 'left',
                 fontsize=8,
             )
