@@ -54,6 +54,25 @@ TEST = ('test_dataloader', 'test_evaluator', 'test_cfg')
 """What a config must have for training, and for a test; the data first."""
 
 
+def read_config(path: str) -> Config:
+    """The config in a file.
+
+    Raises:
+        SystemExit: If two of its bases have the same setting, such as a block and a baseline with
+            hooks.
+    """
+    try:
+        return Config.fromfile(path)
+    except KeyError as error:
+        if 'Duplicate key' not in str(error):
+            raise
+        raise SystemExit(
+            f'{path}: {error.args[0]}. If both have custom_hooks, let the baseline be the only '
+            "base and write custom_hooks = [*_base_.custom_hooks, dict(type='mmfeataug."
+            "FeatureAugHook', augmentations=[...])]"
+        ) from None
+
+
 def load_config(
     args: argparse.Namespace,
     needed: Sequence[str],
@@ -73,7 +92,7 @@ def load_config(
         SystemExit: If a setting or the folder of a data set is missing.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)

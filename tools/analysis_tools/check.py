@@ -140,7 +140,7 @@ def look(given: Config, size: Sequence[int] | None, absent: str, notes: list[str
     cfg = copy.deepcopy(given)
     if absent:
         use_noise(cfg)
-        notes.append(f'{absent}. Noise stands in for the data, whose number is not known')
+        notes.append(f'{absent}. The batch is noise instead, and the number of images is not known')
     elif size:
         notes.append('the batch is noise, not training data')
     noise = bool(absent or size)
@@ -242,10 +242,13 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         hook = look(given, args.size, absent, notes)
     except FileNotFoundError as error:
         notes = []
-        hook = look(given, args.size, f'the data cannot be read: {error}', notes)
+        hook = look(given, args.size, 'the data cannot be read', notes)
+        hook.findings.append(Finding(f'the training data cannot be read: {error}'))
     notes += measured(hook)
     lines = config_lines(given, hook.findings) if args.fix else []
     fixes = [f'_base_ = {os.path.abspath(args.config)!r}', *lines] if lines else []
+    if args.fix and hook.findings and not lines:
+        notes.append('--fix: a value mends none of these')
     if args.json:
         kinds = {
             f'{kind}s': [f.message for f in hook.findings if f.kind == kind]

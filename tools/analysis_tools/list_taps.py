@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file; a plugin block in it is not used')
     parser.add_argument(
-        '--views', type=int, default=4, metavar='K', help='views to predict the cost for'
+        '--views', type=int, default=1, metavar='K', help='views to predict the cost for'
     )
     parser.add_argument(
         '--depth', type=int, default=3, help='levels of the dotted path to show; 0 shows all'
@@ -97,7 +97,13 @@ def main(out: TextIO) -> None:
     places = tail_shares(model, compute_loss, repeats=args.repeats)
     next(ticks, None)
     stars = first_choices(model, places, tuple(batch[0].shape[-2:]))
-    columns = 'at', 'output shapes', 't', f'cost of {args.views} views', 'first choice'
+    columns = (
+        'at',
+        'output shapes',
+        't',
+        f'cost of {args.views} view{"" if args.views == 1 else "s"}',
+        'first choice',
+    )
     table = Table(*columns, title=args.config)
     for path, place in places.items():
         # An index at the end ("shared_fcs.1") is no level of its own.
