@@ -248,7 +248,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     lines = config_lines(given, hook.findings) if args.fix else []
     fixes = [f'_base_ = {os.path.abspath(args.config)!r}', *lines] if lines else []
     if args.fix and hook.findings and not lines:
-        notes.append('--fix: a value mends none of these')
+        notes.append('--fix: none of these can be corrected by changing a value')
     if args.json:
         kinds = {
             f'{kind}s': [f.message for f in hook.findings if f.kind == kind]
