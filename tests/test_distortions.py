@@ -57,10 +57,3 @@ def test_same_stream_same_images():
 def test_bad_input(configs, message):
     with pytest.raises(ValueError, match=message):
         build_distortions(configs)
-
-
-def test_settings_from_json():
-    """Lists stand for tuples."""
-    (distortion,) = build_distortions([dict(type='RandomGamma', gamma=[0.5, 0.5])])
-    images = torch.full((1, 3, 8, 8), 0.25)
-    torch.testing.assert_close(distortion(images), images.sqrt())

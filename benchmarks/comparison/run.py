@@ -53,6 +53,12 @@ def specification(bed: str, name: str, seed: int, part: str) -> dict[str, Any]:
 def placed(augmentation: dict[str, Any], bed: str) -> dict[str, Any]:
     """An augmentation at the places that its test bed has."""
     found, given = TESTBEDS[bed], dict(augmentation)
+    if 'distortions' in given:
+        # JSON has no tuples, and kornia of PyTorch 2.1 takes no lists for ranges.
+        given['distortions'] = [
+            {key: tuple(v) if isinstance(v, list) else v for key, v in one.items()}
+            for one in given['distortions']
+        ]
     at = given.get('at')
     if at in ('logits', 'classifier'):
         return {**given, **getattr(found, at)}

@@ -38,10 +38,7 @@ def build_distortions(configs: Sequence[dict[str, Any]]) -> list[Callable[[Tenso
         raise ValueError('distortions=[]: give at least one')
     built: list[Callable[[Tensor], Tensor]] = []
     for config in configs:
-        # A config from JSON or YAML has no tuples, and kornia of PyTorch 2.1 takes no lists.
-        settings: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
-        }
+        settings = dict(config)
         name = settings.pop('type', None)
         if '.' in str(name):
             built.append(_own(name)(**settings))
