@@ -8,6 +8,7 @@ from torch import nn
 from .engine import Augmentation, AugmentedLoss, build_each, raise_together
 from .registry import AUGMENTATIONS
 from .utils.message_hub import message_hub
+from .utils.tasks import refuse_branches
 
 
 def attach(
@@ -72,6 +73,17 @@ def attach(
     except (TypeError, ValueError) as error:
         raise_together([*faults, error])
         raise
+    for name, augmentation in handle.augmentations.items():
+        if augmentation.starts_at[0] == 'inputs':
+            try:
+                refuse_branches(
+                    model,
+                    f'{name} changes',
+                    'take a method that changes features, at a layer of the student, such as '
+                    "dict(type='mmfeataug.AFAN', at='student.backbone.layer2')",
+                )
+            except TypeError as error:
+                faults.append(error)
     if faults:
         handle.detach()
         raise_together(faults)

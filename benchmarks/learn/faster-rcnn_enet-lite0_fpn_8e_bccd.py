@@ -1,17 +1,4 @@
-# The BCCD detector on EfficientNet-Lite0 with ImageNet weights; benchmarks/learn/run.py writes the
-# checkpoint.
-_base_ = '../../configs/baseline/faster-rcnn_r18_fpn_8e_bccd.py'
-model = dict(
-    data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True),
-    backbone=dict(
-        _delete_=True,
-        type='mmpretrain.TIMMBackbone',
-        model_name='tf_efficientnet_lite0',
-        features_only=True,
-        pretrained=False,
-        out_indices=(1, 2, 3, 4),
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/learn/enet-lite0.pth'),
-    ),
-    neck=dict(in_channels=[24, 40, 112, 320]),
-)
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.3))))
+# The test bed of the comparison, tested image by image.
+_base_ = '../comparison/testbeds/bccd.py'
+default_hooks = dict(checkpoint=dict(interval=2))
+test_dataloader = dict(batch_size=1, dataset=dict(serialize_data=True))

@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
     parser.add_argument('--seeds', nargs='*', type=int, default=[0, 1], help='none: the table')
     args = parser.parse_args()
-    weights = WORK / 'enet-lite0.pth'
+    weights = ROOT / 'work_dirs' / 'enet-lite0.pth'
     if args.seeds and not weights.exists():
         tool = ROOT / 'tools' / 'model_converters' / 'efficientnet_lite0.py'
         subprocess.run([sys.executable, str(tool), str(weights)], check=True)

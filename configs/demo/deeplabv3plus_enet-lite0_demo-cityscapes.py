@@ -1,18 +1,8 @@
-# The segmentor of `make demo`: EfficientNet-Lite0 with ImageNet weights, which
-# tools/model_converters/efficientnet_lite0.py writes.
-_base_ = './deeplabv3plus_r18_demo-cityscapes.py'
+# The segmentor of `make demo`.
+_base_ = ['./deeplabv3plus_r18_demo-cityscapes.py', '../_base_/models/enet-lite0.py']
 model = dict(
     data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True),
-    backbone=dict(
-        _delete_=True,
-        type='mmpretrain.TIMMBackbone',
-        model_name='tf_efficientnet_lite0',
-        features_only=True,
-        pretrained=False,
-        output_stride=16,
-        out_indices=(1, 2, 3, 4),
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/enet-lite0.pth'),
-    ),
+    backbone=dict(_delete_=True, **_base_.enet_lite0, output_stride=16),
     decode_head=dict(in_channels=320, c1_in_channels=24),
 )
 optim_wrapper = dict(

@@ -9,10 +9,15 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
-from mmfeataug.engine import AugmentedLoss, BatchAugmentation, is_sharded, norms_behind
+from mmfeataug.engine import (
+    AugmentedLoss,
+    BatchAugmentation,
+    is_sharded,
+    norms_behind,
+    stock_state_dict,
+)
 from mmfeataug.utils.configs import type_name
 from mmfeataug.utils.settings import Fix, SettingError
-from mmfeataug.utils.tasks import refuse_branches
 
 from .findings import Finding
 
@@ -46,22 +51,12 @@ def run_faults(runner: Runner) -> Iterator[Exception]:
 
 def handle_faults(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> Iterator[Exception]:
     """What does not go together with the augmentations of a handle: parameters that
-    DistributedDataParallel waits for, batches of several branches, and batches that are too small.
+    DistributedDataParallel waits for, and batches that are too small.
     """
     if is_model_wrapper(runner.model):
         yield from _waiting(runner, handle)
     size = batch_size(runner)
     for name, augmentation in handle.augmentations.items():
-        if augmentation.starts_at[0] == 'inputs':
-            try:
-                refuse_branches(
-                    model,
-                    f'{name} changes',
-                    'take a method that changes features, at a layer of the student, such as '
-                    "dict(type='mmfeataug.AFAN', at='student.backbone.layer2')",
-                )
-            except TypeError as error:
-                yield error
         least = augmentation.least_samples if isinstance(augmentation, BatchAugmentation) else 1
         if size is not None and size < least:
             yield SettingError(
@@ -97,6 +92,31 @@ def handle_warnings(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> 
                 "or bn='eval', or use SyncBN with several processes",
                 fix=Fix('config', _BATCH_SIZE, 2),
             )
+
+
+def refuse_other_parts(model: nn.Module, resumed: dict[str, Any]) -> None:
+    """Check that model and resumed checkpoint have the same parts of augmentations.
+
+    Args:
+        model: About to be resumed.
+        resumed: State dict of the checkpoint.
+
+    Raises:
+        ValueError: If only one of them has second batch norms or modules of augmentations.
+    """
+    there, here = (
+        state.keys() - stock_state_dict(state).keys() for state in (resumed, model.state_dict())
+    )
+    if there == here:
+        return
+    extra = sorted(there - here) or sorted(here - there)
+    have, lacks = ('checkpoint', 'config') if there - here else ('config', 'checkpoint')
+    raise ValueError(
+        f'resume: the {have} has {len(extra)} tensors of augmentations that the {lacks} lacks, '
+        f"such as {extra[0]!r} (bn='separate' makes those of 'aux_bn', generators those of "
+        "'feature_aug'): resume with the augmentations of that run, or begin a new run from "
+        'its weights: load_from=... with resume=False'
+    )
 
 
 def batch_size(runner: Runner) -> int | None:

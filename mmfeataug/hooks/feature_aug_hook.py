@@ -18,7 +18,6 @@ from mmfeataug.engine import (
     Choice,
     Plan,
     raise_together,
-    stock_state_dict,
 )
 from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
@@ -28,7 +27,7 @@ from mmfeataug.utils.settings import MERGE, Fix, SettingError
 
 from .budget import Allowance, Budget
 from .effects import EffectWatch
-from .faults import batch_size, handle_faults, handle_warnings, run_faults
+from .faults import batch_size, handle_faults, handle_warnings, refuse_other_parts, run_faults
 from .findings import Finding, errors
 
 _ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
@@ -146,20 +145,7 @@ class FeatureAugHook(Hook):
         if not runner._resume:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        there, here = (
-            state.keys() - stock_state_dict(state).keys()
-            for state in (checkpoint['state_dict'], model.state_dict())
-        )
-        if there == here:
-            return
-        extra = sorted(there - here) or sorted(here - there)
-        have, lacks = ('checkpoint', 'config') if there - here else ('config', 'checkpoint')
-        raise ValueError(
-            f'resume: the {have} has {len(extra)} tensors of augmentations that the {lacks} lacks, '
-            f"such as {extra[0]!r} (bn='separate' makes those of 'aux_bn', generators those of "
-            "'feature_aug'): resume with the augmentations of that run, or begin a new run from "
-            'its weights: load_from=... with resume=False'
-        )
+        refuse_other_parts(model, checkpoint['state_dict'])
 
     def before_train(self, runner: Runner) -> None:
         """Attach to the model. After EMA and resume, so that no copy of the model carries the
@@ -219,12 +205,7 @@ class FeatureAugHook(Hook):
             )
             faults += handle_faults(runner, model, handle)
             warnings += handle_warnings(runner, model, handle)
-            if not handle.names and (self.prob < 1 or self.budget):
-                raise ValueError(
-                    f'prob={self.prob!r}, budget={self.budget!r} say how often there are views, '
-                    'and no augmentation here makes any: leave them out, and give the methods a '
-                    'prob of their own'
-                )
+            faults += self._handle_faults(handle)
             _follow_average(runner, model, handle)
         except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
@@ -361,6 +342,16 @@ class FeatureAugHook(Hook):
                 'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some '
                 'with mmfeataug.AugmentedModel, mmfeataug.AugmentedBackbone or '
                 'mmfeataug.AugmentedNeck'
+            )
+
+    def _handle_faults(self, handle: AugmentedLoss) -> Iterator[Exception]:
+        """Settings that need views."""
+        if not handle.names and (self.prob < 1 or self.budget):
+            yield SettingError(
+                f'prob={self.prob!r}, budget={self.budget!r} say how often there are views, and no '
+                'augmentation here makes any: leave them out, and give the methods a prob of their '
+                'own',
+                Fix('hook', 'budget', None) if self.budget else Fix('hook', 'prob', 1.0),
             )
 
     @property

@@ -235,6 +235,24 @@ def test_nothing_to_check(check):
     assert 'nothing in this config augments features' in check('', ok=True)['warnings'][0]
 
 
+def test_data_that_cannot_be_read(check, tmp_path):
+    """The folder is there, the images are not."""
+    data = f"data_root={str(tmp_path)!r}, data_prefix=dict(img_path='a', seg_map_path='b')"
+    found = check(
+        f'train_dataloader = dict(dataset=dict({data}))\n' + HOOK.format(AT_LAYER2.format(''))
+    )
+    assert any('the training data cannot be read' in message for message in found['warnings'])
+
+
+def test_two_bases_with_hooks(tool, tmp_path):
+    for name in ('one', 'two'):
+        (tmp_path / f'{name}.py').write_text('custom_hooks = []')
+    config = tmp_path / 'both.py'
+    config.write_text("_base_ = ['./one.py', './two.py']")
+    with pytest.raises(SystemExit, match=r'let the baseline be the only base'):
+        tool.main([str(config)])
+
+
 def test_the_hook_says_it_before_training(tmp_path, monkeypatch):
     runner = make_runner(
         tmp_path,

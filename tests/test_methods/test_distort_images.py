@@ -70,3 +70,13 @@ def test_views_are_of_the_distorted_images():
 def test_refuses(settings, word):
     with pytest.raises(ValueError, match=word):
         DistortImages(**settings)
+
+
+def test_batches_of_branches_are_refused_without_a_runner_too():
+    """A teacher's images would be distorted beside the student's."""
+    model = build_segmentor(deeplab_cfg())
+    model.data_preprocessor.data_preprocessor = torch.nn.Identity()
+    with pytest.raises(TypeError, match='dict of branches'):
+        mmfeataug.attach(model, [dict(type='DistortImages')])
+    assert 'loss' not in vars(model)
+    mmfeataug.attach(model, [dict(type='AFAN', at='backbone.layer2')]).detach()

@@ -1,6 +1,7 @@
 # DeepLabV3+ on EfficientNet-Lite0 with ImageNet weights, CamVid at its own 480x360.
 _base_ = [
     '../../../configs/_base_/models/deeplabv3plus_r18-d16_tiny.py',
+    '../../../configs/_base_/models/enet-lite0.py',
     '../../../configs/_base_/datasets/camvid.py',
     '../../../configs/_base_/seg_default_runtime.py',
 ]
@@ -9,16 +10,7 @@ model = dict(
     data_preprocessor=dict(
         size=crop_size, seg_pad_val=11, mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True
     ),
-    backbone=dict(
-        _delete_=True,
-        type='mmpretrain.TIMMBackbone',
-        model_name='tf_efficientnet_lite0',
-        features_only=True,
-        pretrained=False,
-        output_stride=16,
-        out_indices=(1, 2, 3, 4),
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/enet-lite0.pth'),
-    ),
+    backbone=dict(_delete_=True, **_base_.enet_lite0, output_stride=16),
     decode_head=dict(
         in_channels=320,
         channels=128,
