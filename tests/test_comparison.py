@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from mmengine.config import Config
 
 from benchmarks.comparison import report, run
 from benchmarks.comparison.grid import ARMS, LABELS, STUDIES, TESTBEDS, Arm
@@ -44,6 +45,20 @@ def test_studies_name_arms():
 def test_settings_are_chosen_on_other_images():
     for bed in TESTBEDS.values():
         assert set(range(*bed.tune)).isdisjoint(range(*bed.test))
+
+
+@pytest.mark.parametrize(
+    ('block', 'arm'),
+    [('recommended', 'combined+afan'), ('afan', 'afan'), ('distort-images', 'combined')],
+)
+def test_blocks_are_what_was_compared(block, arm):
+    """But for the place, which the network decides."""
+    (hook,) = Config.fromfile(run.ROOT / f'configs/_base_/methods/{block}.py').custom_hooks
+    found, wanted = (
+        {a['type']: {'prob': 1.0, **a, 'at': ''} for a in each}
+        for each in (hook.augmentations, ARMS[arm].augmentations)
+    )
+    assert found == wanted
 
 
 def test_longer_is_longer():
