@@ -347,7 +347,10 @@ def test_other_test_sets_are_said(tmp_path):
     tables = [dict(table(50.0, FOG), made_with=dict(images=n)) for n in (16, 5000)]
     runs = [Run(f'{n}', tmp_path / f'{n}', tables={'.': t}) for n, t in enumerate(tables)]
     one = comparison(*runs)
-    assert 'these are of different test sets, with 16, 5000 images' in one.notes
+    assert (
+        'different numbers of test images (16, 5000): differences between these mean little'
+        in one.notes
+    )
 
 
 def test_where_one_is_undefined_nobody_is_counted(tmp_path):
@@ -425,7 +428,9 @@ def test_attacks_on_other_test_sets_are_said(tmp_path):
         attack(tmp_path / name, {0: 50.0}, made_with=dict(images=images))
     runs = read_runs([f'x={tmp_path}/a', f'y={tmp_path}/b'])
     (one,) = compare_attacks('detection', by_task(runs)['detection'])
-    assert one.notes == ['these are of different test sets, with 20, 87 images']
+    assert one.notes == [
+        'different numbers of test images (20, 87): differences between these mean little'
+    ]
 
 
 def test_strengths_that_a_seed_lacks_are_left_out(tmp_path):

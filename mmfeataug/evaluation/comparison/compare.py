@@ -136,7 +136,8 @@ def note_images(results: Iterable[Mapping[str, Any]]) -> list[str]:
         if 'images' in (result.get('made_with') or {})
     }
     counts = ', '.join(map(str, sorted(numbers)))
-    return [f'these are of different test sets, with {counts} images'] if len(numbers) > 1 else []
+    said = f'different numbers of test images ({counts}): differences between these mean little'
+    return [said] if len(numbers) > 1 else []
 
 
 def _note_libraries(tables: Iterable[Mapping[str, Any]]) -> list[str]:
