@@ -5,11 +5,15 @@ docs.
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
+from torch import nn
+from torch.testing import assert_close
 
-from benchmarks.comparison import report, run
+from benchmarks.comparison import diagnosis, memory, report, run
 from benchmarks.comparison.grid import ARMS, LABELS, STUDIES, TESTBEDS, Arm
 from mmfeataug.registry import AUGMENTATIONS
 
@@ -157,3 +161,36 @@ def test_arms_are_plain_data():
         spec = run.specification('bccd', name, 0, 'test')
         again = Arm(**spec['settings'])
         assert json.loads(json.dumps(vars(again))) == json.loads(json.dumps(vars(arm))), name
+
+
+def test_parts_of_what_noise_does():
+    clean, noisy = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8) * 2 + 1
+    mean, std = diagnosis.moments(clean)
+    assert_close(diagnosis.moments(diagnosis.restored(clean, noisy)), (mean, std))
+    moved = diagnosis.shifted(clean, noisy)
+    assert_close(diagnosis.moments(moved), (diagnosis.moments(noisy)[0], std))
+    assert_close(moved - clean, (diagnosis.moments(noisy)[0] - mean).expand_as(clean))
+
+
+def test_statistics_of_the_batch_leave_no_trace():
+    norm = nn.BatchNorm2d(3).eval()
+    batch = torch.randn(4, 3, 5, 5) + 2
+    before = norm(batch)
+    with diagnosis.batch_statistics(norm):
+        assert norm(batch).mean().abs() < 1e-5
+    assert_close(norm(batch), before, rtol=0, atol=0)
+
+
+def test_backbone_channels_last_and_features_contiguous():
+    """mmcv's RoIAlign reads other layouts as garbage on a CPU."""
+    model = nn.Module()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    images = torch.randn(2, 3, 8, 8)
+    wanted = model.backbone(images)
+    shown = []
+    model.backbone[0].register_forward_hook(lambda _, __, output: shown.append(output))
+    memory.ChannelsLastHook().before_run(SimpleNamespace(model=model))
+    features = model.backbone(images)
+    assert shown[0].is_contiguous(memory_format=torch.channels_last)
+    assert_close(torch.stack(features), wanted)
+    assert all(feature.is_contiguous() for feature in features)

@@ -226,8 +226,8 @@ ARMS |= {
     for name in ('combined', 'combined-half', 'augmix', 'noise-0.1', 'averaged', 'photometric')
 }
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
-ARMS['afan-quarter'] = both(_afan, Arm(hook=dict(prob=0.25)))
-ARMS['combined+afan-quarter'] = both(ARMS['combined'], ARMS['afan-quarter'])
+ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
+ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
 # Why do views harm a segmentor? The skip that passes them by, batch norms, a short training?
 _no_skip = Arm(options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')})
 ARMS['no-skip'] = _no_skip
@@ -252,13 +252,14 @@ LABELS = {
     'combined': 'combined augmentations',
     'random': 'random direction',
     'afan-tail': 'A-FAN, tail',
+    'reinject-channel': 'A-FAN, statistics re-injected',
     'afan': 'A-FAN',
     'afan-early': 'A-FAN, early',
     'afan-late': 'A-FAN, late',
-    'afan-quarter': 'A-FAN in a quarter of the steps',
+    'afan-fifth': 'A-FAN in a fifth of the steps',
     'combined+afan': 'combined augmentations and A-FAN',
     'combined+afan-early': 'combined augmentations and A-FAN, early',
-    'combined+afan-quarter': 'combined augmentations and A-FAN in a quarter of the steps',
+    'combined+afan-fifth': 'combined augmentations and A-FAN in a fifth of the steps',
 }
 """What tables call finalists, in their order."""
 

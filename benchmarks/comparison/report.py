@@ -164,7 +164,26 @@ def tuned(bed: str) -> str:
     return scores(bed, 'tune')
 
 
+def diagnosis() -> str:
+    """What noise has to change so that a segmentor fails; means of seeds."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for path in sorted((HERE / 'diagnosis').glob('*.json')):
+        result = json.loads(path.read_text())
+        found.setdefault(result['arm'], []).append(result['figures'])
+    names = list(next(iter(found.values()))[0])
+    rows = [
+        [
+            LABELS.get(arm, arm),
+            str(len(each)),
+            *(f'{mean([f[n] for f in each]):.1f}' for n in names),
+        ]
+        for arm, each in sorted(found.items(), key=lambda one: list(LABELS).index(one[0]))
+    ]
+    return table(('arm', 'seeds', *names), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    'diagnosis': diagnosis,
     **{f'{bed}-scores': lambda bed=bed: scores(bed, 'test') for bed in TESTBEDS},
     **{f'{bed}-baseline': lambda bed=bed: against(bed, 'baseline') for bed in TESTBEDS},
     **{

@@ -81,7 +81,8 @@ def config_of(spec: dict[str, Any]) -> Config:
     cfg = copy.deepcopy(testbed_config(bed))
     cfg.merge_from_dict(arm.options)
     cfg.randomness = dict(seed=spec['seed'])
-    cfg.custom_hooks = [*arm.hooks, dict(type='mmfeataug.IterationSeedHook')]
+    faster = dict(type='benchmarks.comparison.memory.ChannelsLastHook')
+    cfg.custom_hooks = [*arm.hooks, dict(type='mmfeataug.IterationSeedHook'), faster]
     if arm.augmentations:
         augmentations = [placed(a, bed) for a in arm.augmentations]
         hook = dict(type='mmfeataug.FeatureAugHook', augmentations=augmentations, **arm.hook)
