@@ -16,17 +16,16 @@ class Testbed:
 
     Attributes:
         metric: The one that counts.
-        tune, test: Images of the test set, from and up to: settings are chosen on the first,
-            finalists judged on the others.
+        tune, test: Images of the test set, as a range: settings are chosen on the first, finalists
+            judged on the others.
         stem, early, middle, late: Places, of stride 2, 4, 8 and 16.
         logits: Where predictions are, and what has to hold still for them.
         classifier: Settings of SeA.
     """
 
     metric: str
-    tune: tuple[int, int]
-    test: tuple[int, int]
-    scope: str
+    tune: tuple[int, ...]
+    test: tuple[int, ...]
     stem: str = 'backbone.timm_model.blocks.0'
     early: str = 'backbone.timm_model.blocks.1'
     middle: str = 'backbone.timm_model.blocks.2'
@@ -39,7 +38,6 @@ _CAMVID = Testbed(
     'mIoU',
     (0, 40),
     (40, 101),
-    'mmseg',
     logits=dict(at='decode_head.conv_seg'),
     classifier=dict(at='decode_head.conv_seg'),
 )
@@ -48,12 +46,22 @@ TESTBEDS = {
         'pascal_voc/mAP',
         (0, 36),
         (36, 87),
-        'mmdet',
         logits=dict(at='roi_head.bbox_head.fc_cls', hold=('rpn_head',)),
         classifier=dict(at='roi_head.bbox_head.fc_cls', background=-1),
     ),
     'camvid': _CAMVID,
     'camvid-360': _CAMVID,
+    'digits': Testbed(
+        'accuracy/top1',
+        (0, 797, 2),
+        (1, 797, 2),
+        stem='backbone.relu',
+        early='backbone.layer1',
+        middle='backbone.layer2',
+        late='backbone.layer3',
+        logits=dict(at='head.fc'),
+        classifier=dict(at='head.fc'),
+    ),
 }
 
 
@@ -311,11 +319,11 @@ _ALL = (*_FIRST, *(name for name in ARMS if name not in _FIRST))
 
 _FINAL = ('baseline', 'afan', 'combined', 'combined+afan')
 STUDIES = {
-    'tune': Study('tune', (0,), dict.fromkeys(('bccd', 'camvid-360'), _ALL)),
+    'tune': Study('tune', (0,), dict.fromkeys(('bccd', 'camvid-360', 'digits'), _ALL)),
     'final': Study(
         'test',
         tuple(range(6)),
-        {'bccd': _FINAL, 'camvid': (*_FINAL, 'afan-early')},
+        {'bccd': _FINAL, 'camvid': (*_FINAL, 'afan-early'), 'digits': _FINAL},
     ),
     'why': Study(
         'test',

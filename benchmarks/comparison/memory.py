@@ -10,11 +10,11 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 
-def contiguous(module: nn.Module, args: Any, outputs: Any) -> list[Tensor]:
+def contiguous(module: nn.Module, args: Any, outputs: Any) -> tuple[Tensor, ...]:
     """Features as mmcv's operators want them: on a CPU RoIAlign reads other layouts as garbage,
     without a word.
     """
-    return [feature.contiguous() for feature in outputs]
+    return tuple(feature.contiguous() for feature in outputs)
 
 
 class ChannelsLastHook(Hook):

@@ -93,8 +93,9 @@ def config_of(spec: dict[str, Any]) -> Config:
     short = cfg.train_cfg[unit]
     cfg.train_cfg[unit] = last = round(short * arm.length)
     for one in cfg.param_scheduler:
-        if one.end == short:
-            one.end = last
+        for name in ('end', 'T_max'):
+            if one.get(name) == short:
+                one[name] = last
     for name in ('val_cfg', 'val_dataloader', 'val_evaluator'):
         cfg[name] = None
     cfg.env_cfg.cudnn_benchmark = False

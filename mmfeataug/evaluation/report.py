@@ -132,7 +132,9 @@ def summary_line(table: Mapping[str, Any], metric: str) -> str:
 
 def to_markdown(table: Mapping[str, Any]) -> str:
     """A table for each metric, one with all summaries, and the notes."""
-    parts = [f'# Robustness of {table["config"]}', f'Checkpoint: `{table["checkpoint"]}`']
+    images = (table.get('made_with') or {}).get('images')
+    tested = f'Checkpoint: `{table["checkpoint"]}`' + (f', {images} test images' if images else '')
+    parts = [f'# Robustness of {table["config"]}', tested]
     if table['metrics']:
         parts.append(_markdown(summary_rows(table)))
     for metric in table['metrics'] if table['corrupted'] else []:

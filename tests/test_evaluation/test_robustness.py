@@ -245,6 +245,7 @@ def test_nothing_found_yet():
     clean_only = complete(table({'m': 1.0}, {}))
     assert clean_only['summary']['m']['mPC'] is None
     assert '| m | 1.0000 | - | - |' in to_markdown(clean_only)
+    assert '`, 87 test images\n' in to_markdown(clean_only | dict(made_with=dict(images=87)))
 
 
 def test_the_worst_corruption():

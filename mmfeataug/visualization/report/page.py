@@ -4,10 +4,10 @@ what they see.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
@@ -169,14 +169,20 @@ def _lead(groups: Mapping[str, Mapping[str, Sequence[Run]]], baseline: str | Non
     return lead
 
 
+def _on_images(results: Iterable[Mapping[str, Any]]) -> str:
+    numbers = {(result.get('made_with') or {}).get('images') for result in results} - {None}
+    return f' ({", ".join(map(str, sorted(numbers)))} images)' if numbers else ''
+
+
 def _row(task: str, name: str, seeds: Sequence[Run], style: Mapping[str, Style]) -> list[dict]:
     rows = []
     for run in seeds:
-        counted = [
-            (len(run.tables), 'table', 'of robustness'),
-            (len(run.attacks), 'result', 'of attacks'),
+        kept = ((run.tables, 'table', 'of robustness'), (run.attacks, 'result', 'of attacks'))
+        holds = [
+            f'{len(each)} {what}{"s" if len(each) > 1 else ""} {of}{_on_images(each.values())}'
+            for each, what, of in kept
+            if each
         ]
-        holds = [f'{n} {what}{"s" if n > 1 else ""} {of}' for n, what, of in counted if n]
         if run.log:
             holds.append(f'log to iteration {run.log[-1]["iter"]}')
         configs = [str(t['config']) for t in run.tables.values()]
