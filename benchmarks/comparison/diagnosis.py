@@ -7,8 +7,9 @@ again. ``python -m benchmarks.comparison.diagnosis``, from the repository's root
 import argparse
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,18 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
             norm.eval()
 
 
+def renew(model: Any, batches: Iterable[dict]) -> None:
+    """Compute the statistics of the head's batch norms anew, from clean batches of the training."""
+    norms = [m for m in model.decode_head.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for batch in batches:
+        model.loss(**model.data_preprocessor(batch, True))
+    model.eval()
+
+
 def noisy(cfg: Config) -> Config:
     """The same test on noisy images."""
     cfg = copy.deepcopy(cfg)
@@ -121,6 +134,10 @@ def examined(runner: Runner, cfg: Config) -> dict[str, float]:
             found.setdefault('noise, statistics of the batch', []).extend(
                 features.of(model, corrupted)[1]
             )
+    renew(model, islice(Runner.build_dataloader(cfg.train_dataloader), 25))
+    found['noise, batch norms of the head anew'] = [
+        prediction for batch in loaders[1] for prediction in model.test_step(batch)
+    ]
     scores = {}
     for name, predictions in found.items():
         evaluator.process(data_samples=predictions)

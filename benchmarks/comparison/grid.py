@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What is compared: test beds, arms, and studies of them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -236,14 +236,10 @@ ARMS |= {
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
 ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
-# Why do views harm a segmentor? The skip that passes them by, batch norms, a short training?
+# Why do views harm a segmentor? The skip that passes them by? See diagnosis.py, too.
 _no_skip = Arm(options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')})
 ARMS['no-skip'] = _no_skip
 ARMS['no-skip+afan'] = both(_no_skip, _afan)
-for _bn in ('frozen', 'eval'):
-    ARMS[f'afan-bn-{_bn}'] = views(afan(bn=_bn))
-ARMS['afan-twice'] = replace(_afan, length=2.0)
-ARMS['twice'] = Arm(length=2.0)
 
 LABELS = {
     'baseline': 'baseline',
@@ -330,14 +326,7 @@ STUDIES = {
         (0, 1),
         {
             'camvid': ('no-skip', 'no-skip+afan'),
-            'camvid-360': (
-                'baseline',
-                'afan',
-                'afan-bn-frozen',
-                'twice',
-                'afan-twice',
-                'afan-tail',
-            ),
+            'camvid-360': ('baseline', 'afan', 'reinject-channel', 'reinject-spatial', 'afan-tail'),
         },
     ),
 }
