@@ -231,6 +231,26 @@ def test_a_config_that_is_fine(check):
     assert not any('random' in note for note in found['notes'])
 
 
+def test_no_image(tool, tmp_path, capsys):
+    """mmengine says that it needs an array to concatenate."""
+    (tmp_path / 'images').mkdir()
+    config = tmp_path / 'config.py'
+    dataset = dict(type='BaseSegDataset', data_prefix=dict(img_path='images'), pipeline=[])
+    config.write_text(
+        f"default_scope = 'mmseg'\nmodel = {narrow()!r}\n"
+        f'train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict({dataset!r},\n'
+        f'    data_root={str(tmp_path)!r}, metainfo=dict(classes=["a"])),\n'
+        "    sampler=dict(type='DefaultSampler'))\n"
+        "train_cfg = dict(type='IterBasedTrainLoop', max_iters=100)\n"
+        "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))\n"
+        + HOOK.format(AT_LAYER2.format(''))
+    )
+    with pytest.raises(SystemExit):
+        tool.main([str(config), '--json'])
+    (error,) = json.loads(capsys.readouterr().out)['errors']
+    assert error.startswith('the training set has no image: look at data_root')
+
+
 def test_nothing_to_check(check):
     assert 'nothing in this config augments features' in check('', ok=True)['warnings'][0]
 

@@ -1,6 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Will this config train, and is it wise? Builds the run without training it, tries a batch, and
-lists errors (what cannot work) and warnings (what is unwise), with cost and memory.
+lists errors (what cannot work) and warnings (what may not do what you want), with cost and memory.
 
 Exit status: 1 if there are errors, else 0, with or without warnings.
 
@@ -59,6 +59,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_common_arguments(parser)
     return parser.parse_args(argv)
+
+
+NO_IMAGES = (
+    'the training set has no image: look at data_root, data_prefix and ann_file of '
+    'train_dataloader.dataset, and at its filter_cfg and metainfo.classes, which leave images out'
+)
 
 
 @DATASETS.register_module()
@@ -160,6 +166,8 @@ def look(given: Config, size: Sequence[int] | None, absent: str, notes: list[str
             if isinstance(cause, URLError):
                 hook.findings.append(Finding(f'something cannot be fetched: {cause.reason}'))
                 return hook
+            if 'need at least one array' in str(cause):
+                cause = ValueError(NO_IMAGES)
             hook.findings += errors(cause if isinstance(cause, Exception) else error)
     return hook
 
@@ -224,7 +232,7 @@ def measured(hook: CheckHook) -> list[str]:
 def report(findings: Sequence[Finding], notes: Sequence[str], fixes: Sequence[str]) -> str:
     """The list for people."""
     lines = []
-    for kind, what in (('error', 'cannot work'), ('warning', 'unwise')):
+    for kind, what in (('error', 'cannot work'), ('warning', 'may not do what you want')):
         each = [finding.message for finding in findings if finding.kind == kind]
         lines += [f'{len(each)} {kind}{"" if len(each) == 1 else "s"} ({what})']
         lines += [f'  {i}. {message}' for i, message in enumerate(each, 1)]
