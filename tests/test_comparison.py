@@ -123,10 +123,14 @@ def test_few_pairs_have_no_interval():
 
 
 def test_seeds_of_a_table():
-    """Those that all arms have, but for arms with one run."""
+    """Those that most runs have; an arm may lack some."""
     runs = {'a': {0: 1, 1: 1, 2: 1}, 'b': {0: 1, 1: 1}, 'c': {1: 1}, 'd': {5: 1}}
     found = {arm: list(of) for arm, of in report.comparable(runs).items()}
     assert found == {'a': [0, 1], 'b': [0, 1], 'c': [1]}
+    assert report.comparable({}) == {}
+    many = dict.fromkeys(range(6), 1)
+    found = report.comparable(dict(a=many, b=many, c={0: 1, 1: 1}))
+    assert [len(of) for of in found.values()] == [6, 6, 2]
 
 
 def test_pairs_are_of_one_device():

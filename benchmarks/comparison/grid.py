@@ -233,17 +233,22 @@ ARMS |= {
     f'{name}+afan': both(ARMS[name], _afan)
     for name in ('combined', 'combined-half', 'augmix', 'noise-0.1', 'averaged', 'photometric')
 }
+ARMS['combined+reinject-spatial'] = both(ARMS['combined'], ARMS['reinject-spatial'])
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
 ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
-# Why do views harm a segmentor? The skip that passes them by? See diagnosis.py, too.
+# Why do views harm? Is it the skip that passes them by? See diagnosis.py, too.
 _no_skip = Arm(options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')})
 ARMS['no-skip'] = _no_skip
 ARMS['no-skip+afan'] = both(_no_skip, _afan)
+# Or that the training is too short for them?
+ARMS['four-times'] = Arm(length=4.0)
+ARMS['afan-four-times'] = both(ARMS['four-times'], _afan)
 
 LABELS = {
     'baseline': 'baseline',
     'longer': 'baseline, 1.6 times as long',
+    'four-times': 'baseline, 4 times as long',
     'averaged': 'averaged weights',
     'noise-0.1': 'Gaussian noise',
     'photometric': 'photometric distortion',
@@ -256,12 +261,15 @@ LABELS = {
     'combined': 'combined augmentations',
     'random': 'random direction',
     'afan-tail': 'A-FAN, tail',
-    'reinject-channel': 'A-FAN, statistics re-injected',
+    'afan-four-times': 'A-FAN, 4 times as long',
+    'reinject-channel': 'A-FAN, re-injected (channel)',
+    'reinject-spatial': 'A-FAN, re-injected (spatial)',
     'afan': 'A-FAN',
     'afan-early': 'A-FAN, early',
     'afan-late': 'A-FAN, late',
     'afan-fifth': 'A-FAN in a fifth of the steps',
     'combined+afan': 'combined augmentations and A-FAN',
+    'combined+reinject-spatial': 'combined augmentations and A-FAN, re-injected (spatial)',
     'combined+afan-early': 'combined augmentations and A-FAN, early',
     'combined+afan-fifth': 'combined augmentations and A-FAN in a fifth of the steps',
 }
@@ -269,7 +277,14 @@ LABELS = {
 
 
 CARDS = {
-    'afan': ('afan', 'afan-tail', 'afan-early', 'combined+afan'),
+    'afan': (
+        'afan',
+        'afan-tail',
+        'afan-early',
+        'reinject-spatial',
+        'combined+afan',
+        'combined+reinject-spatial',
+    ),
     'advbn': ('advbn-0.5',),
     'advprop': ('pixels-4.0',),
     'adautomix': (),
@@ -314,12 +329,13 @@ _FIRST = (
 _ALL = (*_FIRST, *(name for name in ARMS if name not in _FIRST))
 
 _FINAL = ('baseline', 'afan', 'combined', 'combined+afan')
+_REINJECTED = ('reinject-spatial', 'combined+reinject-spatial')
 STUDIES = {
     'tune': Study('tune', (0,), dict.fromkeys(('bccd', 'camvid-360', 'digits'), _ALL)),
     'final': Study(
         'test',
         tuple(range(6)),
-        {'bccd': _FINAL, 'camvid': (*_FINAL, 'afan-early'), 'digits': _FINAL},
+        {'bccd': _FINAL, 'camvid': (*_FINAL, 'afan-early'), 'digits': (*_FINAL, *_REINJECTED)},
     ),
     'why': Study(
         'test',
@@ -327,6 +343,7 @@ STUDIES = {
         {
             'camvid': ('no-skip', 'no-skip+afan'),
             'camvid-360': ('baseline', 'afan', 'reinject-channel', 'reinject-spatial', 'afan-tail'),
+            'digits': ('baseline', 'afan', 'four-times', 'afan-four-times'),
         },
     ),
 }

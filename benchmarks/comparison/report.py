@@ -13,7 +13,7 @@ from typing import Any
 from mmfeataug.evaluation import FAMILIES as ALL_FAMILIES
 from mmfeataug.evaluation import Difference, paired_difference, trained_on
 
-from .grid import CARDS, LABELS, TESTBEDS
+from .grid import ARMS, CARDS, LABELS, TESTBEDS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -24,6 +24,7 @@ NEAR = trained_on(dict(custom_hooks=[dict(type='mmfeataug.DistortImages')]))
 FAR = tuple(c for c in ALL_FAMILIES['unseen'] if c not in NEAR)
 """Unseen corruptions that no arm trains near."""
 FAMILIES = ('noise', 'blur', 'weather', 'digital')
+TOGETHER = tuple(arm for arm in ARMS if arm.startswith('combined+'))
 MARKED = re.compile(r'(<!-- comparison: (\S+) -->\n).*?(<!-- /comparison -->)', re.DOTALL)
 
 Runs = dict[str, dict[int, dict[str, Any]]]
@@ -105,9 +106,12 @@ def ordered(runs: Runs) -> list[str]:
 
 
 def comparable(runs: Runs) -> Runs:
-    """Arms over the seeds that all of them have, but for those with a single one."""
-    several = [set(of) for of in runs.values() if len(of) > 1]
-    common = set.intersection(*several) if several else {s for of in runs.values() for s in of}
+    """Arms over the same seeds, those that give most runs; over fewer where an arm lacks some."""
+
+    def covered(seeds: set[int]) -> int:
+        return len(seeds) * sum(seeds <= set(of) for of in runs.values())
+
+    common = max(map(set, runs.values()), key=covered, default=set())
     found = {arm: {s: r for s, r in of.items() if s in common} for arm, of in runs.items()}
     return {arm: of for arm, of in found.items() if of}
 
@@ -115,10 +119,11 @@ def comparable(runs: Runs) -> Runs:
 def scores(bed: str, part: str) -> str:
     """Means of each arm."""
     runs = comparable(read(part, bed))
+    most = max(map(len, runs.values()), default=0)
     rows = [
         [
             LABELS.get(arm, arm),
-            str(len(of)),
+            str(most) if len(of) == most else f'{len(of)} of {most}',
             cost_of(bed, arm),
             *(f'{mean([figure(bed, r, f) for r in of.values()]):.1f}' for f in names),
         ]
@@ -186,10 +191,7 @@ PARTS: dict[str, Callable[[], str]] = {
     'diagnosis': diagnosis,
     **{f'{bed}-scores': lambda bed=bed: scores(bed, 'test') for bed in TESTBEDS},
     **{f'{bed}-baseline': lambda bed=bed: against(bed, 'baseline') for bed in TESTBEDS},
-    **{
-        f'{bed}-combined': lambda bed=bed: against(bed, 'combined', ('combined+afan',))
-        for bed in TESTBEDS
-    },
+    **{f'{bed}-combined': lambda bed=bed: against(bed, 'combined', TOGETHER) for bed in TESTBEDS},
     **{
         f'{bed}-no-skip': lambda bed=bed: against(bed, 'no-skip', ('no-skip+afan',))
         for bed in TESTBEDS

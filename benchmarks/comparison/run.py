@@ -272,8 +272,9 @@ def run_all(specs: Sequence[dict[str, Any]], jobs: int, make: bool = True) -> in
 
 
 def measure(specs: Sequence[dict[str, Any]], rounds: int) -> None:
-    """Write costs in stock steps of the arms that have none to costs.json; each is measured on this
-    machine, in one process with its stock step. Images that change cost no step of the network.
+    """Write costs in stock steps of the arms that have none to costs.json. What augments is
+    measured on this machine, in one process with its stock step; what changes pipeline or length
+    alone costs its length.
     """
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
     for bed, name in dict.fromkeys((spec['testbed'], spec['arm']) for spec in specs):
