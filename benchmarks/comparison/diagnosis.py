@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .run import HERE, WORK, config_of, specification, train, versions
 
 BED, PART, LENGTH, NOISE = 'camvid-360', 'tune', 1 / 3, 'gaussian_noise'
-STUDIED = ('baseline', 'random', 'afan', 'reinject-channel')
+STUDIED = ('baseline', 'random', 'afan', 'reinject-channel', 'reinject-spatial')
 DEEP, SKIP = 'backbone.timm_model.blocks.2', 'decode_head.c1_bottleneck'
 
 

@@ -227,32 +227,19 @@ def draw(path: Path) -> None:
     from matplotlib import pyplot as plt
 
     beds = {bed: runs for bed in TESTBEDS if (runs := comparable(read('test', bed)))}
-    fig, axes = plt.subplots(1, len(beds), figsize=(6.2 * len(beds), 4.6), squeeze=False)
+    fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), 5.6), squeeze=False)
     for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
-        ax.margins(0.12)
-        for arm, of in runs.items():
-            x, y = ([figure(bed, r, f) for r in of.values()] for f in ('clean', 'mPC'))
-            colour = 'tab:red' if 'afan' in arm else 'tab:grey'
+        shapes = {'tab:red': iter('osD^vP*X'), 'dimgrey': iter('osD^vP*X')}
+        for arm in ordered(runs):
+            x, y = ([figure(bed, r, f) for r in runs[arm].values()] for f in ('clean', 'mPC'))
+            label = LABELS.get(arm, arm)
+            colour = 'tab:red' if ARMS[arm].hook.get('clean_weight', 1.0) < 1 else 'dimgrey'
             ax.plot(x, y, '.', color=colour, alpha=0.35, ms=5)
-            ax.plot(mean(x), mean(y), 'o', color=colour, ms=8)
-        left, right = ax.get_xlim()
-        places = {
-            arm: [mean([figure(bed, r, f) for r in of.values()]) for f in ('clean', 'mPC')]
-            for arm, of in runs.items()
-        }
-        # Neighbours have their names on different sides.
-        for i, (arm, (x, y)) in enumerate(sorted(places.items(), key=lambda p: p[1][1])):
-            beyond = x > (left + right) / 2
-            ax.annotate(
-                LABELS.get(arm, arm),
-                (x, y),
-                textcoords='offset points',
-                xytext=(-7 if beyond else 7, 6 if i % 2 else -12),
-                ha='right' if beyond else 'left',
-                fontsize=8,
-            )
+            ax.plot(mean(x), mean(y), next(shapes[colour]), color=colour, ms=8, ls='', label=label)
+        ax.margins(0.08)
         ax.set(title=bed, xlabel=f'clean {TESTBEDS[bed].metric.split("/")[-1]}', ylabel='mPC')
         ax.grid(alpha=0.3)
+        ax.legend(loc='upper left', bbox_to_anchor=(-0.05, -0.14), fontsize=8, frameon=False)
     fig.tight_layout()
     fig.savefig(path, dpi=110)
 
