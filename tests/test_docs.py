@@ -118,7 +118,7 @@ def test_tutorial(tmp_path):
         for block in re.findall(r'^```shell\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
         for line in block.splitlines()
     ]
-    assert len(lines) == 9
+    assert len(lines) == 10
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MMFEATAUG': str(ROOT)}
     env['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{env["PATH"]}'
     for line in lines:

@@ -170,8 +170,9 @@ def _lead(groups: Mapping[str, Mapping[str, Sequence[Run]]], baseline: str | Non
 
 
 def _on_images(results: Iterable[Mapping[str, Any]]) -> str:
-    numbers = {(result.get('made_with') or {}).get('images') for result in results} - {None}
-    return f' ({", ".join(map(str, sorted(numbers)))} images)' if numbers else ''
+    made = [result.get('made_with') or {} for result in results]
+    numbers = sorted({with_['images'] for with_ in made if 'images' in with_})
+    return f' ({", ".join(map(str, numbers))} images)' if numbers else ''
 
 
 def _row(task: str, name: str, seeds: Sequence[Run], style: Mapping[str, Style]) -> list[dict]:
