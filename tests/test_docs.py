@@ -128,7 +128,7 @@ def test_tutorial(tmp_path):
         assert result.returncode == 0, f'{line}\n{result.stderr[-3000:]}'
     assert (tmp_path / 'report' / 'report.html').stat().st_size > 100_000
     pictures = [p.name for p in tmp_path.glob('work_dirs/my_data_afan/*/vis_data/vis_image/*')]
-    assert {'afan.view_0_1.png', 'afan.view_1_1.png'} <= set(pictures)
+    assert 'afan.view_0_1.png' in pictures
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: str(p.relative_to(ROOT)))

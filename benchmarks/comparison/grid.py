@@ -233,6 +233,7 @@ ARMS |= {
     f'{name}+afan': both(ARMS[name], _afan)
     for name in ('combined', 'combined-half', 'augmix', 'noise-0.1', 'averaged', 'photometric')
 }
+ARMS['reinject-spatial-early'] = views(afan('early', reinject=True, axes='spatial', gamma=0.5))
 ARMS['combined+reinject-spatial'] = both(ARMS['combined'], ARMS['reinject-spatial'])
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
@@ -342,7 +343,13 @@ STUDIES = {
         (0, 1),
         {
             'camvid': ('no-skip', 'no-skip+afan'),
-            'camvid-360': ('baseline', 'afan', 'reinject-channel', 'reinject-spatial', 'afan-tail'),
+            'camvid-360': (
+                'baseline',
+                'reinject-spatial',
+                'reinject-spatial-early',
+                'afan',
+                'reinject-channel',
+            ),
             'digits': ('baseline', 'afan', 'four-times', 'afan-four-times'),
         },
     ),
