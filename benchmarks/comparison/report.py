@@ -6,7 +6,7 @@ NAME -->`` and ``<!-- /comparison -->``. ``python -m benchmarks.comparison.repor
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join(lines + ['| ' + ' | '.join(row) + ' |' for row in rows]) + '\n'
 
 
-def ordered(runs: Runs) -> list[str]:
+def ordered(runs: Iterable[str]) -> list[str]:
     """Baseline first, then as in :data:`LABELS`, then by name."""
     known = list(LABELS)
     return sorted(runs, key=lambda a: (known.index(a) if a in known else len(known), a))
@@ -179,10 +179,10 @@ def diagnosis() -> str:
     rows = [
         [
             LABELS.get(arm, arm),
-            str(len(each)),
-            *(f'{mean([f[n] for f in each]):.1f}' for n in names),
+            str(len(found[arm])),
+            *(f'{mean([f[n] for f in found[arm]]):.1f}' for n in names),
         ]
-        for arm, each in sorted(found.items(), key=lambda one: list(LABELS).index(one[0]))
+        for arm in ordered(found)
     ]
     return table(('arm', 'seeds', *names), rows)
 
