@@ -137,6 +137,8 @@ def test_pairs_are_of_one_device():
     one, other = dict(versions=dict(device='a')), dict(versions=dict(device='b'))
     assert report.alike(one, one)
     assert not report.alike(one, other)
+    more = dict(versions=dict(device='a', numpy='2'))
+    assert report.alike(one, more), 'what one of them does not say is not held against it'
 
 
 def test_other_settings_start_anew(tmp_path, monkeypatch):

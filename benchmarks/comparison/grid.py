@@ -41,6 +41,17 @@ _CAMVID = Testbed(
     logits=dict(at='decode_head.conv_seg'),
     classifier=dict(at='decode_head.conv_seg'),
 )
+_DIGITS = Testbed(
+    'accuracy/top1',
+    (0, 797, 2),
+    (1, 797, 2),
+    stem='backbone.relu',
+    early='backbone.layer1',
+    middle='backbone.layer2',
+    late='backbone.layer3',
+    logits=dict(at='head.fc'),
+    classifier=dict(at='head.fc'),
+)
 TESTBEDS = {
     'bccd': Testbed(
         'pascal_voc/mAP',
@@ -51,17 +62,9 @@ TESTBEDS = {
     ),
     'camvid': _CAMVID,
     'camvid-360': _CAMVID,
-    'digits': Testbed(
-        'accuracy/top1',
-        (0, 797, 2),
-        (1, 797, 2),
-        stem='backbone.relu',
-        early='backbone.layer1',
-        middle='backbone.layer2',
-        late='backbone.layer3',
-        logits=dict(at='head.fc'),
-        classifier=dict(at='head.fc'),
-    ),
+    'camvid-long': _CAMVID,
+    'digits': _DIGITS,
+    'digits-long': _DIGITS,
 }
 
 
@@ -242,14 +245,10 @@ ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
 _no_skip = Arm(options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')})
 ARMS['no-skip'] = _no_skip
 ARMS['no-skip+afan'] = both(_no_skip, _afan)
-# Or that the training is too short for them?
-ARMS['four-times'] = Arm(length=4.0)
-ARMS['afan-four-times'] = both(ARMS['four-times'], _afan)
 
 LABELS = {
     'baseline': 'baseline',
     'longer': 'baseline, 1.6 times as long',
-    'four-times': 'baseline, 4 times as long',
     'averaged': 'averaged weights',
     'noise-0.1': 'Gaussian noise',
     'photometric': 'photometric distortion',
@@ -262,7 +261,6 @@ LABELS = {
     'combined': 'combined augmentations',
     'random': 'random direction',
     'afan-tail': 'A-FAN, tail',
-    'afan-four-times': 'A-FAN, 4 times as long',
     'reinject-channel': 'A-FAN, re-injected (channel)',
     'reinject-spatial': 'A-FAN, re-injected (spatial)',
     'afan': 'A-FAN',
@@ -331,12 +329,21 @@ _ALL = (*_FIRST, *(name for name in ARMS if name not in _FIRST))
 
 _FINAL = ('baseline', 'afan', 'combined', 'combined+afan')
 _REINJECTED = ('reinject-spatial', 'combined+reinject-spatial')
+_OPPONENTS = ('longer', 'averaged', 'random', 'noise-0.1', 'photometric', 'augmix', 'pixels-4.0')
+_HOUSE = ('afan-tail', 'afan-early', 'combined+afan-fifth', 'augmix+afan')
+_OTHERS = ('advbn-0.5', 'np-plus-0.75', 'dsu-1.0', 'mixstyle', 'mrfp', 'fma-task')
 STUDIES = {
     'tune': Study('tune', (0,), dict.fromkeys(('bccd', 'camvid-360', 'digits'), _ALL)),
     'final': Study(
         'test',
-        tuple(range(6)),
-        {'bccd': _FINAL, 'camvid': (*_FINAL, 'afan-early'), 'digits': (*_FINAL, *_REINJECTED)},
+        tuple(range(8)),
+        {
+            'bccd': (*_FINAL, *_REINJECTED, *_OPPONENTS, *_HOUSE, *_OTHERS),
+            'camvid': (*_FINAL, 'afan-early', *_REINJECTED),
+            'camvid-long': (*_FINAL, *_REINJECTED),
+            'digits': (*_FINAL, *_REINJECTED),
+            'digits-long': (*_FINAL, *_REINJECTED),
+        },
     ),
     'why': Study(
         'test',
@@ -344,13 +351,9 @@ STUDIES = {
         {
             'camvid': ('no-skip', 'no-skip+afan'),
             'camvid-360': (
-                'baseline',
-                'reinject-spatial',
-                'reinject-spatial-early',
-                'afan',
-                'reinject-channel',
+                *('baseline', 'afan', 'reinject-spatial', 'reinject-spatial-early'),
+                *('combined', 'combined-half'),
             ),
-            'digits': ('baseline', 'afan', 'four-times', 'afan-four-times'),
         },
     ),
 }

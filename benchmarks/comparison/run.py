@@ -120,8 +120,8 @@ def versions() -> dict[str, str]:
 
 
 def copies(bed: str, part: str) -> Path:
-    """Where the corrupted images of a test bed are."""
-    return WORK / f'{bed}-{part}-c'
+    """Where the corrupted images of a test bed are; those of ``camvid`` are ``camvid-long``'s."""
+    return WORK / f'{bed.partition("-")[0]}-{part}-c'
 
 
 def make_copies(bed: str, part: str, workers: int) -> None:
