@@ -38,6 +38,14 @@ def test_every_arm_is_a_config(bed):
     assert all(len(names) <= 2 for names in seen.values()), seen
 
 
+def test_settings_with_two_names_have_one_label():
+    assert report.label('afan-network-middle-0.25') == report.label('afan') == 'A-FAN'
+    assert report.label('afan-network-early-0.1') == 'afan-network-early-0.1'
+    for bed, arms in STUDIES['tune'].arms.items():
+        settings = [str(run.config_of(run.specification(bed, a, 0, 'tune'))) for a in arms]
+        assert len(set(settings)) == len(arms), 'no setting is trained twice'
+
+
 def test_studies_name_arms():
     for study in STUDIES.values():
         for bed, arm, _ in study.runs():
@@ -111,7 +119,7 @@ def test_tables(tmp_path, monkeypatch):
     assert scores[3].startswith('| A-FAN | 6 | 1.59 | 84.5 | 64.5 |')
     (row,) = report.against('bccd', 'baseline').splitlines()[2:]
     assert row.startswith('| A-FAN | **+2.0')
-    assert 'p 0.031**' in row
+    assert 'p 0.031, 6 pairs**' in row
     page = 'a\n<!-- comparison: bccd-scores -->\nold\n<!-- /comparison -->\nb'
     assert '| A-FAN | 6 |' in report.rendered(page)
     assert 'old' not in report.rendered(page)
@@ -131,6 +139,9 @@ def test_seeds_of_a_table():
     many = dict.fromkeys(range(6), 1)
     found = report.comparable(dict(a=many, b=many, c={0: 1, 1: 1}))
     assert [len(of) for of in found.values()] == [6, 6, 2]
+    two = dict.fromkeys(range(2), 1)
+    found = report.comparable(dict(a=dict.fromkeys(range(4), 1), b=two))
+    assert [len(of) for of in found.values()] == [2, 2], 'as many runs: those of more arms'
 
 
 def test_pairs_are_of_one_device():

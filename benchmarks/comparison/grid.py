@@ -62,6 +62,8 @@ TESTBEDS = {
     ),
     'camvid': _CAMVID,
     'camvid-360': _CAMVID,
+    'camvid-240': _CAMVID,
+    'camvid-240-long': _CAMVID,
     'camvid-long': _CAMVID,
     'digits': _DIGITS,
     'digits-long': _DIGITS,
@@ -202,10 +204,7 @@ ARMS: dict[str, Arm] = {
     'moex': everywhere('MoEx', ('early',)),
     'padain': everywhere('PAdaIN', prob=0.1),
     **{
-        f'sea-{eta}': Arm(
-            (dict(type='mmfeataug.SeA', at='classifier', eta=eta, weight=0.5),),
-            dict(clean_weight=1.0),
-        )
+        f'sea-{eta}': changed(dict(type='mmfeataug.SeA', at='classifier', eta=eta, weight=0.5))
         for eta in (0.2, 0.8)
     },
     **{
@@ -327,15 +326,31 @@ _FIRST = (
     'three-steps', 'random-0.5', 'afan-tail-middle-0.5', 'two-places', 'moex', 'sea-0.8', 'fma-0.3',
     'stability', 'advstyle-0.3', 'noise-0.05', 'pixels-8.0', 'advbn-1.0', 'np-0.75', 'np-plus-0.3',
 )  # fmt: skip
-_ALL = (*_FIRST, *(name for name in ARMS if name not in _FIRST))
+
+
+def _tuned(classifier: bool = False) -> tuple[str, ...]:
+    """Arms with different settings that the network has all parts for."""
+    found: dict[str, Arm] = {}
+    for name in (*_FIRST, *ARMS):
+        arm = ARMS[name]
+        lacking = arm.options or (classifier and arm.pipeline)
+        if not lacking and arm not in found.values():
+            found[name] = arm
+    return tuple(found)
+
 
 _FINAL = ('baseline', 'afan', 'combined', 'combined+afan')
 _REINJECTED = ('reinject-spatial', 'combined+reinject-spatial')
 _OPPONENTS = ('longer', 'averaged', 'random', 'noise-0.1', 'photometric', 'augmix', 'pixels-4.0')
 _HOUSE = ('afan-tail', 'afan-early', 'combined+afan-fifth', 'augmix+afan')
-_OTHERS = ('advbn-0.5', 'np-plus-0.75', 'dsu-1.0', 'mixstyle', 'mrfp', 'fma-task')
+_OTHERS = (
+    'advbn-0.5', 'np-0.75', 'np-plus-0.75', 'dsu-1.0', 'mixstyle', 'moex', 'padain', 'mrfp',
+    'sea-0.8', 'fma-task', 'stability-combined',
+)  # fmt: skip
 STUDIES = {
-    'tune': Study('tune', (0,), dict.fromkeys(('bccd', 'camvid-360', 'digits'), _ALL)),
+    'tune': Study(
+        'tune', (0,), {'bccd': _tuned(), 'camvid-360': _tuned(), 'digits': _tuned(classifier=True)}
+    ),
     'final': Study(
         'test',
         tuple(range(8)),
@@ -343,6 +358,8 @@ STUDIES = {
             'bccd': (*_FINAL, *_REINJECTED, *_OPPONENTS, *_HOUSE, *_OTHERS),
             'camvid': (*_FINAL, 'afan-early', *_REINJECTED),
             'camvid-360': (*_FINAL, *_REINJECTED, 'combined-half', 'reinject-spatial-early'),
+            'camvid-240': (*_FINAL, *_REINJECTED),
+            'camvid-240-long': (*_FINAL, *_REINJECTED),
             'camvid-long': (*_FINAL, *_REINJECTED),
             'digits': (*_FINAL, *_REINJECTED),
             'digits-long': (*_FINAL, *_REINJECTED),

@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,12 @@ def difference(bed: str, one: dict, other: dict, name: str) -> Difference | None
 
 
 def words(d: Difference | None) -> str:
-    """``+3.7 (3.2 to 4.6), p 0.031``; with pairs too few for a test, their number instead."""
+    """``+3.7 (3.2 to 4.6), p 0.031, 6 pairs``; without p where they are too few for a test."""
     if d is None:
         return '-'
     text = f'{d.mean:+.1f}'
     if d.enough and d.low is not None and d.high is not None:
-        text += f' ({d.low:.1f} to {d.high:.1f}), p {d.p:.3f}'
+        text += f' ({d.low:.1f} to {d.high:.1f}), p {d.p:.3f}, {d.n} pairs'
     elif d.n > 1:
         text += f' ({d.n} pairs)'
     else:
@@ -89,9 +90,9 @@ def words(d: Difference | None) -> str:
 
 
 def cost_of(bed: str, arm: str) -> str:
-    """Stock steps."""
+    """Stock steps; those of a longer training are the same."""
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
-    found = costs.get(bed, {}).get(arm)
+    found = costs.get(bed.removesuffix('-long'), {}).get(arm)
     return '-' if found is None else f'{found:.2f}'
 
 
@@ -101,17 +102,28 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join(lines + ['| ' + ' | '.join(row) + ' |' for row in rows]) + '\n'
 
 
+def label(arm: str) -> str:
+    """What tables call an arm; settings that have two names have one label."""
+    same = (text for name, text in LABELS.items() if ARMS[name] == ARMS[arm])
+    return LABELS.get(arm) or next(same, arm)
+
+
 def ordered(runs: Iterable[str]) -> list[str]:
     """Baseline first, then as in :data:`LABELS`, then by name."""
-    known = list(LABELS)
-    return sorted(runs, key=lambda a: (known.index(a) if a in known else len(known), a))
+    known = list(LABELS.values())
+    return sorted(
+        runs, key=lambda a: (known.index(t) if (t := label(a)) in known else len(known), a)
+    )
 
 
 def comparable(runs: Runs) -> Runs:
-    """Arms over the same seeds, those that give most runs; over fewer where an arm lacks some."""
+    """Arms over the same seeds, those that give most runs, of more arms where two give as many;
+    over fewer where an arm lacks some.
+    """
 
-    def covered(seeds: set[int]) -> int:
-        return len(seeds) * sum(seeds <= set(of) for of in runs.values())
+    def covered(seeds: set[int]) -> tuple[int, int]:
+        complete = sum(seeds <= set(of) for of in runs.values())
+        return len(seeds) * complete, complete
 
     common = max(map(set, runs.values()), key=covered, default=set())
     found = {arm: {s: r for s, r in of.items() if s in common} for arm, of in runs.items()}
@@ -124,7 +136,7 @@ def scores(bed: str, part: str) -> str:
     most = max(map(len, runs.values()), default=0)
     rows = [
         [
-            LABELS.get(arm, arm),
+            label(arm),
             str(most) if len(of) == most else f'{len(of)} of {most}',
             cost_of(bed, arm),
             *(f'{mean([figure(bed, r, f) for r in of.values()]):.1f}' for f in names),
@@ -142,13 +154,13 @@ def against(bed: str, other: str, arms: Sequence[str] | None = None) -> str:
         return ''
     rows = [
         [
-            LABELS.get(arm, arm),
+            label(arm),
             *(words(difference(bed, runs[arm], runs[other], f)) for f in FIGURES),
         ]
         for arm in ordered(runs)
         if arm != other and (arms is None or arm in arms)
     ]
-    return table((f'minus {LABELS.get(other, other)}', *FIGURES), rows)
+    return table((f'minus {label(other)}', *FIGURES), rows)
 
 
 def card(folder: str) -> str:
@@ -158,17 +170,10 @@ def card(folder: str) -> str:
         runs = read('test', bed)
         for arm in CARDS[folder]:
             if arm in runs and 'baseline' in runs:
-                seeds = set(runs[arm]) & set(runs['baseline'])
                 differences = (difference(bed, runs[arm], runs['baseline'], f) for f in FIGURES)
-                cells = [words(d) for d in differences]
-                rows.append([bed, LABELS.get(arm, arm), str(len(seeds)), cost_of(bed, arm), *cells])
-    head = ('test bed', 'minus the baseline', 'seeds', 'cost', *FIGURES)
+                rows.append([bed, label(arm), cost_of(bed, arm), *map(words, differences)])
+    head = ('test bed', 'minus the baseline', 'cost', *FIGURES)
     return table(head, rows) if rows else 'Not in the comparison yet.\n'
-
-
-def tuned(bed: str) -> str:
-    """What settings did, on the images that settings are chosen on."""
-    return scores(bed, 'tune')
 
 
 def diagnosis() -> str:
@@ -180,7 +185,7 @@ def diagnosis() -> str:
     names = list(next(iter(found.values()))[0])
     rows = [
         [
-            LABELS.get(arm, arm),
+            label(arm),
             str(len(found[arm])),
             *(f'{mean([f[n] for f in found[arm]]):.1f}' for n in names),
         ]
@@ -199,7 +204,7 @@ PARTS: dict[str, Callable[[], str]] = {
         for bed in TESTBEDS
     },
     **{f'card-{folder}': lambda folder=folder: card(folder) for folder in CARDS},
-    **{f'{bed}-tune': lambda bed=bed: tuned(bed) for bed in TESTBEDS},
+    **{f'{bed}-tune': lambda bed=bed: scores(bed, 'tune') for bed in TESTBEDS},
 }
 
 
@@ -233,7 +238,7 @@ def draw(path: Path) -> None:
         arm: 'tab:red' if ARMS[arm].hook.get('clean_weight', 1.0) < 1 else 'dimgrey'
         for arm in ordered(set().union(*beds.values()))
     }
-    free = {colour: iter('osD^vP*Xph') for colour in colours.values()}
+    free = {colour: cycle('osD^vP*Xph') for colour in colours.values()}
     shapes = {arm: next(free[colour]) for arm, colour in colours.items()}
     fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), 5.6), squeeze=False)
     for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
@@ -241,7 +246,7 @@ def draw(path: Path) -> None:
             x, y = ([figure(bed, r, f) for r in runs[arm].values()] for f in ('clean', 'mPC'))
             look = dict(color=colours[arm], ls='')
             ax.plot(x, y, '.', alpha=0.35, ms=5, **look)
-            ax.plot(mean(x), mean(y), shapes[arm], ms=8, label=LABELS.get(arm, arm), **look)
+            ax.plot(mean(x), mean(y), shapes[arm], ms=8, label=label(arm), **look)
         ax.margins(0.08)
         ax.set(title=bed, xlabel=f'clean {TESTBEDS[bed].metric.split("/")[-1]}', ylabel='mPC')
         ax.grid(alpha=0.3)
