@@ -64,7 +64,6 @@ TESTBEDS = {
     'camvid-360': _CAMVID,
     'camvid-240': _CAMVID,
     'camvid-240-long': _CAMVID,
-    'camvid-long': _CAMVID,
     'digits': _DIGITS,
     'digits-long': _DIGITS,
 }
@@ -240,10 +239,12 @@ ARMS['combined+reinject-spatial'] = both(ARMS['combined'], ARMS['reinject-spatia
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
 ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
-# Is it the skip, which views pass by, that they harm? See diagnosis.py, too.
-_no_skip = Arm(options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')})
-ARMS['no-skip'] = _no_skip
-ARMS['no-skip+afan'] = both(_no_skip, _afan)
+# Do views harm because of the skip, which they pass by, or of batch norms? See diagnosis.py, too.
+ARMS['no-skip'] = Arm(
+    options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')}
+)
+ARMS['group-norm'] = Arm(options={'model.decode_head.norm_cfg': dict(type='GN', num_groups=8)})
+ARMS |= {f'{name}+afan': both(ARMS[name], _afan) for name in ('no-skip', 'group-norm')}
 
 LABELS = {
     'baseline': 'baseline',
@@ -257,6 +258,8 @@ LABELS = {
     'advbn-0.5': 'AdvBN, one step, shared batch norms',
     'no-skip': 'baseline without the skip',
     'no-skip+afan': 'A-FAN without the skip',
+    'group-norm': 'baseline, head with group norm',
+    'group-norm+afan': 'A-FAN, head with group norm',
     'combined': 'combined augmentations',
     'combined-half': 'combined augmentations, half of the images',
     'random': 'random direction',
@@ -360,10 +363,16 @@ STUDIES = {
             'camvid-360': (*_FINAL, *_REINJECTED, 'combined-half', 'reinject-spatial-early'),
             'camvid-240': (*_FINAL, *_REINJECTED),
             'camvid-240-long': (*_FINAL, *_REINJECTED),
-            'camvid-long': (*_FINAL, *_REINJECTED),
             'digits': (*_FINAL, *_REINJECTED),
             'digits-long': (*_FINAL, *_REINJECTED),
         },
     ),
-    'why': Study('test', (0, 1), {'camvid': ('no-skip', 'no-skip+afan')}),
+    'why': Study(
+        'test',
+        (0, 1),
+        {
+            'camvid': ('no-skip', 'no-skip+afan'),
+            'camvid-240': ('group-norm', 'group-norm+afan'),
+        },
+    ),
 }
