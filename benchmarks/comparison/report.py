@@ -64,7 +64,7 @@ def mean(values: Sequence[float]) -> float:
 
 def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two runs come from one kind of device and the same versions, as far as both say."""
-    (ours, theirs) = (run.get('versions', {}) for run in (one, other))
+    ours, theirs = (run.get('versions', {}) for run in (one, other))
     return all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
 
 

@@ -120,7 +120,7 @@ def versions() -> dict[str, str]:
 
 
 def copies(bed: str, part: str) -> Path:
-    """Where the corrupted images of a test bed are; those of ``camvid`` are ``camvid-240``'s."""
+    """Where the corrupted images of a test bed are; ``camvid`` and ``camvid-240`` share them."""
     return WORK / f'{bed.partition("-")[0]}-{part}-c'
 
 
