@@ -41,7 +41,6 @@ def test_own_method(tmp_path):
 
 
 ROWS = {
-    'A-FAN': 'afan',
     'AdvBN': 'advbn',
     'FMA + CA, fine-tuned from the baseline': 'fma',
     'stability training, fine-tuned from the baseline': 'stability',
@@ -50,11 +49,8 @@ ROWS = {
     'MixStyle': 'mixstyle',
     'DSU': 'dsu',
     'MoEx': 'moex',
-    'pAdaIN': 'padain',
     'NP': 'np',
-    'NP+': 'np-plus',
     'pixel attack (AdvProp)': 'advprop',
-    'AdvStyle': 'advstyle',
 }
 
 

@@ -236,6 +236,7 @@ ARMS |= {
 }
 ARMS['reinject-spatial-early'] = views(afan('early', reinject=True, axes='spatial', gamma=0.5))
 ARMS['combined+reinject-spatial'] = both(ARMS['combined'], ARMS['reinject-spatial'])
+ARMS['combined+longer'] = both(ARMS['combined'], ARMS['longer'])
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
 ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
@@ -262,6 +263,7 @@ LABELS = {
     'group-norm+afan': 'A-FAN, head with group norm',
     'combined': 'combined augmentations',
     'combined-half': 'combined augmentations, half of the images',
+    'combined+longer': 'combined augmentations, 1.6 times as long',
     'random': 'random direction',
     'afan-tail': 'A-FAN, tail',
     'reinject-channel': 'A-FAN, re-injected (channel)',
@@ -344,8 +346,9 @@ def _tuned(classifier: bool = False) -> tuple[str, ...]:
 
 _FINAL = ('baseline', 'afan', 'combined', 'combined+afan')
 _REINJECTED = ('reinject-spatial', 'combined+reinject-spatial')
-_OPPONENTS = ('longer', 'averaged', 'random', 'noise-0.1', 'photometric', 'augmix', 'pixels-4.0')
-_HOUSE = ('afan-tail', 'afan-early', 'combined+afan-fifth', 'augmix+afan')
+_EQUAL = ('longer', 'combined+longer', 'random', 'afan-tail', 'combined+afan-fifth')
+_OPPONENTS = ('averaged', 'noise-0.1', 'augmix', 'pixels-4.0')
+_HOUSE = ('afan-early', 'augmix+afan')
 _OTHERS = (
     'advbn-0.5', 'np-0.75', 'np-plus-0.75', 'dsu-1.0', 'mixstyle', 'moex', 'padain', 'mrfp',
     'sea-0.8', 'fma-task', 'stability-combined',
@@ -358,13 +361,13 @@ STUDIES = {
         'test',
         tuple(range(8)),
         {
-            'bccd': (*_FINAL, *_REINJECTED, *_OPPONENTS, *_HOUSE, *_OTHERS),
+            'bccd': (*_FINAL, *_EQUAL, *_REINJECTED, *_OPPONENTS, 'photometric', *_HOUSE, *_OTHERS),
             'camvid': (*_FINAL, 'afan-early', *_REINJECTED),
             'camvid-360': (*_FINAL, *_REINJECTED, 'combined-half', 'reinject-spatial-early'),
             'camvid-240': (*_FINAL, *_REINJECTED),
             'camvid-240-long': (*_FINAL, *_REINJECTED),
             'digits': (*_FINAL, *_REINJECTED),
-            'digits-long': (*_FINAL, *_REINJECTED),
+            'digits-long': (*_FINAL, *_EQUAL, *_REINJECTED, *_OPPONENTS, *_OTHERS),
         },
     ),
     'why': Study(
