@@ -32,8 +32,8 @@ help:
 
 setup: $(READY)
 
-# mmcv compiles its operators against the PyTorch that is there already: 6 to 7 minutes on 2 idle cores, once; pip
-# keeps the wheel.
+# mmcv compiles its operators against the PyTorch that is there already, once; pip keeps
+# the wheel.
 $(READY): requirements/build.txt requirements/pinned.txt
 $(OPENMMLAB)/.ready: requirements/build-openmmlab.txt requirements/pinned-openmmlab.txt
 $(READY) $(OPENMMLAB)/.ready: setup.py

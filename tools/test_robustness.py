@@ -63,8 +63,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=['benchmark'],
         metavar='NAME',
         help='corruptions, or groups of them: benchmark (the 15 of ImageNet-C, the default), '
-        'noise, blur, weather, digital, extra (4 more), unseen (9 that no training here comes '
-        'near), all',
+        'noise, blur, weather, digital, extra (4 more), unseen (9 more, unlike most '
+        'training augmentations), all',
     )
     parser.add_argument(
         '--severities', nargs='+', type=int, choices=SEVERITIES, default=list(SEVERITIES)

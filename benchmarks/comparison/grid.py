@@ -18,7 +18,7 @@ class Testbed:
         metric: The one that counts.
         tune, test: Images of the test set, as a range: settings are chosen on the first, finalists
             judged on the others.
-        stem, early, middle, late: Places, of stride 2, 4, 8 and 16.
+        stem, early, middle, late: Places, of stride 2, 4, 8 and 16 (digits: 1, 2, 4 and 8).
         logits: Where predictions are, and what has to hold still for them.
         classifier: Settings of SeA.
     """
@@ -257,6 +257,16 @@ LABELS = {
     'augmix-consistency': 'consistency with one AugMix copy',
     'pixels-4.0': 'pixel attack, shared batch norms',
     'advbn-0.5': 'AdvBN, one step, shared batch norms',
+    'np-0.75': 'NP',
+    'np-plus-0.75': 'NP+',
+    'dsu-1.0': 'DSU',
+    'mixstyle': 'MixStyle',
+    'moex': 'MoEx',
+    'padain': 'pAdaIN',
+    'mrfp': 'MRFP+',
+    'sea-0.8': 'SeA',
+    'fma-task': 'FMA, loss of the copies added',
+    'stability-combined': 'stability training, combined augmentations',
     'no-skip': 'baseline without the skip',
     'no-skip+afan': 'A-FAN without the skip',
     'group-norm': 'baseline, head with group norm',
@@ -364,7 +374,7 @@ STUDIES = {
             'bccd': (*_FINAL, *_EQUAL, *_REINJECTED, *_OPPONENTS, 'photometric', *_HOUSE, *_OTHERS),
             'camvid': (*_FINAL, 'afan-early', *_REINJECTED),
             'camvid-360': (*_FINAL, *_REINJECTED, 'combined-half', 'reinject-spatial-early'),
-            'camvid-240': (*_FINAL, *_REINJECTED),
+            'camvid-240': (*_FINAL, *_REINJECTED, 'combined-half', 'reinject-spatial-early'),
             'camvid-240-long': (*_FINAL, *_REINJECTED),
             'digits': (*_FINAL, *_REINJECTED),
             'digits-long': (*_FINAL, *_EQUAL, *_REINJECTED, *_OPPONENTS, *_OTHERS),

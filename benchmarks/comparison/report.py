@@ -26,6 +26,7 @@ NEAR = trained_on(dict(custom_hooks=[dict(type='mmfeataug.DistortImages')]))
 FAR = tuple(c for c in ALL_FAMILIES['unseen'] if c not in NEAR)
 """Unseen corruptions that no arm trains near."""
 FAMILIES = ('noise', 'blur', 'weather', 'digital')
+MAIN = ('baseline', 'combined', 'afan', 'combined+afan')
 TOGETHER = tuple(arm for arm in ARMS if arm.startswith('combined+'))
 MARKED = re.compile(r'(<!-- comparison: (\S+) -->\n).*?(<!-- /comparison -->)', re.DOTALL)
 
@@ -130,9 +131,9 @@ def comparable(runs: Runs) -> Runs:
     return {arm: of for arm, of in found.items() if of}
 
 
-def scores(bed: str, part: str) -> str:
-    """Means of each arm."""
-    runs = comparable(read(part, bed))
+def scores(bed: str, part: str, arms: Sequence[str] | None = None) -> str:
+    """Means of each arm, or of some."""
+    runs = comparable({a: of for a, of in read(part, bed).items() if arms is None or a in arms})
     most = max(map(len, runs.values()), default=0)
     rows = [
         [
@@ -196,6 +197,7 @@ def diagnosis() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     'diagnosis': diagnosis,
+    'bccd-main': lambda: scores('bccd', 'test', MAIN),
     **{f'{bed}-scores': lambda bed=bed: scores(bed, 'test') for bed in TESTBEDS},
     **{f'{bed}-baseline': lambda bed=bed: against(bed, 'baseline') for bed in TESTBEDS},
     **{f'{bed}-combined': lambda bed=bed: against(bed, 'combined', TOGETHER) for bed in TESTBEDS},
