@@ -22,7 +22,7 @@ from .auxiliary import OWN_MODULES, AuxiliaryNorms, has_auxiliary, norms_behind,
 from .batch import Batch
 from .checks import each_fault, is_sharded, raise_together
 from .exactness import verify
-from .guards import RandomState, is_dropout, seed_global
+from .guards import RandomState, is_dropout, no_autocast, seed_global
 from .layers import FeatureTransform
 from .loss_state import LossState
 from .objective import CARRIER
@@ -68,6 +68,7 @@ __all__ = [
     'has_auxiliary',
     'is_dropout',
     'is_sharded',
+    'no_autocast',
     'norms_behind',
     'patched',
     'raise_together',

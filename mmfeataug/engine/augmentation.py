@@ -208,7 +208,7 @@ class CopyPass(Protocol):
         model: In training mode.
         samples: Data samples of the batch; empty where they cannot be told apart.
         counts: Number of features at each place, in the order of the places.
-        step_count: Number of augmented iterations before this one.
+        step_count: Number of optimizer steps with augmented iterations before this one.
         teacher: Averaged weights, by the names of ``model.state_dict()``; None without a teacher.
         shared: Source of draws that decide how many passes there are: alike on every rank.
     """

@@ -73,6 +73,36 @@ def _fix_separate(augmentation: Augmentation, fault: str) -> Fix:
     return Fix('augmentation', DECLARE, None, augmentation.at, kind)
 
 
+def gradients_now(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """What ``.grad`` of each parameter is, to find out whether it changes."""
+    return {
+        name: (id(p.grad), p.grad._version)
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
+
+
+def refuse_inner_backward(model: nn.Module, before: dict[str, tuple[int, int]]) -> None:
+    """Check that gradients were only taken, and not written to parameters.
+
+    Args:
+        model: Has run an augmented loss.
+        before: :func:`gradients_now` before that.
+
+    Raises:
+        ValueError: If ``.grad`` of a parameter has changed.
+    """
+    now = gradients_now(model)
+    written = [name for name in now if now[name] != before.get(name)]
+    if written:
+        raise ValueError(
+            f'{len(written)} parameters, such as {written[0]}, got a gradient while the loss was '
+            'computed: a module of this model calls backward() inside of its own backward pass, as '
+            'reversible blocks do, so that gradients of attacks and views would count again; turn '
+            'that off (RevVisionTransformer: no_custom_backward=True)'
+        )
+
+
 class FaultsError(ValueError):
     """Several things cannot be.
 

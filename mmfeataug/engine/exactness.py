@@ -128,7 +128,7 @@ def _moving(tail: RecordedTail, repeats: list[Losses]) -> tuple[str, list[float]
         if any(key not in losses for losses in passes):
             continue
         values = [
-            sum(float(t.detach().double().sum()) for t in _tensors(losses[key]))
+            sum(float(t.detach().cpu().double().sum()) for t in _tensors(losses[key]))
             for losses in passes
         ]
         steps = [b - a for a, b in itertools.pairwise(values)]
@@ -156,7 +156,7 @@ def _deviation(losses: Losses, clean: Losses) -> float:
             if a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):
                 return math.inf
             # What is not finite is so in both.
-            a, b = (t.double().nan_to_num(0, 0, 0) for t in (a, b))
+            a, b = (t.cpu().double().nan_to_num(0, 0, 0) for t in (a, b))
             if not torch.equal(a, b):
                 scale = b.abs().max().clamp(min=torch.finfo(b.dtype).tiny)
                 deviation = max(deviation, float((a - b).abs().max() / scale))

@@ -3,7 +3,7 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,14 @@ from .auxiliary import norm_pairs
 BN_POLICIES = ('shared', 'frozen', 'eval', 'separate')
 
 
-def no_autocast(like: torch.Tensor) -> torch.autocast:
+def no_autocast(like: torch.Tensor) -> AbstractContextManager:
     """A context in which autocast is off on the device of ``like``; backward passes belong outside
-    of it.
+    of it. A device that has no autocast in this version of PyTorch needs none.
     """
-    return torch.autocast(like.device.type, enabled=False)
+    try:
+        return torch.autocast(like.device.type, enabled=False)
+    except RuntimeError:
+        return nullcontext()
 
 
 def wide(value: torch.Tensor) -> torch.Tensor:

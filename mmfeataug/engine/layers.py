@@ -13,7 +13,7 @@ from mmfeataug.utils.settings import share
 
 from .augmentation import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from .checkpointing import refuse_checkpointed
-from .guards import seed_global
+from .guards import no_autocast, seed_global
 from .tap import not_called
 
 
@@ -29,7 +29,7 @@ class FeatureTransform(FeatureAugmentation):
         at, side: See :class:`Augmentation`.
         as_view: Leave the clean pass unchanged and train on an additional view.
         weight: Factor of that view's loss; None is a share, see :class:`FeatureAugmentation`.
-        bn, learn: Of that view.
+        bn, learn: Of that view. They and ``weight`` mean nothing without ``as_view``.
 
     Attributes:
         muted: True makes the layer the identity in training, too.
@@ -50,6 +50,20 @@ class FeatureTransform(FeatureAugmentation):
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         if not isinstance(as_view, bool):
             raise TypeError(f'as_view={as_view!r} at {at!r}: give True or False')
+        set_ones = [
+            name
+            for name, value, default in (
+                ('weight', weight, None),
+                ('bn', bn, 'shared'),
+                ('learn', learn, DEFAULT_LEARN),
+            )
+            if value != default
+        ]
+        if set_ones and not as_view:
+            raise ValueError(
+                f'{", ".join(set_ones)} of {type(self).__name__} at {at!r}: that is of a view, and '
+                'it changes the clean pass itself; add as_view=True, or leave it out'
+            )
         self.as_view, self.weight = as_view, share('weight', weight, at)
         self.muted = self.acted = False
         self._owner: nn.Module | None = None
@@ -61,7 +75,7 @@ class FeatureTransform(FeatureAugmentation):
         return not self.as_view or self.has_weight
 
     def is_drawn(self, generator: torch.Generator | None = None) -> bool:
-        """Whether a feature is changed at all in this pass.
+        """Whether features are changed at all in this call.
 
         Args:
             generator: Alike on all ranks; None is PyTorch's random stream.
@@ -82,7 +96,8 @@ class FeatureTransform(FeatureAugmentation):
             # Draws of views at several taps would be the same otherwise; the engine puts the
             # stream back after the step.
             seed_global(tail.generator)
-            changed = [self.transform(f) if self.is_drawn(tail.shared) else f for f in features]
+            drawn = self.is_drawn(tail.shared)
+            changed = [self.transform(f) if drawn else f for f in features]
             if any(c is not f for c, f in zip(changed, features, strict=True)):
                 yield View(changed)
 
@@ -102,12 +117,12 @@ class FeatureTransform(FeatureAugmentation):
         if not indices:
             return value
         self.acted = True
-        with torch.autocast(leaves[indices[0]].device.type, enabled=False):
+        with no_autocast(leaves[indices[0]]):
             clean = [
                 leaves[i].to(torch.promote_types(leaves[i].dtype, torch.float32)) for i in indices
             ]
-            usable = self.accepts(clean)
-            views = [self.transform(f) if usable and self.is_drawn() else f for f in clean]
+            acts = self.accepts(clean) and self.is_drawn()
+            views = [self.transform(f) if acts else f for f in clean]
         for i, view in zip(indices, views, strict=True):
             leaves[i] = view.to(leaves[i].dtype)
         if self.observer is not None:

@@ -238,7 +238,10 @@ class RecordedTail:
             norms.apply('frozen')
 
             def on_fire() -> None:
-                torch.set_grad_enabled(grad)
+                if not live:
+                    torch.set_grad_enabled(grad)
+                # PyTorch 2.1 keeps casts of weights from before, made without a graph.
+                torch.clear_autocast_cache()
                 norms.apply(bn, separate)
 
             again = stack.enter_context(

@@ -78,8 +78,9 @@ class Recording:
 
     @property
     def first_cut(self) -> int:
-        """Number of the first cut at this tap on the tape."""
-        return self._tape.cuts.index(self.cut_of[0][0])
+        """Number of the first cut at this tap on the tape; behind all where gradients were off."""
+        cuts = self._tape.cuts
+        return min((cuts.index(c) for c, _ in self.cut_of if c in cuts), default=len(cuts))
 
     @property
     def gradients(self) -> list[Tensor | None]:

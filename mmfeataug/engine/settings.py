@@ -40,6 +40,8 @@ class Settings:
         teacher: Averaged weights, by the names of ``model.state_dict()``.
         sums_losses: Whether the model's ``parse_losses`` adds terms up and nothing else; None until
             the first step has shown it.
+        backward_checked: Whether the first step has shown that the model's backward pass leaves
+            ``.grad`` of parameters alone.
     """
 
     clean_weight: float
@@ -51,6 +53,7 @@ class Settings:
     loss_scale: LossScale = field(default_factory=LossScale)
     teacher: dict[str, Tensor] | None = None
     sums_losses: bool | None = None
+    backward_checked: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Plan:
         ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
         only: The one view to train on; None is all of them.
         measure: Whether effects of views are measured.
+        accumulation: Iterations whose gradients one optimizer step adds up.
     """
 
     iteration: int = 0
@@ -73,6 +77,7 @@ class Plan:
     ramp: float = 1.0
     only: Choice | None = None
     measure: bool = False
+    accumulation: int = 1
 
 
 @dataclass(frozen=True)

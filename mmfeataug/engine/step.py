@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from .batch import Batch, Losses
+from .checks import gradients_now, refuse_inner_backward
 from .copies import Copies, CopyTaps
 from .copy_losses import add_copies
 from .exactness import verify
@@ -40,6 +41,7 @@ def run_step(
     Returns:
         The stock loss dict with the views' losses and diagnostics added, and what was done.
     """
+    written = None if settings.backward_checked else gradients_now(model)
     objective = Objective(model, settings, plan)
     members = [member for tap in taps for member in tap.members]
     learns = [a.learn for name, a in members if a.active and objective.is_wanted(name)]
@@ -73,7 +75,8 @@ def run_step(
                         objective.skip(name, recorded.total)
         for known, clean in zip(copy_taps, recorded.opened, strict=True):
             shared = objective.shared_generator(known.name)
-            copies = Copies(recorded, known, clean, step_count, settings.teacher, shared)
+            updates = step_count // plan.accumulation
+            copies = Copies(recorded, known, clean, updates, settings.teacher, shared)
             add_copies(copies, objective)
     finally:
         # The next iteration draws and sees what it would after a stock call, and so does the clean
@@ -81,6 +84,9 @@ def run_step(
         recorded.restore()
     recorded.sweep()
     recorded.release()
+    if written is not None:
+        refuse_inner_backward(model, written)
+        settings.backward_checked = True
     return objective.hand_over(recorded.losses, recorded.total), objective.outcome
 
 

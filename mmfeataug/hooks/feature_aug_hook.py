@@ -29,6 +29,7 @@ from .budget import Allowance, Budget
 from .effects import EffectWatch
 from .faults import batch_size, handle_faults, handle_warnings, refuse_other_parts, run_faults
 from .findings import Finding, errors
+from .loss_scale import keep_loss_scale, loss_scale
 
 _ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
 
@@ -134,6 +135,7 @@ class FeatureAugHook(Hook):
         self._made_for: list = []
         self._driven: list[dict] = []
         self._seed = 0
+        self._loss_scale: float | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check a resumed checkpoint before the optimizer finds other parameters than its own.
@@ -243,7 +245,11 @@ class FeatureAugHook(Hook):
             self._measuring = True
         # A loop by iterations has one epoch; the watch counts passes of the loader.
         measure = self._watch.wants(runner.iter // len(runner.train_dataloader))
-        handle.plan = self._plan = Plan(runner.iter, enabled, views, ramp, only, measure)
+        accumulation = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        self._loss_scale = loss_scale(runner.optim_wrapper) if enabled and views else None
+        handle.plan = self._plan = Plan(
+            runner.iter, enabled, views, ramp, only, measure, accumulation
+        )
 
     def after_train_iter(
         self,
@@ -262,6 +268,7 @@ class FeatureAugHook(Hook):
         if handle.plan is self._plan and self._plan.enabled and self._plan.views:
             self._say_not_called(runner)
         self._was_called |= handle.plan is not self._plan
+        keep_loss_scale(runner.optim_wrapper, self._loss_scale)
         count = runner.iter + 1
         for key, value in (
             ('active', handle.step_count / count),
@@ -352,6 +359,14 @@ class FeatureAugHook(Hook):
                 'augmentation here makes any: leave them out, and give the methods a prob of their '
                 'own',
                 Fix('hook', 'budget', None) if self.budget else Fix('hook', 'prob', 1.0),
+            )
+        if not handle.names and (self.clean_weight not in (None, 1) or self.warmup):
+            name = 'warmup' if self.warmup else 'clean_weight'
+            yield SettingError(
+                f'{name}={getattr(self, name)!r} weighs views, and no augmentation here makes any: '
+                'methods that change the clean pass act at full strength, with weight 1; leave it '
+                'out',
+                Fix('hook', name, 0 if self.warmup else None),
             )
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfeataug.engine import BatchAugmentation, CopyPass
+from mmfeataug.engine import BatchAugmentation, CopyPass, no_autocast
 from mmfeataug.functional import mix, weighted_cosine
 from mmfeataug.registry import AUGMENTATIONS, MODELS
 from mmfeataug.utils.settings import in_range, non_negative
@@ -182,7 +182,7 @@ class AdAutoMix(BatchAugmentation):
         if 1 - float(plain.shares[0]) < self.lam_margin:
             masks = plain.masks.expand(-1, -1, *size)
         else:
-            with torch.autocast(features.device.type, enabled=False):
+            with no_autocast(features):
                 masks = self._mixer(features.float(), plain.index, plain.shares, size)
         return replace(plain, masks=masks)
 

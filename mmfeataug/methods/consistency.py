@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmfeataug.engine import BatchAugmentation, CopyPass, seed_global, stock_state_dict
+from mmfeataug.engine import BatchAugmentation, CopyPass, no_autocast, seed_global, stock_state_dict
 from mmfeataug.utils.checkpoints import load_weights
 from mmfeataug.utils.distortions import (
     DISTORTIONS,
@@ -109,7 +109,7 @@ class Consistency(BatchAugmentation):
         assert self._pixels is not None
         # kornia draws from the global streams, which the engine puts back after the step.
         seed_global(generator)
-        with torch.autocast(inputs.device.type, enabled=False):
+        with no_autocast(inputs):
             raw = self._pixels.raw(inputs.float()) / 255
             distorted = combined_distortion(raw.clamp(0, 1), self._distortions)
             images = self._pixels.preprocessed(distorted * 255).to(inputs.dtype)

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View, find_module
+from mmfeataug.engine import (
+    DEFAULT_LEARN,
+    FeatureAugmentation,
+    Tail,
+    View,
+    find_module,
+    no_autocast,
+)
 from mmfeataug.functional import channel_dim, labels_from_gradient, semantic_direction
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.settings import non_negative, share
@@ -103,7 +110,7 @@ class SeA(FeatureAugmentation):
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """At most one view; see :meth:`FeatureAugmentation.views`."""
         # Half precision could not tell neighbours apart at so low a temperature.
-        with torch.autocast(features[0].device.type, enabled=False):
+        with no_autocast(features[0]):
             moved = [
                 self._move(f, g, tail.generator) for f, g in zip(features, gradients, strict=True)
             ]

@@ -81,17 +81,26 @@ def _becomes_layer(module: nn.Module, built: Augmentation, at: str | Sequence[st
 
 
 def collect(model: nn.Module) -> list[dict]:
-    """All augmentations declared in a model, with places relative to it. Marks them as driven."""
+    """All augmentations declared in a model, with places relative to it. Marks them as driven.
+    Those of a frozen copy, such as the teacher of a semi-supervised detector, are left out.
+    """
+    declaring = {p: m for p, m in model.named_modules() if hasattr(m, _DECLARED)}
+    trained = [
+        getattr(m, _DECLARED)
+        for m in declaring.values()
+        if any(parameter.requires_grad for parameter in m.parameters())
+    ]
     found = []
-    for path, module in model.named_modules():
-        for entry in getattr(module, _DECLARED, ()):
+    for path, module in declaring.items():
+        declared = getattr(module, _DECLARED)
+        is_copy = declared in trained and not any(p.requires_grad for p in module.parameters())
+        for entry in () if is_copy else declared:
             at = entry['at']
             joined = [
                 '.'.join(filter(None, (path, a))) for a in ([at] if isinstance(at, str) else at)
             ]
             found.append({**entry, 'at': joined[0] if isinstance(at, str) else joined})
-        if hasattr(module, _DECLARED):
-            _forget_warning(module)
+        _forget_warning(module)
     return found
 
 

@@ -9,6 +9,8 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
+from torch.testing import assert_close
 
 import mmfeataug
 from mmfeataug.engine import View
@@ -109,6 +111,37 @@ def test_unmoved_view_under_autocast(dtype, learn):
 
 
 @needs_half
+class Levels(nn.Module):
+    """A head that two levels share; its one layer runs before and behind the other's first call."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cls, self.reg = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def loss(self, inputs, data_samples=None):
+        found = [(self.cls(x), self.reg(x)) for x in (inputs, inputs * 2)]
+        return {'loss': sum(c.square().mean() + r.square().mean() for c, r in found)}
+
+    def parse_losses(self, losses):
+        return sum(v.float() for k, v in losses.items() if 'loss' in k), losses
+
+
+def test_casts_from_before_the_tap_are_not_used_behind_it():
+    """PyTorch 2.1 keeps those that were made without a graph."""
+    found = []
+    for memoize in (True, False):
+        model = Levels()
+        with mmfeataug.attach(model, [Unmoved(at='reg', weight=0.5)], 0.5) as handle:
+            handle.taps[0].memoize, handle.taps[0].verified = memoize, True
+            with torch.autocast('cpu', dtype=torch.bfloat16):
+                losses = model.loss(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)))
+            model.parse_losses(losses)[0].backward()
+        assert losses['unmoved.dropped'] == 0
+        found.append(gradients(model)['cls.weight'])
+    assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
+
+
 def test_an_overflow_halves_the_scale():
     """Otherwise the attack would stand still, its signs being those of NaN."""
     model = build_segmentor()

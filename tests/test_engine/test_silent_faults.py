@@ -14,6 +14,7 @@ import mmfeataug
 from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, Plan, TapError, View
 from mmfeataug.engine.exactness import _deviation
 from mmfeataug.methods import AFAN
+from mmfeataug.models import collect, declare
 from mmfeataug.registry import AUGMENTATIONS
 from tests import reference
 from tests.contract.cases import afan
@@ -129,6 +130,80 @@ def test_gradient_mode_that_is_off_behind_the_tap():
     with mmfeataug.attach(model, [Unmoved(at='stem', weight=0.5, learn='network')], 0.5):
         _, gradients = step(model, (X,))
     assert difference(gradients, reference.clean_pass(Nested(), (X,)).gradients) < 2e-6
+
+
+class Teacher(Toy):
+    """Runs the stem without a graph first, as one does for pseudo-labels; a copy of it, only so."""
+
+    def __init__(self):
+        super().__init__()
+        self.copy = nn.Linear(4, 4).requires_grad_(False)
+
+    def loss(self, inputs, data_samples=None):
+        with torch.no_grad():
+            target = self.stem(inputs) + self.copy(inputs)
+        return {
+            'loss': (self.head(self.mid(self.stem(inputs))).sum(1) - target.sum(1)).square().mean()
+        }
+
+
+def test_a_tap_that_runs_without_a_graph_first():
+    model = Teacher()
+    with mmfeataug.attach(model, [Unmoved(at='stem', weight=0.5, learn='network')], 0.5):
+        losses, gradients = step(model, (X,))
+    assert losses['unmoved.dropped'] == 0
+    assert difference(gradients, reference.clean_pass(Teacher(), (X,)).gradients) < 2e-6
+    with (
+        mmfeataug.attach(Teacher(), [afan('stem')]) as handle,
+        pytest.raises(TapError, match=r"gradient mode .* use learn='skips'"),
+    ):
+        handle.model.loss(X)
+
+
+def test_a_tap_that_only_runs_without_a_graph():
+    with (
+        mmfeataug.attach(model := Teacher(), [afan('copy')]),
+        pytest.raises(TapError, match="'copy': the training loss does not depend on what passes"),
+    ):
+        model.loss(X)
+
+
+class Reversible(torch.autograd.Function):
+    """Calls backward() in its own backward pass."""
+
+    @staticmethod
+    def forward(ctx, x, module):
+        ctx.module = module
+        ctx.save_for_backward(x)
+        return module(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            ctx.module(x).backward(grad)
+        return x.grad, None
+
+
+@pytest.mark.parametrize('before', [False, True])
+def test_a_backward_pass_inside_of_another_is_refused(before):
+    """Each pass of an attack would add a gradient."""
+
+    class Model(Toy):
+        def loss(self, inputs, data_samples=None):
+            return {
+                'loss': self.head(Reversible.apply(self.stem(inputs), self.mid)).square().mean()
+            }
+
+    model = Model()
+    if before:
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+    with (
+        mmfeataug.attach(model, [afan('stem')]),
+        pytest.raises(ValueError, match=r'2 parameters, such as mid.weight, .* calls backward\(\)'),
+    ):
+        model.loss(X)
 
 
 class Branch(Toy):
@@ -473,3 +548,20 @@ def test_own_parameters_in_half_precision():
 def test_deviations_of_a_replay(ours, clean, deviation):
     pair = ({'loss': torch.tensor(v, dtype=torch.float64)} for v in (ours, clean))
     assert _deviation(*pair) == pytest.approx(deviation, rel=1e-5)
+
+
+def test_what_a_frozen_copy_declares_is_left_out():
+    """As the teacher of a semi-supervised detector has it, which is built from one config."""
+
+    def build(frozen):
+        part = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).requires_grad_(not frozen)
+        return declare(part, [dict(type='AFAN', at='0')])
+
+    def places(*frozen):
+        return [entry['at'] for entry in collect(nn.ModuleList(map(build, frozen)))]
+
+    assert places(False, True) == ['0.0']
+    assert places(True, False) == ['1.0']
+    # The only one there is may be frozen: what comes behind it is trained.
+    assert places(True) == ['0.0']
+    assert places(False, False) == ['0.0', '1.0']

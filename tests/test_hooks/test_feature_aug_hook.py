@@ -12,7 +12,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from mmfeataug.engine import BatchAugmentation
 from mmfeataug.hooks import FeatureAugHook
+from mmfeataug.registry import AUGMENTATIONS
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import build_segmentor, deeplab_cfg, raw_test_batch
 
@@ -91,6 +93,21 @@ def make_runner(work_dir, hook=None, epochs=2, by_iter=False, spy=None, model=No
     )
 
 
+class Growing:
+    """Stands for a ``GradScaler``."""
+
+    value = 1.0
+
+    def is_enabled(self):
+        return True
+
+    def get_scale(self):
+        return self.value
+
+    def update(self, value):
+        self.value = value
+
+
 def train(work_dir, hook=None, **kwargs):
     spy = Spy()
     runner = make_runner(work_dir, hook, spy=spy if hook else None, **kwargs)
@@ -140,11 +157,45 @@ class TestSchedule:
         assert all(spy.active)
         assert not any('afan.loss_0' in log for log in spy.logs)
 
-    @pytest.mark.parametrize('settings', [dict(prob=0.5), dict(budget=1.2)])
-    def test_how_often_there_are_views_needs_views(self, tmp_path, settings):
+    @pytest.mark.parametrize(
+        'settings',
+        [dict(prob=0.5), dict(budget=1.2), dict(clean_weight=0.25), dict(warmup=4)],
+    )
+    def test_what_is_of_views_needs_views(self, tmp_path, settings):
         layer = dict(type='NormalizationPerturbation', at='backbone.layer1')
         with pytest.raises(ValueError, match='no augmentation here makes any'):
             train(tmp_path, FeatureAugHook([layer], **settings))
+
+    def test_turns_are_of_optimizer_steps(self, tmp_path):
+        """AdAutoMix alternates by them."""
+        turns = []
+
+        class Turns(BatchAugmentation):
+            active = True
+
+            def losses(self, inputs, clean, network, generator):
+                turns.append(network.step_count)
+                yield clean[0].sum() * 0
+
+        AUGMENTATIONS.register_module(module=Turns, force=True)
+        hook = FeatureAugHook([dict(type='Turns', at='backbone')])
+        train(tmp_path, hook, optim_wrapper=dict(accumulative_counts=2))
+        assert turns == [0, 0, 1, 1, 2, 2, 3, 3]
+
+    def test_steps_with_views_do_not_raise_the_loss_scale(self, tmp_path):
+        """They never overflow under it; the next stock step would."""
+        scaler = Growing()
+
+        class Grow(Hook):
+            def before_train(self, runner):
+                runner.optim_wrapper.loss_scaler = scaler
+
+            def before_train_iter(self, runner, batch_idx, data_batch=None):
+                # Stands for the step, behind what the hook does before it.
+                scaler.value *= 2
+
+        train(tmp_path, FeatureAugHook([AUGMENTATION], begin=3), hooks=[Grow()])
+        assert scaler.value == 2**3
 
     def test_warmup_is_linear(self, tmp_path):
         _, spy = train(tmp_path / 'a', FeatureAugHook([AUGMENTATION], warmup=4))

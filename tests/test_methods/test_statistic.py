@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import mmfeataug
+from mmfeataug.engine import Plan
 from mmfeataug.functional import mean_std
 from mmfeataug.methods import DSU, MixStyle, MoEx, NormalizationPerturbation, PAdaIN
 from mmfeataug.methods.dsu import uncertainty
@@ -268,6 +269,48 @@ def test_a_view_that_is_no_other_is_none():
         losses, _ = step(model, batch)
     assert 'mixstyle.loss_0' not in losses
     assert losses['mixstyle2.linf'] > 0
+
+
+@pytest.mark.parametrize('as_view', [False, True])
+def test_one_draw_for_all_levels(as_view):
+    """``prob`` is of a call, however many tensors a module returns."""
+
+    class Pyramid(nn.Module):
+        def forward(self, x):
+            return x, x * 2, x * 3
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neck, self.head = Pyramid(), nn.Conv2d(3, 1, 1)
+
+        def loss(self, inputs, data_samples=None):
+            return {'loss': sum(self.head(x).square().mean() for x in self.neck(inputs))}
+
+        def parse_losses(self, losses):
+            return sum(v for k, v in losses.items() if 'loss' in k), losses
+
+    model, seen = Model(), []
+    method = NormalizationPerturbation(at='neck', prob=0.5, as_view=as_view)
+    method.observer = lambda clean, changed, **_: seen.append(
+        [not torch.equal(a, b) for a, b in zip(clean, changed, strict=True)]
+    )
+    batch = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    with mmfeataug.attach(model, [method]) as handle:
+        for i in range(40):
+            handle.plan = Plan(i)
+            model.loss(batch)
+    assert all(len(set(levels)) == 1 for levels in seen)
+    assert 10 < sum(levels[0] for levels in seen) < 30
+
+
+@pytest.mark.parametrize('settings', [dict(weight=0.5), dict(learn='network'), dict(bn='frozen')])
+def test_settings_of_a_view_need_a_view(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f'{name} of MixStyle at .*add as_view=True'):
+        MixStyle(at='backbone', **settings)
+    MixStyle(at='backbone', as_view=True, **settings)
 
 
 class TestLayersThatAreNotCalled:
