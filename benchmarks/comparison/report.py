@@ -27,6 +27,15 @@ FAR = tuple(c for c in ALL_FAMILIES['unseen'] if c not in NEAR)
 """Unseen corruptions that no arm trains near."""
 FAMILIES = ('noise', 'blur', 'weather', 'digital')
 MAIN = ('baseline', 'combined', 'afan', 'combined+afan')
+EQUAL = (
+    ('afan', 'longer'),
+    ('afan', 'random'),
+    ('afan-tail', 'afan'),
+    ('combined+afan', 'combined+longer'),
+    ('combined+afan-fifth', 'combined'),
+    ('combined+afan-fifth', 'combined+longer'),
+)
+"""What a view is to be held against: time, chance, a cheaper view."""
 TOGETHER = tuple(arm for arm in ARMS if arm.startswith('combined+'))
 MARKED = re.compile(r'(<!-- comparison: (\S+) -->\n).*?(<!-- /comparison -->)', re.DOTALL)
 
@@ -148,20 +157,27 @@ def scores(bed: str, part: str, arms: Sequence[str] | None = None) -> str:
     return table(('arm', 'seeds', 'cost', *FIGURES, *FAMILIES), rows)
 
 
-def against(bed: str, other: str, arms: Sequence[str] | None = None) -> str:
-    """Differences to one arm, seed by seed."""
+def differences(bed: str, pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Rows of a table: one arm minus another, seed by seed, of those that have run."""
     runs = read('test', bed)
-    if other not in runs:
-        return ''
-    rows = [
+    return [
         [
-            label(arm),
-            *(words(difference(bed, runs[arm], runs[other], f)) for f in FIGURES),
+            f'{label(one)} - {label(other)}',
+            *(words(difference(bed, runs[one], runs[other], f)) for f in FIGURES),
         ]
-        for arm in ordered(runs)
-        if arm != other and (arms is None or arm in arms)
+        for one, other in pairs
+        if one in runs and other in runs
     ]
-    return table((f'minus {label(other)}', *FIGURES), rows)
+
+
+def against(bed: str, other: str, arms: Sequence[str] | None = None) -> str:
+    """Differences to one arm."""
+    chosen = [a for a in ordered(read('test', bed)) if a != other and (arms is None or a in arms)]
+    rows = differences(bed, ((arm, other) for arm in chosen))
+    last = f' - {label(other)}'
+    return table(
+        (f'minus {label(other)}', *FIGURES), [[row[0].removesuffix(last), *row[1:]] for row in rows]
+    )
 
 
 def card(folder: str) -> str:
@@ -201,6 +217,10 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f'{bed}-scores': lambda bed=bed: scores(bed, 'test') for bed in TESTBEDS},
     **{f'{bed}-baseline': lambda bed=bed: against(bed, 'baseline') for bed in TESTBEDS},
     **{f'{bed}-combined': lambda bed=bed: against(bed, 'combined', TOGETHER) for bed in TESTBEDS},
+    **{
+        f'{bed}-equal': lambda bed=bed: table(('difference', *FIGURES), differences(bed, EQUAL))
+        for bed in TESTBEDS
+    },
     **{
         f'{bed}-no-skip': lambda bed=bed: against(bed, 'no-skip', ('no-skip+afan',))
         for bed in TESTBEDS
