@@ -24,9 +24,12 @@ from common import (
 )
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from rich.table import Table
 
+from mmfeataug.engine import stock_state_dict
 from mmfeataug.evaluation import (
     PREDICTIONS,
     SEVERITIES,
@@ -124,6 +127,38 @@ def silence():
         yield
 
 
+class CheckpointCheck(Hook):
+    """mmengine prints, among much else, that a checkpoint does not fit, and goes on."""
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Say what the checkpoint lacks.
+
+        Raises:
+            SystemExit: If it has nothing of the model.
+        """
+        given = {
+            key.removeprefix('module.'): getattr(value, 'shape', None)
+            for key, value in checkpoint.get('state_dict', checkpoint).items()
+        }
+        own = stock_state_dict(runner.model.state_dict())
+        wanted = {
+            key.removeprefix('module.'): value.shape
+            for key, value in own.items()
+            if not key.endswith('num_batches_tracked')
+        }
+        lacking = [key for key in wanted if given.get(key) != wanted[key]]
+        if not lacking:
+            return
+        message = (
+            f'{runner._load_from}: {len(lacking)} of {len(wanted)} tensors of the model are not in '
+            f'the checkpoint or have other shapes, such as {lacking[0]}; give the checkpoint of '
+            'this config'
+        )
+        if len(lacking) == len(wanted):
+            raise SystemExit(message)
+        print(f'warning: {message}: these keep their first values', file=sys.stderr)
+
+
 def run(cfg: Config, options: Mapping[str, Any]) -> None:
     """Evaluate what the table lacks."""
     name, loop = 'CorruptionTestLoop', cfg.test_cfg
@@ -132,6 +167,7 @@ def run(cfg: Config, options: Mapping[str, Any]) -> None:
         loop = loop.get('loop')
     cfg.test_cfg = dict(type=f'mmfeataug.{name}', loop=loop, **options)
     runner = build_runner(cfg)
+    runner.register_hook(CheckpointCheck())
     with silence():
         runner.test()
 

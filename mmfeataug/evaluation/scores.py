@@ -36,3 +36,20 @@ def read_scores(
 def count_found(outputs: Sequence[Any]) -> int:
     """Number of instances in predictions of detectors; 0 in those of others."""
     return sum(len(getattr(output, 'pred_instances', ())) for output in outputs)
+
+
+def count_tested_only(evaluator: Any, dataset: Any) -> None:
+    """Let an evaluator look at the images of ``indices`` alone, where a data set has these: mmdet's
+    ``CocoMetric`` counts the objects of all images of its annotation file, and those that were not
+    tested as missed.
+
+    Args:
+        evaluator: Of a test loop, before its run.
+        dataset: What it tests.
+    """
+    if getattr(dataset, '_indices', None) is None:
+        return
+    for metric in evaluator.metrics:
+        if getattr(metric, '_coco_api', None) is not None and metric.img_ids is None:
+            every = (dataset.get_data_info(i) for i in range(len(dataset)))
+            metric.img_ids = [info['img_id'] for info in every]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 
 from mmfeataug.evaluation import by_task, compare_tables, image_differences, read_runs
@@ -15,6 +16,7 @@ from mmfeataug.evaluation.comparison import image_bootstrap
 from mmfeataug.evaluation.comparison.image_bootstrap import Resampled
 from mmfeataug.evaluation.comparison.significance import calls
 from mmfeataug.evaluation.predictions import Predictions
+from mmfeataug.evaluation.scores import count_tested_only
 from tests.test_evaluation.test_runs import make_run, table
 
 CFG = Config(dict(test_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU'])))
@@ -193,3 +195,27 @@ def test_a_missing_file_is_named(tmp_path):
     (tmp_path / 'ours' / 'robustness' / 'predictions' / 'fog_3.pkl').unlink()
     _, (note,) = image_differences(one, 'base', CFG, resamples=10)
     assert 'fog_3.pkl is missing' in note
+
+
+@pytest.mark.parametrize('subset', [True, False])
+def test_images_that_are_not_tested_are_not_missed(tmp_path, subset):
+    """``indices`` of a data set, with mmdet's metric of COCO, which goes by its annotation file."""
+    init_default_scope('mmdet')
+    predictions = boxes([0, 0, 14, 14])
+    metric = dict(type='CocoMetric', metric='bbox', ann_file=coco_file(tmp_path, predictions))
+    evaluator = Evaluator(metric)
+    evaluator.dataset_meta = CLASSES
+
+    class Tested:
+        _indices = 2 if subset else None
+
+        def __len__(self):
+            return 2
+
+        def get_data_info(self, i):
+            return dict(img_id=i)
+
+    count_tested_only(evaluator, Tested())
+    evaluator.process(list(predictions)[:2])
+    found = evaluator.evaluate(2)['coco/bbox_mAP_50']
+    assert (found == 1.0) == subset

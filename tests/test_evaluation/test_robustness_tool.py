@@ -158,6 +158,24 @@ def test_what_cannot_start(classifier, tool, monkeypatch):
 
 
 @pytest.mark.classification
+def test_a_checkpoint_that_does_not_fit(classifier, tool, tmp_path, capsys):
+    """mmengine prints that among the rest, which is not shown, and goes on."""
+    whole = torch.load(classifier['checkpoint'], weights_only=False)['state_dict']
+    last = [key for key in whole if 'fc' in key]
+    lacking = {key: value for key, value in whole.items() if key not in last}
+    other = {f'other.{key}': value for key, value in whole.items()}
+    for name, state in (('lacking', lacking), ('other', other)):
+        torch.save(dict(state_dict=state), tmp_path / f'{name}.pth')
+    case = dict(classifier, folder=tmp_path, checkpoint=tmp_path / 'lacking.pth')
+    run(tool, case, 'x', '--corruptions', 'fog', '--severities', '1')
+    said = capsys.readouterr().err
+    assert f'{len(last)} of ' in said
+    assert f'such as {last[0]}' in said
+    with pytest.raises(SystemExit, match='tensors of the model are not in the checkpoint'):
+        run(tool, {**case, 'checkpoint': tmp_path / 'other.pth'}, 'y')
+
+
+@pytest.mark.classification
 @pytest.mark.parametrize('fault', ['broken', 'small'])
 def test_a_bad_image_is_named(classifier, tool, tmp_path, fault):
     data = Path(Config.fromfile(classifier['config']).test_dataloader.dataset.data_root)

@@ -14,7 +14,7 @@ import argparse
 import copy
 import re
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TextIO
 
 import numpy as np
@@ -94,8 +94,11 @@ def find_image(dataset, image: str) -> int:
     if re.fullmatch(r'\d+', image):
         found = [int(image)]
     else:
+        wanted = PurePath(image).parts
         paths = (str(dataset.get_data_info(i).get('img_path')) for i in range(len(dataset)))
-        found = [i for i, path in enumerate(paths) if path.endswith(image)]
+        found = [i for i, p in enumerate(paths) if PurePath(p).parts[-len(wanted) :] == wanted]
+    if len(found) > 1:
+        raise SystemExit(f'image={image!r}: {len(found)} paths end so; give more of the path')
     if not found or found[0] >= len(dataset):
         raise SystemExit(
             f'image={image!r}: the training set has {len(dataset)} images, see its root'

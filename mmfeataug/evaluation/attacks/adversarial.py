@@ -25,7 +25,7 @@ from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
 from ..predictions import PREDICTIONS, saving
-from ..scores import count_found
+from ..scores import count_found, count_tested_only
 from ..unfinished import fingerprint
 from .attacked_batch import Target, rows_of
 from .attacks import GRADIENT, make_attack
@@ -138,6 +138,7 @@ class AdversarialTestLoop(TestLoop):
         if not self.attacks:
             raise ValueError('eps=(): give at least one strength')
         super().__init__(runner, dataloader, evaluator)
+        count_tested_only(self.evaluator, self.dataloader.dataset)
         self.settings = dict(
             attack=attack,
             at=at,

@@ -15,6 +15,7 @@ SETTINGS = (
     'side',
     'norm',
     'unit',
+    'image_range',
     'against',
     'steps',
     'step_size',

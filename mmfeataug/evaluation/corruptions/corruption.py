@@ -25,6 +25,7 @@ from mmfeataug.utils.tasks import task_of
 from ..predictions import PREDICTIONS, saving
 from ..report import to_markdown
 from ..robustness import SEVERITIES, select_corruptions
+from ..scores import count_tested_only
 from ..unfinished import CLEAN, fingerprint, label, read_reference
 from .other_sets import read_other_sets
 from .run_table import Condition, RunTable, predictions_file
@@ -158,6 +159,7 @@ class CorruptionTestLoop(BaseLoop):
         watch.begin(condition)
         # Hooks ask the runner for it.
         runner._test_loop = loop = runner.build_test_loop(copy.deepcopy(self.loop))
+        count_tested_only(loop.evaluator, loop.dataloader.dataset)
         if severity or condition == CLEAN:
             self.record.count(len(loop.dataloader.dataset))
         try:
