@@ -224,6 +224,7 @@ def complete(
         'notes': [
             *_unfinished(corrupted, wanted),
             *_scope(corrupted),
+            *_referred({**table, 'corrupted': corrupted}, reference),
             *_directions(metrics),
             *_undefined(clean, corrupted, metrics),
         ],
@@ -262,14 +263,36 @@ def _scope(corrupted: Corrupted) -> list[str]:
     full = [name for name in names if len(corrupted[name]) == len(SEVERITIES)]
     notes = []
     if set(full) != set(BENCHMARK):
-        severities = sorted({s for name in names for s in corrupted[name]}, key=int)
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            alike.setdefault(tuple(sorted(corrupted[name], key=int)), []).append(name)
+        parts = [f'{", ".join(n)} at severity {", ".join(s)}' for s, n in alike.items()]
         notes.append(
-            f'mPC is over {", ".join(names)} at severity {", ".join(severities)}: published values '
-            'are over 15 corruptions at 5 severities'
+            f'mPC is over {"; ".join(parts)}: published values are over 15 corruptions at 5 '
+            'severities'
         )
     beside = [name for name in corrupted if name not in names]
     if beside:
         notes.append(f'not part of mPC: {", ".join(beside)}')
+    return notes
+
+
+def _referred(table: Mapping[str, Any], reference: Mapping[str, Any] | None) -> list[str]:
+    """What a reference of mCE lacks."""
+    if reference is None:
+        return []
+    notes = []
+    images, others = (t.get('made_with', {}).get('images') for t in (table, reference))
+    if images is not None and others is not None and images != others:
+        notes.append(f'mCE: the reference was tested on {others} images, this model on {images}')
+    corrupted, theirs = table['corrupted'], reference['corrupted']
+    names = counted(corrupted)
+    lacking = [n for n in names if not theirs.get(n, {}).keys() & corrupted[n].keys()]
+    if lacking:
+        notes.append(
+            f'mCE is over {len(names) - len(lacking)} of {len(names)} corruptions: the reference '
+            f'lacks {", ".join(lacking[:5])}{", ..." if len(lacking) > 5 else ""}'
+        )
     return notes
 
 

@@ -139,6 +139,24 @@ def test_notes_say_what_the_mean_is_over():
     part = complete(table({'m': 1.0}, everywhere(0.5, ['fog'])), [('fog', 1), ('snow', 1)])
     assert 'unfinished: 1 of 2' in part['notes'][0]
     assert 'mPC is over fog at severity 1, 2, 3, 4, 5' in part['notes'][1]
+    uneven = everywhere(0.5, ['fog']) | {'snow': {'1': {'m': 0.5}}, 'frost': {'1': {'m': 0.5}}}
+    (note,) = complete(table({'m': 1.0}, uneven))['notes']
+    assert 'over snow, frost at severity 1; fog at severity 1, 2, 3, 4, 5: published' in note
+
+
+def test_notes_say_what_the_reference_lacks():
+    def made(names, images):
+        corrupted = everywhere(50.0, names, 'accuracy/top1')
+        more = dict(made_with=dict(images=images))
+        return table({'accuracy/top1': 90.0}, corrupted, 'classification', **more)
+
+    alike = complete(made(BENCHMARK, 9), reference=made(BENCHMARK, 9))
+    assert alike['notes'] == []
+    other = complete(made(BENCHMARK, 9), reference=made(['fog'], 100))
+    assert other['notes'][0] == 'mCE: the reference was tested on 100 images, this model on 9'
+    assert other['notes'][1].startswith(
+        'mCE is over 1 of 15 corruptions: the reference lacks gauss'
+    )
 
 
 def test_corruption_error():
