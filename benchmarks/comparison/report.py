@@ -7,6 +7,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,13 @@ def words(d: Difference | None) -> str:
 
 
 def cost_of(bed: str, arm: str) -> str:
-    """Stock steps; those of a longer training are the same."""
+    """Stock steps; those of a longer test bed are the same, a longer arm costs its length more."""
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
-    found = costs.get(bed.removesuffix('-long'), {}).get(arm)
-    return '-' if found is None else f'{found:.2f}'
+    own = ARMS[arm]
+    for name, cost in costs.get(bed.removesuffix('-long'), {}).items():
+        if replace(ARMS[name], length=own.length) == own:
+            return f'{cost * own.length / ARMS[name].length:.2f}'
+    return '-'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
