@@ -246,7 +246,8 @@ class FeatureAugHook(Hook):
         # A loop by iterations has one epoch; the watch counts passes of the loader.
         measure = self._watch.wants(runner.iter // len(runner.train_dataloader))
         accumulation = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        self._loss_scale = loss_scale(runner.optim_wrapper) if enabled and views else None
+        augmented = enabled and views and handle.names
+        self._loss_scale = loss_scale(runner.optim_wrapper) if augmented else None
         handle.plan = self._plan = Plan(
             runner.iter, enabled, views, ramp, only, measure, accumulation
         )
