@@ -161,27 +161,31 @@ def scores(bed: str, part: str, arms: Sequence[str] | None = None) -> str:
     return table(('arm', 'seeds', 'cost', *FIGURES, *FAMILIES), rows)
 
 
-def differences(bed: str, pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Rows of a table: one arm minus another, seed by seed, of those that have run."""
-    runs = read('test', bed)
-    return [
-        [
-            f'{label(one)} - {label(other)}',
-            *(words(difference(bed, runs[one], runs[other], f)) for f in FIGURES),
-        ]
-        for one, other in pairs
-        if one in runs and other in runs
-    ]
+def differences(bed: str, runs: Runs, one: str, other: str) -> list[str]:
+    """Cells of a table: one arm minus another, seed by seed."""
+    return [words(difference(bed, runs[one], runs[other], f)) for f in FIGURES]
 
 
 def against(bed: str, other: str, arms: Sequence[str] | None = None) -> str:
     """Differences to one arm."""
-    chosen = [a for a in ordered(read('test', bed)) if a != other and (arms is None or a in arms)]
-    rows = differences(bed, ((arm, other) for arm in chosen))
-    last = f' - {label(other)}'
-    return table(
-        (f'minus {label(other)}', *FIGURES), [[row[0].removesuffix(last), *row[1:]] for row in rows]
-    )
+    runs = read('test', bed)
+    rows = [
+        [label(arm), *differences(bed, runs, arm, other)]
+        for arm in ordered(runs)
+        if arm != other and other in runs and (arms is None or arm in arms)
+    ]
+    return table((f'minus {label(other)}', *FIGURES), rows)
+
+
+def equal(bed: str) -> str:
+    """Differences of arms that are to be held against each other."""
+    runs = read('test', bed)
+    rows = [
+        [f'{label(one)} - {label(other)}', *differences(bed, runs, one, other)]
+        for one, other in EQUAL
+        if one in runs and other in runs
+    ]
+    return table(('difference', *FIGURES), rows)
 
 
 def card(folder: str) -> str:
@@ -189,10 +193,11 @@ def card(folder: str) -> str:
     rows = []
     for bed in TESTBEDS:
         runs = read('test', bed)
-        for arm in CARDS[folder]:
-            if arm in runs and 'baseline' in runs:
-                differences = (difference(bed, runs[arm], runs['baseline'], f) for f in FIGURES)
-                rows.append([bed, label(arm), cost_of(bed, arm), *map(words, differences)])
+        rows += [
+            [bed, label(arm), cost_of(bed, arm), *differences(bed, runs, arm, 'baseline')]
+            for arm in CARDS[folder]
+            if arm in runs and 'baseline' in runs
+        ]
     head = ('test bed', 'minus the baseline', 'cost', *FIGURES)
     return table(head, rows) if rows else 'Not in the comparison yet.\n'
 
@@ -221,10 +226,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f'{bed}-scores': lambda bed=bed: scores(bed, 'test') for bed in TESTBEDS},
     **{f'{bed}-baseline': lambda bed=bed: against(bed, 'baseline') for bed in TESTBEDS},
     **{f'{bed}-combined': lambda bed=bed: against(bed, 'combined', TOGETHER) for bed in TESTBEDS},
-    **{
-        f'{bed}-equal': lambda bed=bed: table(('difference', *FIGURES), differences(bed, EQUAL))
-        for bed in TESTBEDS
-    },
+    **{f'{bed}-equal': lambda bed=bed: equal(bed) for bed in TESTBEDS},
     **{
         f'{bed}-no-skip': lambda bed=bed: against(bed, 'no-skip', ('no-skip+afan',))
         for bed in TESTBEDS

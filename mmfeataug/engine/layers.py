@@ -29,7 +29,7 @@ class FeatureTransform(FeatureAugmentation):
         at, side: See :class:`Augmentation`.
         as_view: Leave the clean pass unchanged and train on an additional view.
         weight: Factor of that view's loss; None is a share, see :class:`FeatureAugmentation`.
-        bn, learn: Of that view. They and ``weight`` mean nothing without ``as_view``.
+        bn, learn: Of that view. Without ``as_view``, these three are refused.
 
     Attributes:
         muted: True makes the layer the identity in training, too.
@@ -50,7 +50,7 @@ class FeatureTransform(FeatureAugmentation):
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         if not isinstance(as_view, bool):
             raise TypeError(f'as_view={as_view!r} at {at!r}: give True or False')
-        set_ones = [
+        of_view = [
             name
             for name, value, default in (
                 ('weight', weight, None),
@@ -59,9 +59,9 @@ class FeatureTransform(FeatureAugmentation):
             )
             if value != default
         ]
-        if set_ones and not as_view:
+        if of_view and not as_view:
             raise ValueError(
-                f'{", ".join(set_ones)} of {type(self).__name__} at {at!r}: that is of a view, and '
+                f'{", ".join(of_view)} of {type(self).__name__} at {at!r}: that is of a view, and '
                 'it changes the clean pass itself; add as_view=True, or leave it out'
             )
         self.as_view, self.weight = as_view, share('weight', weight, at)

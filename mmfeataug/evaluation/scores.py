@@ -3,7 +3,7 @@
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .robustness import Scores, not_found
@@ -38,18 +38,16 @@ def count_found(outputs: Sequence[Any]) -> int:
     return sum(len(getattr(output, 'pred_instances', ())) for output in outputs)
 
 
-def count_tested_only(evaluator: Any, dataset: Any) -> None:
-    """Let an evaluator look at the images of ``indices`` alone, where a data set has these: mmdet's
-    ``CocoMetric`` counts the objects of all images of its annotation file, and those that were not
-    tested as missed.
+def count_tested_only(evaluator: Any, images: Iterable[Mapping[str, Any]]) -> None:
+    """Let an evaluator look at the tested images alone: mmdet's ``CocoMetric`` counts the objects
+    of all images of its annotation file, and those of images that were not tested as missed.
 
     Args:
-        evaluator: Of a test loop, before its run.
-        dataset: What it tests.
+        evaluator: Before it is used.
+        images: What is known of each tested image; read only if there is such a metric.
     """
-    if getattr(dataset, '_indices', None) is None:
-        return
     for metric in evaluator.metrics:
         if getattr(metric, '_coco_api', None) is not None and metric.img_ids is None:
-            every = (dataset.get_data_info(i) for i in range(len(dataset)))
-            metric.img_ids = [info['img_id'] for info in every]
+            tested = [image['img_id'] for image in images]
+            if set(tested) < set(metric._coco_api.get_img_ids()):
+                metric.img_ids = tested

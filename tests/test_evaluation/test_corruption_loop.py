@@ -373,6 +373,14 @@ def test_known_answers(case, tool, extras, tmp_path, kind):
     samples = list(read_predictions(tmp_path / 'x/predictions/clean.pkl'))
     if kind == 'perfect':
         assert value == pytest.approx(full)
+        # Images that are not tested are not missed, whatever the annotation file has.
+        few = '\ntest_dataloader = dict(dataset=dict(indices=2))\n'
+        config.write_text(config.read_text() + few)
+        wanted = ['--corruptions', 'fog', '--severities', '3']
+        for out, source in (('few', '--save-predictions'), ('kept', '--from-predictions')):
+            given = [source] if out == 'few' else [source, str(tmp_path / 'few/predictions')]
+            table = run(tool, answered, out, *given, *wanted)
+            assert table['summary'][metric]['P'] == pytest.approx(full)
     elif case['task'] == 'detection':
         assert value < (0.01 if kind == 'constant' else 0.7)
     elif case['task'] == 'classification':

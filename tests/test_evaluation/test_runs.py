@@ -18,6 +18,7 @@ from mmfeataug.evaluation.comparison.logs import (
     view_losses,
 )
 from mmfeataug.evaluation.comparison.runs import Run, by_task, read_run, read_runs
+from mmfeataug.visualization.report.parts import describe_attack
 
 
 def table(clean, corrupted, task='detection', config='cfg', wanted=(), reference=None, metric='m'):
@@ -421,6 +422,17 @@ def test_only_the_same_attacks_are_compared(tmp_path):
     assert strong.curves['m']['x'][1.0].mean == 5.0
     assert 'y' not in strong.curves['m']
     assert strong.missing == ['y seed 1', 'y seed 2']
+
+
+def test_attacks_in_other_units_are_not_compared(tmp_path):
+    """A grey level is 1/255 of the range."""
+    attack(tmp_path / 'a', {0: 50.0, 1: 10.0})
+    attack(tmp_path / 'b', {0: 50.0, 1: 20.0}, image_range=[0, 4095])
+    runs = read_runs([f'x={tmp_path}/a', f'y={tmp_path}/b'])
+    one, other = compare_attacks('detection', by_task(runs)['detection'])
+    assert (one.missing, other.missing) == (['y'], ['x'])
+    assert 'images of 0 to 4095' in describe_attack(other)
+    assert 'images of' not in describe_attack(one)
 
 
 def test_attacks_on_other_test_sets_are_said(tmp_path):

@@ -138,7 +138,8 @@ class AdversarialTestLoop(TestLoop):
         if not self.attacks:
             raise ValueError('eps=(): give at least one strength')
         super().__init__(runner, dataloader, evaluator)
-        count_tested_only(self.evaluator, self.dataloader.dataset)
+        dataset = self.dataloader.dataset
+        count_tested_only(self.evaluator, map(dataset.get_data_info, range(len(dataset))))
         self.settings = dict(
             attack=attack,
             at=at,

@@ -159,9 +159,10 @@ class CorruptionTestLoop(BaseLoop):
         watch.begin(condition)
         # Hooks ask the runner for it.
         runner._test_loop = loop = runner.build_test_loop(copy.deepcopy(self.loop))
-        count_tested_only(loop.evaluator, loop.dataloader.dataset)
+        dataset = loop.dataloader.dataset
+        count_tested_only(loop.evaluator, map(dataset.get_data_info, range(len(dataset))))
         if severity or condition == CLEAN:
-            self.record.count(len(loop.dataloader.dataset))
+            self.record.count(len(dataset))
         try:
             with self._saved(loop.evaluator, condition):
                 metrics = loop.run()

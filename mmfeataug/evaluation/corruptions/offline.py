@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..predictions import read_predictions
+from ..scores import count_tested_only
 from ..unfinished import CLEAN, RefusedError, fingerprint, label
 from .run_table import RunTable, predictions_file
 
@@ -73,6 +74,7 @@ def evaluate_offline(
         # It asks nothing of a runner.
         evaluator = Runner.build_evaluator(None, copy.deepcopy(own))  # type: ignore[arg-type]
         evaluator.dataset_meta = predictions.dataset_meta
+        count_tested_only(evaluator, predictions)
         metrics = evaluator.offline_evaluate(predictions)
         record.add(condition, metrics, predictions.found(), time.monotonic() - start)
     record.save()

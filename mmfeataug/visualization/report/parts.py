@@ -208,6 +208,7 @@ def describe_attack(one: AttackComparison) -> str:
     words += [f'{s["side"]} of it'] if s['side'] == 'input' else []
     words += [str(s['norm'])] if s['norm'] else []
     words += [f'eps in {s["unit"]}'] if s['unit'] else []
+    words += ['images of {:g} to {:g}'.format(*s['image_range'])] if s['image_range'] else []
     words += [f'{s["steps"]} steps'] if s['steps'] else []
     words += [f'step size {s["step_size"]:g}'] if s['step_size'] is not None else []
     words += [f'against {", ".join(s["against"])}'] if s['against'] else []
