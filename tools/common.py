@@ -2,6 +2,7 @@
 """What the command-line tools share."""
 
 import argparse
+import gc
 import os
 import os.path as osp
 import sys
@@ -122,6 +123,9 @@ def load_config(
 
 def _use_cpu_processes(cfg: Config) -> None:
     """mmengine takes for granted that processes have a GPU each."""
+    # Before there is a group, which its defaults would hold until the end of the process.
+    import torch.distributed.nn.functional
+
     torch.distributed.init_process_group('gloo')
     cfg.setdefault(
         'model_wrapper_cfg',
@@ -176,12 +180,11 @@ def start(main: Callable[[], None]) -> None:
         if not (ours and (frame.line or '').startswith('raise')):
             raise
         raise SystemExit(f'{first.args[0] if first.args else first}') from error
-
-
-def close_processes() -> None:
-    """At the end of a run: PyTorch's own threads may abort a process that leaves its group open."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Threads of a group that is left race with the end of the interpreter, which may abort. The
+        # model's wrapper holds the group, too.
         torch.distributed.destroy_process_group()
+        gc.collect()
 
 
 # mmpretrain fetches them into a new folder.

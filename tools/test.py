@@ -9,7 +9,6 @@ from common import (
     add_aux_bn_argument,
     add_common_arguments,
     build_runner,
-    close_processes,
     load_config,
     start,
 )
@@ -105,7 +104,6 @@ def main() -> None:
     if args.out:
         runner.register_hook(DumpHook(args.out))
     runner.test()
-    close_processes()
 
 
 if __name__ == '__main__':

@@ -15,7 +15,6 @@ from common import (
     add_aux_bn_argument,
     add_common_arguments,
     build_runner,
-    close_processes,
     load_config,
     start,
 )
@@ -142,14 +141,12 @@ def main(out: TextIO) -> None:
         resume=args.resume,
         **{name: getattr(args, name) for name in names},
     )
-    runner = build_runner(cfg)
-    runner.test()
+    build_runner(cfg).test()
     if is_main_process():
         table = Path(
             cfg.work_dir, 'adversarial.json' if args.json else 'adversarial.md'
         ).read_text()
         print(json.dumps(json.loads(table)) if args.json else table, file=out)
-    close_processes()
 
 
 if __name__ == '__main__':

@@ -18,7 +18,6 @@ from common import (
     add_common_arguments,
     build_runner,
     check_data,
-    close_processes,
     load_config,
     start,
 )
@@ -298,7 +297,6 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
             show(table, out)
         minutes = f'{table["seconds"] / 60:.1f} minutes. Tables: {folder}'
         print(minutes, file=sys.stderr if args.json else out)
-    close_processes()
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import argparse
 import os
 import os.path as osp
 
-from common import TRAIN, add_common_arguments, build_runner, close_processes, load_config, start
+from common import TRAIN, add_common_arguments, build_runner, load_config, start
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,9 +43,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     os.makedirs(osp.abspath(cfg.work_dir), exist_ok=True)
-    runner = build_runner(cfg)
-    runner.train()
-    close_processes()
+    build_runner(cfg).train()
 
 
 if __name__ == '__main__':

@@ -145,6 +145,7 @@ ARMS: dict[str, Arm] = {
     'combined': distort(),
     'combined-half': distort(prob=0.5),
     'longer': Arm(length=1.6),
+    'combined+epoch': both(distort(), Arm(length=1.125)),
     'averaged': Arm(
         hooks=(dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.01),)
     ),
@@ -235,7 +236,10 @@ ARMS |= {
     for name in ('combined', 'combined-half', 'augmix', 'noise-0.1', 'averaged', 'photometric')
 }
 ARMS['reinject-spatial-early'] = views(afan('early', reinject=True, axes='spatial', gamma=0.5))
-ARMS['combined+reinject-spatial'] = both(ARMS['combined'], ARMS['reinject-spatial'])
+ARMS |= {
+    f'{name}+reinject-spatial': both(ARMS[name], ARMS['reinject-spatial'])
+    for name in ('combined', 'combined-half')
+}
 ARMS['combined+longer'] = both(ARMS['combined'], ARMS['longer'])
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
@@ -273,6 +277,7 @@ LABELS = {
     'group-norm+afan': 'A-FAN, head with group norm',
     'combined': 'combined augmentations',
     'combined-half': 'combined augmentations, half of the images',
+    'combined+epoch': 'combined augmentations, 1.125 times as long',
     'combined+longer': 'combined augmentations, 1.6 times as long',
     'random': 'random direction',
     'afan-tail': 'A-FAN, tail',
@@ -285,6 +290,7 @@ LABELS = {
     'afan-fifth': 'A-FAN in a fifth of the steps',
     'combined+afan': 'combined augmentations and A-FAN',
     'combined+reinject-spatial': 'combined augmentations and A-FAN, re-injected (spatial)',
+    'combined-half+reinject-spatial': 'combined augmentations (half), A-FAN, re-injected (spatial)',
     'combined+afan-early': 'combined augmentations and A-FAN, early',
     'combined+afan-fifth': 'combined augmentations and A-FAN in a fifth of the steps',
 }
@@ -371,10 +377,25 @@ STUDIES = {
         'test',
         tuple(range(8)),
         {
-            'bccd': (*_FINAL, *_EQUAL, *_REINJECTED, *_OPPONENTS, 'photometric', *_HOUSE, *_OTHERS),
+            'bccd': (
+                *_FINAL,
+                *_EQUAL,
+                'combined+epoch',
+                *_REINJECTED,
+                *_OPPONENTS,
+                'photometric',
+                *_HOUSE,
+                *_OTHERS,
+            ),
             'camvid': (*_FINAL, 'afan-early', *_REINJECTED),
             'camvid-360': (*_FINAL, *_REINJECTED, 'combined-half', 'reinject-spatial-early'),
-            'camvid-240': (*_FINAL, *_REINJECTED, 'combined-half', 'reinject-spatial-early'),
+            'camvid-240': (
+                *_FINAL,
+                *_REINJECTED,
+                'combined-half',
+                'combined-half+reinject-spatial',
+                'reinject-spatial-early',
+            ),
             'camvid-240-long': (*_FINAL, *_REINJECTED),
             'digits': (*_FINAL, *_REINJECTED),
             'digits-long': (*_FINAL, *_EQUAL, *_REINJECTED, *_OPPONENTS, *_OTHERS),

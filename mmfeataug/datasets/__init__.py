@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Corrupted images for every task, demo data sets, and digits."""
 
-from .conditions import corrupt_images
+from .conditions import behind_loading, corrupt_images
 from .copies import CorruptedCopies, library_version
 from .corrupt import Corrupt, corrupt_image
 from .demo import make_demo_data
@@ -16,6 +16,7 @@ __all__ = [
     'Corrupt',
     'CorruptedCopies',
     'LoadCorrupted',
+    'behind_loading',
     'corrupt_image',
     'corrupt_images',
     'library_version',

@@ -1,11 +1,15 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Corruptions in the pipelines of a data loader's config."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmfeataug.utils.configs import data_sets, type_name
 from mmfeataug.utils.tasks import packages_of
+
+LOADS = re.compile('Load.*Image').search
+"""Whether the type of a step is of those that load an image."""
 
 
 def corrupt_images(
@@ -49,7 +53,7 @@ def behind_loading(
     """
     for dataset in data_sets(loader.get('dataset')).values():
         pipeline = dataset.get('pipeline') or []
-        loads = [i for i, step in enumerate(pipeline) if 'LoadImage' in type_name(step)]
+        loads = [i for i, step in enumerate(pipeline) if LOADS(type_name(step))]
         if loads:
             yield dataset, loads[0] + 1, False
         elif 'mmpretrain' in (scope, *packages_of(dataset.get('type'))):
@@ -57,6 +61,6 @@ def behind_loading(
             yield dataset, 0, True
         else:
             raise ValueError(
-                f'the pipeline of {type_name(dataset)} in the test dataloader has no LoadImage... '
-                'step to put a corruption behind: add one'
+                f'the pipeline of {type_name(dataset)} in the test dataloader has no step named '
+                'Load...Image... to put a corruption behind: add one, or rename yours'
             )

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
+from mmfeataug.datasets import behind_loading
 from mmfeataug.engine import RandomState, Tail, TapError
 from mmfeataug.evaluation import read_predictions
 from mmfeataug.evaluation.attacks.attacked_batch import Target, as_in_training
@@ -396,6 +397,29 @@ def test_strength_0_is_the_stock_test(name, demo_data, tmp_path):
     assert result['unit'] == 'pixel'
     assert result['steps'] == 2
     assert '| eps (pixel, linf) |' in (tmp_path / 'adversarial.md').read_text()
+
+
+def test_a_swap_is_refused_before_the_test_where_a_batch_has_one_image(demo_data, tmp_path):
+    cfg = config_of('deeplabv3plus_r18_demo-cityscapes', demo_data['cityscapes'])
+    cfg.work_dir, cfg.log_level, cfg.experiment_name = str(tmp_path), 'ERROR', tmp_path.name
+    cfg.test_cfg = dict(type='mmfeataug.AdversarialTestLoop', attack='swap', at=LAYER, eps=[1.0])
+    cfg.test_dataloader.batch_size, cfg.test_dataloader.dataset.indices = 2, [0, 1, 2]
+    with pytest.raises(ValueError, match=r'batch_size=2 leaves a batch of one image \(3'):
+        Runner.from_cfg(cfg).test()
+
+
+def test_a_loader_of_another_name_is_refused_before_the_clean_test(demo_data, tmp_path):
+    cfg = config_of('deeplabv3plus_r18_demo-cityscapes', demo_data['cityscapes'])
+    cfg.work_dir, cfg.log_level, cfg.experiment_name = str(tmp_path), 'ERROR', tmp_path.name
+    cfg.test_cfg = dict(type='mmfeataug.CorruptionTestLoop', corruptions=['fog'], severities=[1])
+    loader, *rest = cfg.test_dataloader.dataset.pipeline
+    cfg.test_dataloader.dataset.pipeline = [dict(type='ReadTiff'), *rest]
+    with pytest.raises(ValueError, match=r'CityscapesDataset .* no step named Load'):
+        Runner.from_cfg(cfg).test()
+    # Those of other names that load images, such as mmseg's for microscopes, are known.
+    cfg.test_dataloader.dataset.pipeline = [dict(loader, type='LoadBiomedicalImageFromFile'), *rest]
+    ((_, place, _),) = behind_loading(cfg.test_dataloader, 'mmseg')
+    assert place == 1
 
 
 def test_a_detector_that_finds_nothing_has_no_precision():

@@ -39,7 +39,6 @@ from common import (
     TRAIN,
     add_common_arguments,
     build_runner,
-    close_processes,
     load_config,
     missing_data,
     only_train,
@@ -266,7 +265,6 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         print(json.dumps(dict(**kinds, notes=notes, fixes=fixes, cost=cost)), file=out)
     else:
         print(report(hook.findings, notes, fixes), file=out)
-    close_processes()
     if any(finding.kind == 'error' for finding in hook.findings):
         raise SystemExit(1)
 

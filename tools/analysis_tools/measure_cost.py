@@ -25,7 +25,6 @@ from common import (
     TRAIN,
     add_common_arguments,
     build_runner,
-    close_processes,
     load_config,
     only_train,
     start,
@@ -101,7 +100,6 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
             f'iterations; a stock step takes {hook.seconds:.3f} s. {path}',
             file=out,
         )
-    close_processes()
 
 
 if __name__ == '__main__':

@@ -139,7 +139,13 @@ class AdversarialTestLoop(TestLoop):
             raise ValueError('eps=(): give at least one strength')
         super().__init__(runner, dataloader, evaluator)
         dataset = self.dataloader.dataset
-        count_tested_only(self.evaluator, map(dataset.get_data_info, range(len(dataset))))
+        count_tested_only(self.evaluator, (dataset.get_data_info(i) for i in range(len(dataset))))
+        count, size = len(self.dataloader.sampler), self.dataloader.batch_size
+        if attack == 'swap' and size and (size == 1 or count % size == 1):
+            raise ValueError(
+                f'swap: test_dataloader.batch_size={size} leaves a batch of one image ({count} in '
+                'all), and there is no other to swap statistics with: choose another size'
+            )
         self.settings = dict(
             attack=attack,
             at=at,

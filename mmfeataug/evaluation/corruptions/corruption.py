@@ -16,7 +16,13 @@ from mmengine.dist import all_reduce, broadcast_object_list
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
-from mmfeataug.datasets import Corrupt, CorruptedCopies, corrupt_image, corrupt_images
+from mmfeataug.datasets import (
+    Corrupt,
+    CorruptedCopies,
+    behind_loading,
+    corrupt_image,
+    corrupt_images,
+)
 from mmfeataug.registry import LOOPS
 from mmfeataug.utils.configs import scope_of, set_workers
 from mmfeataug.utils.progress import progress_bar
@@ -88,6 +94,9 @@ class CorruptionTestLoop(BaseLoop):
         self.test_sets = {CLEAN[0]: (dataloader, evaluator)}
         wanted = conditions_of(corruptions, severities)
         check_sources(wanted, images)
+        if any(severity for _, severity in wanted):
+            # A pipeline without a place for corruptions is refused before the clean test.
+            list(behind_loading(dataloader, scope_of(runner.cfg)))
         others = read_other_sets(also or {})
         self.test_sets |= {
             name: (other.cfg.test_dataloader, other.cfg.test_evaluator)
@@ -160,7 +169,7 @@ class CorruptionTestLoop(BaseLoop):
         # Hooks ask the runner for it.
         runner._test_loop = loop = runner.build_test_loop(copy.deepcopy(self.loop))
         dataset = loop.dataloader.dataset
-        count_tested_only(loop.evaluator, map(dataset.get_data_info, range(len(dataset))))
+        count_tested_only(loop.evaluator, (dataset.get_data_info(i) for i in range(len(dataset))))
         if severity or condition == CLEAN:
             self.record.count(len(dataset))
         try:
