@@ -2,12 +2,13 @@
 """Hooks for mmengine's Runner."""
 
 from .auxiliary_bn_hook import AuxiliaryBNHook
-from .budget import Budget, share_with_views
+from .budget import Budget
 from .check_hook import CheckHook
 from .cost_hook import CostHook
 from .feature_aug_hook import FeatureAugHook
 from .findings import Finding, config_lines, errors
 from .iteration_seed_hook import IterationSeedHook
+from .schedule import Schedule
 from .visualization_hook import FeatureAugVisualizationHook
 
 __all__ = [
@@ -19,7 +20,7 @@ __all__ = [
     'FeatureAugVisualizationHook',
     'Finding',
     'IterationSeedHook',
+    'Schedule',
     'config_lines',
     'errors',
-    'share_with_views',
 ]

@@ -4,10 +4,9 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -172,18 +171,3 @@ def _of_first_process(value: dict) -> dict:
     values = [value]
     broadcast_object_list(values)
     return values[0]
-
-
-def share_with_views(schedule: Mapping[str, Any], iterations: int, epoch: int) -> float:
-    """Of the iterations of a training.
-
-    Args:
-        schedule: Settings of FeatureAugHook.
-        iterations: Of the whole training.
-        epoch: Of one epoch.
-    """
-    unit = epoch if schedule.get('by_epoch') else 1
-    begin, end = schedule.get('begin', 0) * unit, schedule.get('end')
-    last = iterations if end is None else min(end * unit, iterations)
-    part = max(last - begin, 0) / iterations
-    return part * schedule.get('prob', 1.0) / schedule.get('interval', 1)

@@ -1,11 +1,9 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Feature augmentation in a training run."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-import numpy as np
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
@@ -30,6 +28,7 @@ from .effects import EffectWatch
 from .faults import batch_size, handle_faults, handle_warnings, refuse_other_parts, run_faults
 from .findings import Finding, errors
 from .loss_scale import keep_loss_scale, loss_scale
+from .schedule import Schedule
 
 _ALLOWANCE, _STATE = 'feature_aug.allowance', 'feature_aug.state'
 
@@ -100,19 +99,7 @@ class FeatureAugHook(Hook):
         prob: float = 1.0,
         budget: float | None = None,
     ) -> None:
-        for name, value, least in (
-            ('begin', begin, 0),
-            ('interval', interval, 1),
-            ('warmup', warmup, 0),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f'{name}={value!r}: give a whole number of at least {least}')
-        if end is not None and (not isinstance(end, int) or end <= begin):
-            raise ValueError(
-                f'end={end!r} must come after begin={begin!r}; None is the end of training'
-            )
-        if isinstance(prob, bool) or not isinstance(prob, (int, float)) or not 0 <= prob <= 1:
-            raise ValueError(f'prob={prob!r}: give a probability, 0 to 1')
+        self.schedule = Schedule(begin, end, interval, warmup, by_epoch, prob)
         if budget is not None:
             Budget(budget, [], 0)
             if interval != 1 or prob != 1:
@@ -120,14 +107,12 @@ class FeatureAugHook(Hook):
                     f'budget={budget!r} decides itself which iterations have views: '
                     'leave interval and prob out'
                 )
-        self.prob, self.budget = prob, budget
+        self.budget = budget
         self._budget: Budget | None = None
         if isinstance(augmentations, (dict, str)):
             raise TypeError(f'augmentations={augmentations!r}: give a list, put brackets around it')
         self.augmentations = list(augmentations or ())
         self.clean_weight, self.strict = clean_weight, strict
-        self.begin, self.end, self.interval, self.warmup = begin, end, interval, warmup
-        self.by_epoch = by_epoch
         self._handle: AugmentedLoss | None = None
         self._watch = EffectWatch({})
         self._plan = Plan()
@@ -222,21 +207,9 @@ class FeatureAugHook(Hook):
         """Plan this iteration as the schedule says."""
         handle = self._handle
         assert handle is not None
-        progress = (
-            runner.epoch + batch_idx / len(runner.train_dataloader)
-            if self.by_epoch
-            else runner.iter
-        )
-        since = progress - self.begin
-        enabled = (
-            since >= 0
-            and (self.end is None or progress < self.end)
-            and self._offset(runner) % self.interval == 0
-        )
-        views = True
-        if self.prob < 1:
-            views = np.random.default_rng([self._seed, runner.iter]).random() < self.prob
-        ramp = min(1.0, since / self.warmup) if self.warmup else 1.0
+        epoch = len(runner.train_dataloader)
+        enabled = self.schedule.holds(runner.iter, epoch)
+        views = self.schedule.draws(runner.iter, self._seed)
         only = None
         if self._budget and enabled:
             decision = self._budget.begin(runner.iter)
@@ -244,10 +217,11 @@ class FeatureAugHook(Hook):
             only = decision if isinstance(decision, Choice) else None
             self._measuring = True
         # A loop by iterations has one epoch; the watch counts passes of the loader.
-        measure = self._watch.wants(runner.iter // len(runner.train_dataloader))
+        measure = self._watch.wants(runner.iter // epoch)
         accumulation = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         augmented = enabled and views and handle.names
         self._loss_scale = loss_scale(runner.optim_wrapper) if augmented else None
+        ramp = self.schedule.ramp(runner.iter, epoch)
         handle.plan = self._plan = Plan(
             runner.iter, enabled, views, ramp, only, measure, accumulation
         )
@@ -329,17 +303,14 @@ class FeatureAugHook(Hook):
                 'one of them; its schedule holds for all',
                 Fix('hook', MERGE, None),
             )
-        ends_at = runner.max_iters
-        if self.by_epoch:
-            # A loop by iterations has one epoch; the schedule counts passes of the loader.
-            ends_at = math.ceil(ends_at / len(runner.train_dataloader))
-        if self.begin >= ends_at:
+        epoch, schedule = len(runner.train_dataloader), self.schedule
+        if not schedule.share(runner.max_iters, epoch) and schedule.prob:
             yield SettingError(
-                f'begin={self.begin!r} with by_epoch={self.by_epoch}: training ends at '
-                f'{ends_at} {"epochs" if self.by_epoch else "iterations"}, before any view',
+                f'begin={schedule.begin!r} with by_epoch={schedule.by_epoch}: training ends at '
+                f'{runner.max_iters} iterations ({epoch} an epoch), before any view',
                 Fix('hook', 'begin', 0),
             )
-        if not augmentations and layers(model) and self._scheduled:
+        if not augmentations and layers(model) and (self.budget or self.schedule != Schedule()):
             yield ValueError(
                 'begin, end, interval, warmup, prob and budget say when augmentations act, and the '
                 "model's are layers, which always do: give them to FeatureAugHook's augmentations "
@@ -354,32 +325,22 @@ class FeatureAugHook(Hook):
 
     def _handle_faults(self, handle: AugmentedLoss) -> Iterator[Exception]:
         """Settings that need views."""
-        if not handle.names and (self.prob < 1 or self.budget):
+        prob, warmup = self.schedule.prob, self.schedule.warmup
+        if not handle.names and (prob < 1 or self.budget):
             yield SettingError(
-                f'prob={self.prob!r}, budget={self.budget!r} say how often there are views, and no '
+                f'prob={prob!r}, budget={self.budget!r} say how often there are views, and no '
                 'augmentation here makes any: leave them out, and give the methods a prob of their '
                 'own',
                 Fix('hook', 'budget', None) if self.budget else Fix('hook', 'prob', 1.0),
             )
-        if not handle.names and (self.clean_weight not in (None, 1) or self.warmup):
-            name = 'warmup' if self.warmup else 'clean_weight'
+        if not handle.names and (self.clean_weight not in (None, 1) or warmup):
+            name = 'warmup' if warmup else 'clean_weight'
             yield SettingError(
-                f'{name}={getattr(self, name)!r} weighs views, and no augmentation here makes any: '
-                'methods that change the clean pass act at full strength, with weight 1; leave it '
-                'out',
-                Fix('hook', name, 0 if self.warmup else None),
+                f'{name}={warmup or self.clean_weight!r} weighs views, and no augmentation here '
+                'makes any: methods that change the clean pass act at full strength, with weight '
+                '1; leave it out',
+                Fix('hook', name, 0 if warmup else None),
             )
-
-    @property
-    def _scheduled(self) -> bool:
-        schedule = self.begin, self.end, self.interval, self.warmup, self.prob, self.budget
-        return schedule != (0, None, 1, 0, 1, None)
-
-    def _offset(self, runner: Runner) -> int:
-        """Iterations since ``begin``."""
-        if not self.by_epoch:
-            return runner.iter - self.begin
-        return runner.iter - self.begin * len(runner.train_dataloader)
 
 
 def _follow_average(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> None:

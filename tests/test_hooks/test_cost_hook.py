@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmfeataug.engine import Plan
-from mmfeataug.hooks import CostHook, cost_hook
+from mmfeataug.hooks import CostHook, Schedule, cost_hook
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/demo/afan_faster-rcnn_r18_fpn_demo-coco.py'
@@ -26,9 +26,9 @@ def tool():
         yield module
 
 
-def test_shares(tool):
-    def share(**schedule):
-        return tool.share_with_views(schedule, 100, 10)
+def test_shares():
+    def share(**settings):
+        return Schedule.of(dict(settings, clean_weight=1.0)).share(100, 10)
 
     assert share() == 1.0
     assert share(interval=4) == 0.25

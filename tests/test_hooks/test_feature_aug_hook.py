@@ -355,9 +355,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ('settings', 'loop', 'message'),
         [
-            (dict(begin=8), {}, 'begin=8 .* training ends at 8 iterations, before any view'),
-            (dict(begin=2, by_epoch=True), {}, 'training ends at 2 epochs'),
-            (dict(begin=3, by_epoch=True), dict(by_iter=12), 'training ends at 3 epochs'),
+            (dict(begin=8), {}, 'begin=8 .* training ends at 8 iterations .*, before any view'),
+            (dict(begin=2, by_epoch=True), {}, r'ends at 8 iterations \(4 an epoch'),
+            (dict(begin=3, by_epoch=True), dict(by_iter=12), r'ends at 12 iterations \(4 an'),
         ],
     )
     def test_a_schedule_behind_the_end(self, tmp_path, settings, loop, message):

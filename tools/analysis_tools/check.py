@@ -29,7 +29,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch.utils.data import Dataset
 
 from mmfeataug.datasets import random_batch
-from mmfeataug.hooks import CheckHook, Finding, config_lines, errors, share_with_views
+from mmfeataug.hooks import CheckHook, Finding, config_lines, errors
 from mmfeataug.utils.configs import dicts_in, scope_of, type_name
 from mmfeataug.utils.errors import root_cause
 from mmfeataug.utils.results import results_on_stdout
@@ -209,9 +209,8 @@ def measured(hook: CheckHook) -> list[str]:
     trial = hook.trial
     if trial is None or trial.cost is None or hook.hook is None:
         return []
-    schedule = vars(hook.hook)
-    share = share_with_views(schedule, hook.iterations, hook.epoch)
-    average = min(1 + share * (trial.cost - 1), schedule['budget'] or float('inf'))
+    share = hook.hook.schedule.share(hook.iterations, hook.epoch)
+    average = min(1 + share * (trial.cost - 1), hook.hook.budget or float('inf'))
     lines = [
         f'cost: {trial.cost:.2f} stock steps for an iteration with views (a stock step takes '
         f'{trial.seconds:.2f} s here, without the optimizer), {average:.2f} on average'

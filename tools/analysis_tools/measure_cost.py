@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import torch
 from mmengine.config import Config
 
-from mmfeataug.hooks import CostHook, share_with_views
+from mmfeataug.hooks import CostHook, Schedule
 from mmfeataug.utils.configs import type_name
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
@@ -77,7 +77,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         runner.train()
     epoch = len(runner.train_dataloader)
     iterations = train.get('max_iters') or train.get('max_epochs', 1) * epoch
-    share = share_with_views(schedule, iterations, epoch)
+    share = Schedule.of(schedule).share(iterations, epoch)
     within = min(hook.with_views, schedule.get('budget') or hook.with_views)
     cost = 1 + share * (within - 1)
     found = dict(

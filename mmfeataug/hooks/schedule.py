@@ -1,0 +1,70 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Which iterations of a training have views, and at what strength."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Settings of :class:`FeatureAugHook`, which describes them.
+
+    Raises:
+        ValueError: For values that are out of range.
+    """
+
+    begin: int = 0
+    end: int | None = None
+    interval: int = 1
+    warmup: int = 0
+    by_epoch: bool = False
+    prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, least in (('begin', 0), ('interval', 1), ('warmup', 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f'{name}={value!r}: give a whole number of at least {least}')
+        if self.end is not None and (not isinstance(self.end, int) or self.end <= self.begin):
+            raise ValueError(
+                f'end={self.end!r} must come after begin={self.begin!r}; None is the end of '
+                'training'
+            )
+        prob = self.prob
+        if isinstance(prob, bool) or not isinstance(prob, int | float) or not 0 <= prob <= 1:
+            raise ValueError(f'prob={prob!r}: give a probability, 0 to 1')
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> 'Schedule':
+        """Of a config of the hook; what it does not say is as by default."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in settings.items() if name in names})
+
+    def holds(self, iteration: int, epoch: int) -> bool:
+        """Whether an iteration may have views; ``epoch`` is the length of one, in iterations."""
+        since = iteration - self._begin(epoch)
+        return 0 <= since < self._length(epoch) and since % self.interval == 0
+
+    def draws(self, iteration: int, seed: int) -> bool:
+        """Whether an iteration that may have views has them, by ``prob``."""
+        return self.prob >= 1 or np.random.default_rng([seed, iteration]).random() < self.prob
+
+    def ramp(self, iteration: int, epoch: int) -> float:
+        """Factor of the views' weights, at most 1."""
+        warmup = self.warmup * (epoch if self.by_epoch else 1)
+        return min(1.0, (iteration - self._begin(epoch)) / warmup) if warmup else 1.0
+
+    def share(self, iterations: int, epoch: int) -> float:
+        """How many of all iterations of a training have views."""
+        part = min(self._length(epoch), iterations - self._begin(epoch))
+        return max(part, 0) / iterations * self.prob / self.interval
+
+    def _begin(self, epoch: int) -> int:
+        return self.begin * (epoch if self.by_epoch else 1)
+
+    def _length(self, epoch: int) -> float:
+        unit = epoch if self.by_epoch else 1
+        return float('inf') if self.end is None else (self.end - self.begin) * unit
