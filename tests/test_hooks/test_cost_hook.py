@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmfeataug.engine import Plan
-from mmfeataug.hooks import CostHook, Schedule, cost_hook
+from mmfeataug.hooks import CostHook, cost_hook
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/demo/afan_faster-rcnn_r18_fpn_demo-coco.py'
@@ -24,17 +24,6 @@ def tool():
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         yield module
-
-
-def test_shares():
-    def share(**settings):
-        return Schedule.of(dict(settings, clean_weight=1.0)).share(100, 10)
-
-    assert share() == 1.0
-    assert share(interval=4) == 0.25
-    assert share(prob=0.2, begin=50) == 0.1
-    assert share(by_epoch=True, begin=2, end=7) == 0.5
-    assert share(by_epoch=True, end=70) == 1.0
 
 
 def test_rounds_have_to_be_there():

@@ -1,0 +1,65 @@
+# Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
+"""Which iterations have views, and at what strength."""
+
+import pytest
+
+from mmfeataug.hooks import Schedule
+
+
+@pytest.mark.parametrize(
+    ('settings', 'expected'),
+    [
+        (dict(), [1, 1, 1, 1, 1, 1, 1, 1]),
+        (dict(begin=3), [0, 0, 0, 1, 1, 1, 1, 1]),
+        (dict(begin=1, end=4), [0, 1, 1, 1, 0, 0, 0, 0]),
+        (dict(begin=1, interval=3), [0, 1, 0, 0, 1, 0, 0, 1]),
+        (dict(begin=1, by_epoch=True), [0, 0, 0, 0, 1, 1, 1, 1]),
+        (dict(end=1, by_epoch=True, interval=2), [1, 0, 1, 0, 0, 0, 0, 0]),
+        (dict(begin=8), [0] * 8),
+        (dict(begin=2, by_epoch=True, prob=0.5), [0] * 8),
+    ],
+)
+def test_iterations(settings, expected):
+    schedule = Schedule(**settings)
+    assert [schedule.holds(i, epoch=4) for i in range(8)] == [bool(e) for e in expected]
+    if schedule.interval == 1:
+        assert schedule.share(8, epoch=4) == schedule.prob * sum(expected) / 8
+
+
+def test_warmup_is_linear():
+    assert [Schedule(warmup=4).ramp(i, 4) for i in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
+    by_epoch = Schedule(begin=1, warmup=2, by_epoch=True)
+    assert [by_epoch.ramp(i, 4) for i in range(4, 12)] == [i / 8 for i in range(8)]
+    assert Schedule(begin=3).ramp(3, 4) == 1
+
+
+def test_draws():
+    half = [Schedule(prob=0.5).draws(i, seed=0) for i in range(1000)]
+    assert 450 < sum(half) < 550
+    assert half == [Schedule(begin=3, prob=0.5).draws(i, seed=0) for i in range(1000)]
+    assert half != [Schedule(prob=0.5).draws(i, seed=1) for i in range(1000)]
+    assert not any(Schedule(prob=0).draws(i, 0) for i in range(100))
+
+
+def test_settings_of_the_hook():
+    config = dict(type='mmfeataug.FeatureAugHook', augmentations=[], budget=None, interval=4)
+    assert Schedule.of(config) == Schedule(interval=4)
+    assert Schedule.of(config).share(100, 10) == 0.25
+    assert Schedule(by_epoch=True, begin=2, end=7).share(100, 10) == 0.5
+    assert Schedule(by_epoch=True, end=70).share(100, 10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(begin=-1), 'begin=-1'),
+        (dict(interval=0), 'interval=0'),
+        (dict(warmup=0.5), 'warmup=0.5'),
+        (dict(begin=5, end=5), 'end=5 must come after begin=5'),
+        (dict(prob=True), 'prob=True: give a probability'),
+        (dict(prob=1.5), 'prob=1.5: give a probability'),
+    ],
+)
+def test_refusals(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(**settings)
