@@ -1,35 +1,9 @@
-# The authors' settings, the sign of the similarity included.
-_base_ = '../baseline/resnet18_1xb100-400e_tiny-imagenet.py'
+_base_ = ['../baseline/resnet18_1xb100-400e_tiny-imagenet.py', '../_base_/releases/adautomix.py']
 model = dict(
     type='mmfeataug.AugmentedModel',
     of='ImageClassifier',
-    augmentations=[
-        dict(
-            type='mmfeataug.AdAutoMix',
-            at='backbone.layer3',
-            channels=256,
-            compare='head.fc',
-            samples=3,
-            lam_margin=0.03,
-            beta=0.4,
-            lam_concat=False,
-            relu=True,
-            similarity='lower',
-            mixup_weight=0.5,
-            alpha=1.0,
-            upsample='bilinear',
-            adversarial=True,
-            weight=1.0,
-            teacher_bn='frozen',
-            bn='shared',
-        ),
-    ],
+    augmentations=[dict(_base_.adautomix, beta=0.4, lam_concat=False)],
 )
-# The generator gets no gradient where nothing is mixed.
-find_unused_parameters = True
 # 0.1 for the generator.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'feature_aug': dict(lr_mult=0.5)}))
-custom_hooks = [
-    dict(type='mmengine.EMAHook', ema_type='mmfeataug.CosineEMA', update_buffers=True),
-    dict(type='mmfeataug.FeatureAugHook', clean_weight=0.5),
-]
+_base_.custom_hooks[0].pop('end_momentum')

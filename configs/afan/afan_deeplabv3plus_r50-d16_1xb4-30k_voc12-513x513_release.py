@@ -1,41 +1,5 @@
-# First VOC2012 row of the release: layer 3, both views re-injected, decoder tap behind the ASPP.
-# learn='skips': views train what feeds the skip into the decoder, as in the release.
-_base_ = '../baseline/deeplabv3plus_r50-d16_1xb4-30k_voc12-513x513.py'
-custom_hooks = [
-    dict(
-        type='mmfeataug.FeatureAugHook',
-        clean_weight=0.7,
-        augmentations=[
-            dict(
-                type='mmfeataug.AFAN',
-                at='backbone.layer3',
-                gamma=0.01 / 255,
-                strengths=(0.5, 1.0),
-                reinject=(True, True),
-                weight=0.1,
-                learn='skips',
-                unit='absolute',
-                axes='channel',
-                direction='gradient',
-                steps=1,
-                side='output',
-                bn='shared',
-            ),
-            dict(
-                type='mmfeataug.AFAN',
-                at='decode_head.bottleneck',
-                gamma=0.4 / 255,
-                strengths=(1.0,),
-                reinject=(False,),
-                weight=0.1,
-                learn='skips',
-                unit='absolute',
-                axes='channel',
-                direction='gradient',
-                steps=1,
-                side='output',
-                bn='shared',
-            ),
-        ],
-    )
+# First VOC2012 row of the release.
+_base_ = [
+    '../baseline/deeplabv3plus_r50-d16_1xb4-30k_voc12-513x513.py',
+    '../_base_/releases/afan_deeplabv3plus-voc12.py',
 ]
