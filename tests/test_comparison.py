@@ -61,7 +61,7 @@ def test_settings_are_chosen_on_other_images():
 
 @pytest.mark.parametrize(
     ('block', 'arm'),
-    [('recommended', 'combined+afan'), ('afan', 'afan'), ('distort-images', 'combined')],
+    [('recommended', 'combined+afan-fifth'), ('afan', 'afan'), ('distort-images', 'combined')],
 )
 def test_blocks_are_what_was_compared(block, arm):
     """But for the place, which the network decides."""
@@ -71,6 +71,7 @@ def test_blocks_are_what_was_compared(block, arm):
         for each in (hook.augmentations, ARMS[arm].augmentations)
     )
     assert found == wanted
+    assert hook.get('prob', 1.0) == ARMS[arm].hook.get('prob', 1.0)
 
 
 def test_longer_is_longer():

@@ -27,13 +27,21 @@ NEAR = trained_on(dict(custom_hooks=[dict(type='mmfeataug.DistortImages')]))
 FAR = tuple(c for c in ALL_FAMILIES['unseen'] if c not in NEAR)
 """Unseen corruptions that no arm trains near."""
 FAMILIES = ('noise', 'blur', 'weather', 'digital')
-MAIN = ('baseline', 'combined', 'afan', 'combined+afan')
+MAIN = (
+    'baseline',
+    'combined',
+    'combined+epoch',
+    'combined+longer',
+    'afan',
+    'combined+afan',
+    'combined+afan-fifth',
+)
 EQUAL = (
     ('afan', 'longer'),
     ('afan', 'random'),
     ('afan-tail', 'afan'),
     ('combined+afan', 'combined+longer'),
-    ('combined+afan-fifth', 'combined'),
+    ('combined+afan-fifth', 'combined+epoch'),
     ('combined+afan-fifth', 'combined+longer'),
 )
 """What a view is to be held against: time, chance, a cheaper view."""
