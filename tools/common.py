@@ -123,9 +123,6 @@ def load_config(
 
 def _use_cpu_processes(cfg: Config) -> None:
     """mmengine takes for granted that processes have a GPU each."""
-    # Before there is a group, which its defaults would hold until the end of the process.
-    import torch.distributed.nn.functional
-
     torch.distributed.init_process_group('gloo')
     cfg.setdefault(
         'model_wrapper_cfg',
