@@ -304,7 +304,7 @@ class FeatureAugHook(Hook):
                 Fix('hook', MERGE, None),
             )
         epoch, schedule = len(runner.train_dataloader), self.schedule
-        if not schedule.share(runner.max_iters, epoch) and schedule.prob:
+        if schedule.first(epoch) >= runner.max_iters:
             yield SettingError(
                 f'begin={schedule.begin!r} with by_epoch={schedule.by_epoch}: training ends at '
                 f'{runner.max_iters} iterations ({epoch} an epoch), before any view',

@@ -45,7 +45,7 @@ class Schedule:
 
     def holds(self, iteration: int, epoch: int) -> bool:
         """Whether an iteration may have views; ``epoch`` is the length of one, in iterations."""
-        since = iteration - self._begin(epoch)
+        since = iteration - self.first(epoch)
         return 0 <= since < self._length(epoch) and since % self.interval == 0
 
     def draws(self, iteration: int, seed: int) -> bool:
@@ -55,14 +55,15 @@ class Schedule:
     def ramp(self, iteration: int, epoch: int) -> float:
         """Factor of the views' weights, at most 1."""
         warmup = self.warmup * (epoch if self.by_epoch else 1)
-        return min(1.0, (iteration - self._begin(epoch)) / warmup) if warmup else 1.0
+        return min(1.0, (iteration - self.first(epoch)) / warmup) if warmup else 1.0
 
     def share(self, iterations: int, epoch: int) -> float:
         """How many of all iterations of a training have views."""
-        part = min(self._length(epoch), iterations - self._begin(epoch))
+        part = min(self._length(epoch), iterations - self.first(epoch))
         return max(part, 0) / iterations * self.prob / self.interval
 
-    def _begin(self, epoch: int) -> int:
+    def first(self, epoch: int) -> int:
+        """The first iteration that may have views."""
         return self.begin * (epoch if self.by_epoch else 1)
 
     def _length(self, epoch: int) -> float:

@@ -329,7 +329,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ('settings', 'loop', 'message'),
         [
-            (dict(begin=8), {}, 'begin=8 .* training ends at 8 iterations .*, before any view'),
+            (
+                dict(begin=8, prob=0.0),
+                {},
+                'begin=8 .* training ends at 8 iterations .*, before any view',
+            ),
             (dict(begin=2, by_epoch=True), {}, r'ends at 8 iterations \(4 an epoch'),
             (dict(begin=3, by_epoch=True), dict(by_iter=12), r'ends at 12 iterations \(4 an'),
         ],
