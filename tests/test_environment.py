@@ -66,8 +66,8 @@ def test_both_families():
     ('scope', 'found', 'fault'),
     [
         ('mmdet', None, "default_scope='mmdet' needs mmcv's compiled operators.*pip install"),
-        ('mmseg', None, "default_scope='mmseg' needs"),
-        ('mmseg', object(), None),
+        ('mmdet', object(), None),
+        ('mmseg', None, None),
         ('mmpretrain', None, None),
     ],
 )

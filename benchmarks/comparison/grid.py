@@ -387,7 +387,14 @@ STUDIES = {
                 *_HOUSE,
                 *_OTHERS,
             ),
-            'camvid': (*_FINAL, 'afan-early', *_REINJECTED),
+            'camvid': (
+                *_FINAL,
+                'longer',
+                'afan-early',
+                *_REINJECTED,
+                'combined-half',
+                'combined-half+reinject-spatial',
+            ),
             'camvid-360': (*_FINAL, *_REINJECTED, 'combined-half', 'reinject-spatial-early'),
             'camvid-240': (
                 *_FINAL,

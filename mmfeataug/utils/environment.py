@@ -35,7 +35,7 @@ def missing_operators(
         scope: ``default_scope`` of a config.
         find: Looks for a module by its name.
     """
-    if scope not in ('mmdet', 'mmseg'):
+    if scope != 'mmdet':
         return None
     try:
         if find('mmcv._ext') is not None:
@@ -45,7 +45,7 @@ def missing_operators(
     return (
         f"default_scope={scope!r} needs mmcv's compiled operators (mmcv._ext), which mmcv-lite "
         'does not have: pip uninstall mmcv-lite, then pip install --no-build-isolation onedl-mmcv '
-        'onedl-mmdetection onedl-mmsegmentation; classification (mmpretrain) needs none'
+        'onedl-mmdetection; classification (mmpretrain) and most segmentors (mmseg) need none'
     )
 
 
