@@ -21,7 +21,7 @@ help:
 	@echo "make test            run the tests"
 	@echo "make comparison      train and test what the comparison of methods lacks; hours"
 	@echo "make comparison-report  make its tables and its picture anew"
-	@echo "make test-lite       run engine, methods and classification on mmcv-lite"
+	@echo "make test-lite       run engine, methods, classifiers and segmentors on mmcv-lite"
 	@echo "make test-openmmlab  run the tests on the original packages (mmdet 3.3.0, mmsegmentation 1.2.2)"
 	@echo "make test-slow       run the long tests too"
 	@echo "make zoo             run the tests over all architectures and write docs/supported_models.md"
@@ -44,7 +44,7 @@ $(READY) $(OPENMMLAB)/.ready: setup.py
 	$(@D)/bin/pip install --no-build-isolation --no-deps -e .
 	touch $@
 
-# Classification needs no operator of mmcv.
+# Classification and DeepLabV3+ need no operator of mmcv.
 $(LITE)/.ready: requirements/pinned-lite.txt requirements/pinned.txt setup.py
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install -r requirements/pinned-lite.txt

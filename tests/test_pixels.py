@@ -276,10 +276,22 @@ def test_floating_point_of_another_range_has_to_be_told(image):
 
 
 @pytest.mark.parametrize(
-    ('image', 'top'), [(file(255), 255), (file(2), 255), (GREY, 255), (file(9, np.uint16), 65535)]
+    ('image', 'top'),
+    [(file(255), 255), (file(2), 255), (GREY, 255), (file(40000, np.uint16), 65535)],
 )
 def test_range_of_a_file(image, top):
-    assert range_of(image) == (0, top)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert range_of(image) == (0, top)
+
+
+@pytest.mark.parametrize(('largest', 'bits'), [(9, 8), (1000, 10), (4095, 12), (4096, 13)])
+def test_files_that_hardly_use_16_bits(largest, bits):
+    image = file(largest, np.uint16)
+    image.flat[0] = largest
+    with pytest.warns(UserWarning, match=rf'uses {bits} of its 16.*image_range=\(0, {2**bits - 1}'):
+        assert range_of(image) == (0, 65535)
+    assert range_of(image, (0, 4095)) == (0, 4095)
 
 
 def test_pictures():

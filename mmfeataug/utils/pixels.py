@@ -160,7 +160,8 @@ def range_of(image: np.ndarray, told: Range | None = None) -> Range:
     """Smallest and largest value that a loaded image can have.
 
     Args:
-        image: Of whole numbers, or 0 to 255 in floating point.
+        image: Of whole numbers, or 0 to 255 in floating point. A warning says where 16 bits are
+            hardly used, as by files of 10 to 14 bits.
         told: Taken as it is.
 
     Raises:
@@ -169,7 +170,16 @@ def range_of(image: np.ndarray, told: Range | None = None) -> Range:
     if told is not None:
         return told
     if image.dtype.kind == 'u':
-        return 0.0, float(np.iinfo(image.dtype).max)
+        top = float(np.iinfo(image.dtype).max)
+        if top > 255 and image.size and 0 < (largest := int(image.max())) <= top / 4:
+            bits = max(8, largest.bit_length())
+            warnings.warn(
+                f'an image of {image.dtype} uses {bits} of its {8 * image.dtype.itemsize} bits and '
+                f'is taken to hold 0 to {top:g}, as a dark one: if all images do, give the step '
+                f'image_range=(0, {2**bits - 1}), or write files that use the whole range',
+                stacklevel=2,
+            )
+        return 0.0, top
     values = torch.from_numpy(np.ascontiguousarray(image, np.float32))
     found = spread(values)
     # Dark images are dark; what looks like 0 to 1 is none of them.
