@@ -15,7 +15,7 @@ ROOMS = {p.name for p in PACKAGE.iterdir() if (p / '__init__.py').exists()}
 BELOW = {
     'utils': set(),
     'functional': set(),
-    'engine': {'utils'},
+    'engine': {'functional', 'utils'},
     'registry': {'utils'},
     'api': {'engine', 'registry', 'utils'},
     'methods': {'engine', 'functional', 'registry', 'utils'},

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -345,3 +346,82 @@ def test_pretrained_weights_name_what_is_missing(write_weights, tmp_path, monkey
     monkeypatch.setitem(sys.modules, 'timm', None)
     with pytest.raises(SystemExit, match=r'pip install .*timm.*extra `pretrained`'):
         write_weights(tmp_path / 'weights.pth')
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Called with a tool and its arguments: the config that its runner would have."""
+    for folder in ('tools', 'tools/analysis_tools'):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+
+    def call(name, *args):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        tool, kept = import_module(name), []
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        runner = SimpleNamespace(train=lambda: None, test=lambda: None)
+        monkeypatch.setattr(tool, 'build_runner', lambda cfg: kept.append(cfg) or runner)
+        tool.main()
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return kept[0]
+
+    return call
+
+
+def test_a_fine_tuning_without_a_checkpoint_yet_is_resumed_from_its_weights(
+    built, demo_data, tmp_path, capsys
+):
+    args = [SEGMENTATION, '--work-dir', tmp_path, '--resume', '--cfg-options']
+    args += [*data_options(demo_data['cityscapes']), 'load_from=fine.pth']
+    cfg = built('train', *args)
+    assert (cfg.load_from, cfg.get('resume', False)) == ('fine.pth', False)
+    assert 'has no checkpoint yet; begins with fine.pth' in capsys.readouterr().out
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_1.pth'))
+    cfg = built('train', *args)
+    assert (cfg.load_from, cfg.resume) == (None, True)
+    cfg = built('train', *args[:4], 'other.pth', *args[4:])
+    assert (cfg.load_from, cfg.resume) == ('other.pth', True)
+
+
+def test_augmented_tests_of_joined_data_sets(built, demo_data, tmp_path):
+    config = tmp_path / 'joined.py'
+    config.write_text(
+        f"""
+_base_ = {str(SEGMENTATION)!r}
+dataset = _base_.test_dataloader.dataset
+test_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[dataset] * 2))
+tta_model = dict(type='SegTTAModel')
+tta_pipeline = [dict(type='LoadImageFromFile', backend_args=None)]
+"""
+    )
+    root = f'{demo_data["cityscapes"]}/'
+    options = [f'test_dataloader.dataset.datasets.{i}.data_root={root}' for i in (0, 1)]
+    args = [config, 'x.pth', '--tta', '--work-dir', tmp_path, '--cfg-options', *options]
+    joined = built('test', *args).test_dataloader.dataset
+    assert 'pipeline' not in joined
+    assert [d.pipeline for d in joined.datasets] == [
+        [dict(type='LoadImageFromFile', backend_args=None)]
+    ] * 2
+
+
+def test_images_of_a_set_that_mixes_them_are_drawn_alone(monkeypatch):
+    """As YOLOX trains on: the steps of a mixing set take no packed image."""
+    from mmengine.config import Config
+
+    for folder in ('tools', 'tools/analysis_tools'):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+    tool = import_module('visualize_features')
+    plain = dict(type='CocoDataset', pipeline=[dict(type='Load')])
+    mixed = dict(type='MultiImageMixDataset', dataset=plain, pipeline=[dict(type='Mosaic')])
+    test = dict(type='CocoDataset', pipeline=[dict(type='Resize')])
+    cfg = Config(
+        {f'{n}_dataloader': dict(dataset=d) for n, d in (('train', mixed), ('test', test))}
+    )
+
+    def build(loader):
+        raise KeyboardInterrupt(loader.dataset)
+
+    monkeypatch.setattr(tool.Runner, 'build_dataloader', build)
+    with pytest.raises(KeyboardInterrupt) as found:
+        tool.draw_corrupted(cfg, '', '0', [], Path())
+    (dataset,) = found.value.args
+    assert (dataset.type, dataset.pipeline) == ('CocoDataset', [dict(type='Resize')])

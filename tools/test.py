@@ -16,7 +16,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 
 from mmfeataug.datasets import corrupt_images
-from mmfeataug.utils.configs import scope_of, type_name
+from mmfeataug.utils.configs import data_sets, scope_of, type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,7 +90,8 @@ def main() -> None:
     if args.tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
             raise SystemExit(f'--tta: {args.config} has no tta_model and tta_pipeline')
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        for dataset in data_sets(cfg.test_dataloader.dataset).values():
+            dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
     if (args.corruption or args.out) and type_name(cfg.test_cfg) == 'CorruptionTestLoop':
         raise SystemExit(

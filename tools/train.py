@@ -7,6 +7,7 @@ import os
 import os.path as osp
 
 from common import TRAIN, add_common_arguments, build_runner, load_config, start
+from mmengine.runner import find_latest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,7 +40,11 @@ def main() -> None:
                 f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size; add one'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
+    if args.resume == 'auto' and find_latest_checkpoint(cfg.work_dir) is None:
+        # A fine-tuning that was stopped before its first checkpoint begins with its weights.
+        start_from = cfg.get('load_from') or 'the weights that the model has'
+        print(f'--resume: {cfg.work_dir} has no checkpoint yet; begins with {start_from}')
+    elif args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     os.makedirs(osp.abspath(cfg.work_dir), exist_ok=True)

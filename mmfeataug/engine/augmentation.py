@@ -280,7 +280,7 @@ class BatchAugmentation(Augmentation):
         at: str | Sequence[str],
         side: str = 'output',
         bn: str = 'frozen',
-        hold: Sequence[str] = (),
+        hold: str | Sequence[str] = (),
         online: bool = False,
     ) -> None:
         paths = (at,) if isinstance(at, str) else tuple(at)
@@ -290,7 +290,8 @@ class BatchAugmentation(Augmentation):
                 f"at='inputs': {type(self).__name__} compares features; name a module, such as "
                 "'backbone'"
             )
-        self.paths, self.hold, self.online = paths, tuple(hold), online
+        self.paths, self.online = paths, online
+        self.hold = (hold,) if isinstance(hold, str) else tuple(hold)
 
     @property
     def starts_at(self) -> tuple[str, str]:

@@ -63,7 +63,7 @@ class CopyTaps:
     def __init__(self, model: nn.Module, augmentation: BatchAugmentation, name: str) -> None:
         self.name, self.augmentation = name, augmentation
         self._modules = [find_module(model, path) for path in augmentation.paths]
-        self._held = [find_module(model, path) for path in augmentation.hold]
+        self._held = [find_module(model, path, 'hold') for path in augmentation.hold]
         self.was_reached = False
 
     def __str__(self) -> str:

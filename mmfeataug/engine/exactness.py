@@ -139,7 +139,13 @@ def _moving(tail: RecordedTail, repeats: list[Losses]) -> tuple[str, list[float]
 
 
 def _replayed(tail: RecordedTail, memoize: bool) -> Losses:
-    losses, _ = tail.losses(tail.features, 'frozen', grad=False, memoize=memoize)
+    """In the precision of the clean pass, whatever that of views is."""
+    tap = tail.tap
+    of_views, tap.full_precision = tap.full_precision, False
+    try:
+        losses, _ = tail.losses(tail.features, 'frozen', grad=False, memoize=memoize)
+    finally:
+        tap.full_precision = of_views
     return losses
 
 

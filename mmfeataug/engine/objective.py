@@ -76,8 +76,11 @@ class Objective:
         return self._plan.only is None or self._plan.only.name == name
 
     def begin(self, name: str, like: Tensor) -> None:
-        """An augmentation is about to make its views."""
-        self.log(f'{name}.dropped', like.new_zeros((), dtype=torch.float32))
+        """An augmentation is about to make its views. What is logged once has to be logged always:
+        mmengine shows the last value it has seen.
+        """
+        for what in ('dropped', 'skipped'):
+            self.log(f'{name}.{what}', like.new_zeros((), dtype=torch.float32))
 
     @property
     def fill(self) -> float:
@@ -174,6 +177,7 @@ class Objective:
 
     def skip(self, name: str, like: Tensor) -> None:
         """An augmentation makes no view of this batch."""
+        self.begin(name, like)
         self.log(f'{name}.skipped', like.new_ones((), dtype=torch.float32))
 
     def log(self, name: str, value: Tensor) -> None:

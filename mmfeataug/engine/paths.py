@@ -124,8 +124,8 @@ def _some(names: Sequence[str], most: int = 12) -> str:
     return ', '.join(names[:most]) + more
 
 
-def find_module(model: nn.Module, path: str) -> nn.Module:
-    """The module at a dotted path.
+def find_module(model: nn.Module, path: str, setting: str = 'at') -> nn.Module:
+    """The module at a dotted path, which a setting gives.
 
     Raises:
         TapError: With the nearest existing paths if there is none.
@@ -135,8 +135,9 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
         return modules[path]
     if is_pattern(path):
         raise TapError(
-            f'at={path!r}: a pattern may name several places, each for an augmentation of its own: '
-            "give the augmentation as a config, dict(type=..., at=...), or one place's path"
+            f'{setting}={path!r}: a pattern may name several places, each for an augmentation of '
+            'its own: give the augmentation as a config, dict(type=..., at=...), or the path of '
+            'one place'
         )
     parent = path
     while parent and parent not in modules:
@@ -144,10 +145,10 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     children = [f'{parent}.{n}'.lstrip('.') for n, _ in modules[parent].named_children()]
     near = difflib.get_close_matches(path, modules, n=3) or children[:12]
     raise TapError(
-        f'at={path!r}: the model has no such module. Nearest: {", ".join(near) or "none"}; '
+        f'{setting}={path!r}: the model has no such module. Nearest: {", ".join(near) or "none"}; '
         f'below {parent or "the model"!r}: {", ".join(children[:12]) or "nothing"}. '
         'tools/analysis_tools/list_taps.py CONFIG prints every place',
-        _nearest(path, near),
+        _nearest(path, near) if setting == 'at' else None,
     )
 
 

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mmfeataug.functional import deviation
 from mmfeataug.utils.pytorch import OutOfMemoryError
 
 from .augmentation import FeatureAugmentation, Tail, View
@@ -160,8 +161,8 @@ def _add_view(
     objective.overflow |= not no_overflow
     if stats_before is not None and not (finite and weight):
         stats_before.restore()
-    if lost is not None:
-        objective.log(f'{name}.lost_by_cast', lost)
+    if lost is not None or tap.full_precision:
+        objective.log(f'{name}.lost_by_cast', total.new_zeros(()) if lost is None else lost)
     key = f'{name}.loss_{index}'
     if not finite:
         objective.drop(name, key, clean[0])
@@ -201,16 +202,10 @@ def _cast(
 
 
 def relative_distance(clean: list[Tensor], view: list[Tensor]) -> Tensor:
-    """Root mean square of the perturbation in deviations of the clean feature: of each sample and
-    channel over its positions, of a row ``(R, C)`` over its channels.
-    """
-    moved, spread = [], []
-    for v, c in zip(view, clean, strict=True):
-        # Channels are the last dimension of (N, L, C), the second of (N, C, H, W).
-        positions = {2: (1,), 3: (1,)}.get(c.dim(), tuple(range(2, c.dim()))) or (0,)
-        moved.append((v - c).square().sum())
-        spread.append((c - c.mean(positions, keepdim=True)).square().sum())
-    return (torch.stack(moved).sum() / torch.stack(spread).sum().clamp(min=1e-12)).sqrt()
+    """Root mean square of the perturbation in deviations of the clean feature."""
+    moved = torch.stack([(v - c).square().sum() for v, c in zip(view, clean, strict=True)]).sum()
+    spread = torch.stack([deviation(c).square().expand_as(c).sum() for c in clean]).sum()
+    return (moved / spread.clamp(min=1e-12)).sqrt()
 
 
 def perturbation_norms(clean: list[Tensor], view: list[Tensor]) -> dict[str, Tensor]:

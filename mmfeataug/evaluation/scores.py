@@ -45,9 +45,24 @@ def count_tested_only(evaluator: Any, images: Iterable[Mapping[str, Any]]) -> No
     Args:
         evaluator: Before it is used.
         images: What is known of each tested image; read only if there is such a metric.
+
+    Raises:
+        ValueError: For LVIS, whose evaluation cannot be told.
     """
     for metric in evaluator.metrics:
-        if getattr(metric, '_coco_api', None) is not None and metric.img_ids is None:
-            tested = [image['img_id'] for image in images]
-            if set(tested) < set(metric._coco_api.get_img_ids()):
-                metric.img_ids = tested
+        # CocoPanopticMetric adds up what it is shown.
+        if getattr(metric, 'img_ids', ()) is not None:
+            continue
+        lvis = getattr(metric, '_lvis_api', None)
+        known = getattr(metric, '_coco_api', None) or lvis
+        if known is None:
+            continue
+        tested, every = [image['img_id'] for image in images], set(known.get_img_ids())
+        if not set(tested) < every:
+            continue
+        if known is lvis:
+            raise ValueError(
+                f'{type(metric).__name__} counts the objects of all {len(every)} images of its '
+                f'annotation file, of which {len(tested)} are tested: give it a file of these'
+            )
+        metric.img_ids = tested

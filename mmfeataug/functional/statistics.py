@@ -76,13 +76,16 @@ def mean_std(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> tuple[Tenso
 
 def deviation(x: Tensor) -> Tensor:
     """The unit ``'std'`` of perturbations: standard deviation of each sample and channel over its
-    positions, or of the row ``(R, C)`` where there are none; broadcasts to ``x``.
+    positions, or of the row where there are none, as in ``(R, C)`` and in the ``(R, C, 1, 1)`` of
+    global pooling; broadcasts to ``x``.
 
     It does not depend on what else is in the batch, so a strength means the same in training and
     in an evaluation of single images.
     """
     channel = channel_dim(x)
-    positions = tuple(d for d in range(1, x.dim()) if d != channel) or (channel,)
+    positions = tuple(d for d in range(1, x.dim()) if d != channel)
+    if math.prod(x.shape[d] for d in positions) == 1:
+        positions = (channel,)
     return x.std(positions, correction=0, keepdim=True)
 
 

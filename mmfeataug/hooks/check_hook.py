@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from mmfeataug.engine import AugmentedLoss
 from mmfeataug.models import collect, declares
+from mmfeataug.utils.loaders import epoch_length
 from mmfeataug.utils.settings import Fix
 
 from .feature_aug_hook import FeatureAugHook
@@ -56,7 +57,7 @@ class CheckHook(Hook):
             CheckHook.EndError: After the checks.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.iterations, self.epoch = runner.max_iters, len(runner.train_dataloader)
+        self.iterations, self.epoch = runner.max_iters, epoch_length(runner.train_dataloader)
         hooks = [hook for hook in runner.hooks if isinstance(hook, FeatureAugHook)]
         self.hook = hooks[0] if hooks else None
         handles = []

@@ -19,6 +19,7 @@ from mmfeataug.engine import (
 )
 from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
+from mmfeataug.utils.loaders import epoch_length
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 from mmfeataug.utils.settings import MERGE, Fix, SettingError
@@ -74,8 +75,9 @@ class FeatureAugHook(Hook):
             all iterations of the schedule.
         budget: Average cost of a step in stock steps, such as 1.15, instead of ``interval`` and
             ``prob``. The first iterations measure the cost of views; later iterations draw views so
-            that the average is kept. If not all fit into a step, one is drawn, by weight. None: no
-            limit.
+            that the average is kept. If not all fit into a step, one is drawn, by weight. Methods
+            that change the clean pass itself act always and count as part of the stock step. None:
+            no limit.
         by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts
             iterations always.
 
@@ -207,7 +209,7 @@ class FeatureAugHook(Hook):
         """Plan this iteration as the schedule says."""
         handle = self._handle
         assert handle is not None
-        epoch = len(runner.train_dataloader)
+        epoch = epoch_length(runner.train_dataloader)
         enabled = self.schedule.holds(runner.iter, epoch)
         views = self.schedule.draws(runner.iter, self._seed)
         only = None
@@ -260,6 +262,16 @@ class FeatureAugHook(Hook):
                 known = dict(allowance=asdict(allowance), made_for=self._made_for)
                 runner.message_hub.update_info(_ALLOWANCE, known)
                 runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, allowance)
+                last = self.schedule.last(runner.max_iters, epoch_length(runner.train_dataloader))
+                if allowance.start >= last:
+                    runner.logger.warning(
+                        'FeatureAugHook: budget=%s: after the measurement views could begin in '
+                        'iteration %d, and the last with views is %d, so that none are trained on: '
+                        'give a larger budget, or interval or prob instead',
+                        self.budget,
+                        allowance.start,
+                        last - 1,
+                    )
                 for name in self._budget.unseen if allowance.weights is not None else ():
                     runner.logger.warning(
                         'FeatureAugHook: %s made no view while budget=%s was measured and is '
@@ -303,7 +315,7 @@ class FeatureAugHook(Hook):
                 'one of them; its schedule holds for all',
                 Fix('hook', MERGE, None),
             )
-        epoch, schedule = len(runner.train_dataloader), self.schedule
+        epoch, schedule = epoch_length(runner.train_dataloader), self.schedule
         if schedule.first(epoch) >= runner.max_iters:
             yield SettingError(
                 f'begin={schedule.begin!r} with by_epoch={schedule.by_epoch}: training ends at '

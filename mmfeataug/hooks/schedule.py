@@ -66,6 +66,10 @@ class Schedule:
         """The first iteration that may have views."""
         return self.begin * (epoch if self.by_epoch else 1)
 
+    def last(self, iterations: int, epoch: int) -> int:
+        """Behind the last iteration of a training that may have views."""
+        return int(min(iterations, self.first(epoch) + self._length(epoch)))
+
     def _length(self, epoch: int) -> float:
         unit = epoch if self.by_epoch else 1
         return float('inf') if self.end is None else (self.end - self.begin) * unit

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation
 from mmfeataug.models import layers
 from mmfeataug.registry import HOOKS
+from mmfeataug.utils.loaders import epoch_length
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.visualization import (
     Change,
@@ -141,7 +142,7 @@ class FeatureAugVisualizationHook(Hook):
             return True
         if self.by_epoch:
             # In IterBasedTrainLoop all of the training is epoch 0, and batch_idx the iteration.
-            passed, batch = divmod(batch_idx, len(runner.train_dataloader))
+            passed, batch = divmod(batch_idx, epoch_length(runner.train_dataloader))
             return batch == 0 and (runner.epoch + passed + 1) % self.interval == 0
         return self.every_n_train_iters(runner, self.interval)
 

@@ -55,7 +55,7 @@ class Consistency(BatchAugmentation):
         teacher: str | None = None,
         side: str = 'output',
         bn: str = 'frozen',
-        hold: Sequence[str] = (),
+        hold: str | Sequence[str] = (),
         image_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, hold=hold, online=target == 'online')

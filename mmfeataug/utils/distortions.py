@@ -34,8 +34,8 @@ def build_distortions(configs: Sequence[dict[str, Any]]) -> list[Callable[[Tenso
         raise ImportError(
             "distortions come from kornia: pip install 'mmfeataug[robustness]'"
         ) from error
-    if not configs:
-        raise ValueError('distortions=[]: give at least one')
+    if not configs or isinstance(configs, (dict, str)):
+        raise ValueError(f'distortions={configs!r}: give a list of at least one')
     built: list[Callable[[Tensor], Tensor]] = []
     for config in configs:
         settings = dict(config)

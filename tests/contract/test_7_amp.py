@@ -50,6 +50,33 @@ def test_small_perturbation_runs_wide_and_says_so():
     assert float(losses['afan.linf']) == pytest.approx(1e-5, rel=0.3)
 
 
+def test_taps_with_wide_views_are_verified_again():
+    """In step 30, and in the first after a resume: the replay is as narrow as the clean pass."""
+    method = dict(type='mmfeataug.AFAN', at='reg', unit='absolute', gamma=1e-7, weight=0.5)
+
+    def one_step():
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            losses = model.loss(torch.ones(4, 8))
+        model.parse_losses(losses)[0].backward()
+        return losses
+
+    model = Levels()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='.*run in float32')
+        with mmfeataug.attach(model, [method], 0.5) as handle:
+            lost = [float(one_step()['afan.lost_by_cast']) for _ in range(32)]
+            (tap,), state = handle.taps, handle.state_dict()
+    assert tap.full_precision
+    assert tap.memoize
+    assert lost[0] > 0.5
+    assert not any(lost[1:])
+    with mmfeataug.attach(model, [method], 0.5) as handle:
+        handle.load_state_dict(state)
+        assert float(one_step()['afan.dropped']) == 0
+        assert handle.taps[0].full_precision
+        assert handle.taps[0].memoize
+
+
 @pytest.mark.parametrize('learn', ['tail', 'skips', 'network'])
 @pytest.mark.parametrize('at', ['decode_head.c1_bottleneck.conv', 'decode_head.bottleneck.conv'])
 def test_wide_views_meet_recorded_skips(at, learn):

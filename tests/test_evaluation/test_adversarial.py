@@ -521,6 +521,13 @@ def test_a_killed_attack_is_gone_on_with(segmentor_file, demo_data, tmp_path, mo
             metrics = None
         return metrics, json.loads((out_dir / 'adversarial.json').read_text())
 
+    _, kept = tested('kept', [1, 2])
+    # Predictions of what is asked for again; what is not stays.
+    _, kept = tested('kept', [2, 4], resume=True, save_predictions=True)
+    assert len(evaluated) == 2
+    assert [point['eps'] for point in kept['curve']] == [1, 2, 4]
+    tested('kept', [2], resume=True, save_predictions=True)
+    assert not evaluated
     metrics, whole = tested('whole', [0, 2, 4])
     _, cut = tested('cut', [0, 4, 2], fails_at=1)
     assert [point['eps'] for point in cut['curve']] == [0]

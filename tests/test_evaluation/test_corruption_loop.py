@@ -181,7 +181,7 @@ def test_another_test_set_and_resume(classifier, tool, tmp_path):
     night.write_text(OTHER.format(base=str(classifier['config']), indices=4))
     with pytest.raises(SystemExit, match=r"--resume: .*another test set 'night'"):
         run(tool, case, 'x', *also)
-    for wrong in ('fog=x.py', 'clean=x.py', 'a/b=x.py', 'night', 'fog_3=x.py'):
+    for wrong in ('fog=x.py', 'clean=x.py', 'a/b=x.py', 'night', 'fog_3=x.py', 'weather=x.py'):
         with pytest.raises(SystemExit, match='--also: '):
             run(tool, case, 'x', '--also', wrong)
     with pytest.raises(SystemExit, match=r'--also: night: nowhere\.py cannot be read'):

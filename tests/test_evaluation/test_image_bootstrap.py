@@ -3,6 +3,7 @@
 
 import json
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -211,3 +212,35 @@ def test_images_that_are_not_tested_are_not_missed(tmp_path, subset):
     evaluator.process(predictions[:2])
     found = evaluator.evaluate(2)['coco/bbox_mAP_50']
     assert (found == 1.0) == subset
+
+
+def metric_of(images, **settings):
+    """One that knows an annotation file of these images."""
+    api = SimpleNamespace(get_img_ids=lambda: list(images))
+    return SimpleNamespace(**dict.fromkeys(settings.pop('apis'), api), **settings)
+
+
+def test_metrics_that_add_up_what_they_are_shown_need_no_images():
+    """As mmdet's ``CocoPanopticMetric``, which has a file of COCO and no ``img_ids`` yet."""
+    metric = metric_of(range(4), apis=['_coco_api'])
+    count_tested_only(SimpleNamespace(metrics=[metric]), [dict(img_id=0)])
+    assert not hasattr(metric, 'img_ids')
+
+
+def test_lvis_counts_all_images_of_its_file():
+    metric = metric_of(range(4), apis=['_lvis_api'], _coco_api=None, img_ids=None)
+    evaluator = SimpleNamespace(metrics=[metric])
+    count_tested_only(evaluator, [dict(img_id=i) for i in range(4)])
+    with pytest.raises(ValueError, match='all 4 images of its annotation file, of which 3'):
+        count_tested_only(evaluator, [dict(img_id=i) for i in range(3)])
+
+
+def test_several_data_sets_are_refused():
+    """Each metric gets a part of the images, by their position."""
+    metric = dict(type='mmseg.IoUMetric')
+    evaluator = dict(
+        type='MultiDatasetsEvaluator', metrics=[metric, metric], dataset_prefixes=['a', 'b']
+    )
+    init_default_scope('mmdet')
+    with pytest.raises(ValueError, match='MultiDatasetsEvaluator gives each metric images by'):
+        Resampled(evaluator, maps([0] * 6))

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mmfeataug.functional import (
+    deviation,
     mean_std,
     perturb_statistics,
     reinject_statistics,
@@ -52,6 +53,21 @@ def test_a_nearly_constant_half_feature(dtype, level):
     expected = reinject_statistics(x.double(), other.double(), 'spatial')
     tolerance = 0.02 + float(expected.abs().max()) * torch.finfo(dtype).eps
     assert float((out - expected).abs().max()) < tolerance
+
+
+@pytest.mark.parametrize('shape', [(3, 6), (3, 6, 1, 1), (3, 1, 6)])
+def test_the_deviation_of_rows(shape):
+    """One position has none; global pooling leaves one."""
+    rows = torch.randn(3, 6, dtype=torch.float64)
+    found = deviation(rows.reshape(shape))
+    assert found.dim() == len(shape)
+    torch.testing.assert_close(found.flatten(), rows.std(1, correction=0))
+
+
+@pytest.mark.parametrize(('shape', 'positions'), [((2, 3, 4, 5), (2, 3)), ((2, 7, 3), (1,))])
+def test_the_deviation_over_positions(shape, positions):
+    x = torch.randn(shape)
+    torch.testing.assert_close(deviation(x), x.std(positions, correction=0, keepdim=True))
 
 
 def column(values):

@@ -136,3 +136,10 @@ def test_in_a_run_and_after_a_resume(tmp_path):
     make_runner(tmp_path, fourth, by_iter=36, spy=spy, load_from=killed, resume=True).train()
     assert fourth._budget.allowance.weights in (None, {'afan': [0.5]})
     assert fourth._budget.allowance.start > 24
+
+
+def test_a_budget_that_leaves_no_view_says_so(tmp_path, caplog):
+    runner = make_runner(tmp_path, FeatureAugHook([AUGMENTATION], budget=1.001), by_iter=12)
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    assert 'the last with views is 11, so that none are trained on' in caplog.text

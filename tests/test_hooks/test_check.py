@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmfeataug.hooks import FeatureAugHook
 from mmfeataug.methods import AFAN
@@ -283,3 +284,12 @@ def test_the_hook_says_it_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(runner.logger, 'warning', lambda text, *args: said.append(text % args))
     runner.train()
     assert any('a strength or weight of 0 makes its effect vanish' in message for message in said)
+
+
+def test_weights_that_timm_would_fetch_are_left_out(tool):
+    """``pretrained=None`` is none of its values."""
+    cfg = Config(dict(model=dict(backbone=dict(type='TIMMBackbone', pretrained=True))))
+    notes = []
+    tool.known_weights(cfg, notes)
+    assert cfg.model.backbone.pretrained is False
+    assert 'pre-trained weights are not there' in notes[0]

@@ -1,9 +1,12 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Which iterations have views, and at what strength."""
 
+import mmengine.dataset
 import pytest
+from torch.utils.data import BatchSampler, DataLoader
 
 from mmfeataug.hooks import Schedule
+from mmfeataug.utils.loaders import epoch_length
 
 
 @pytest.mark.parametrize(
@@ -22,7 +25,10 @@ from mmfeataug.hooks import Schedule
 def test_iterations(settings, expected):
     schedule = Schedule(**settings)
     assert [schedule.holds(i, epoch=4) for i in range(8)] == [bool(e) for e in expected]
+    held = [i for i in range(8) if schedule.holds(i, epoch=4)]
+    assert not held or schedule.last(8, epoch=4) > held[-1]
     if schedule.interval == 1:
+        assert not held or schedule.last(8, epoch=4) == held[-1] + 1
         assert schedule.share(8, epoch=4) == schedule.prob * sum(expected) / 8
 
 
@@ -63,3 +69,20 @@ def test_settings_of_the_hook():
 def test_refusals(settings, message):
     with pytest.raises(ValueError, match=message):
         Schedule(**settings)
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'batch_sampler', 'expected'),
+    [('DefaultSampler', None, 3), ('InfiniteSampler', None, 3), ('InfiniteSampler', True, 3)],
+)
+def test_the_length_of_an_epoch_on_four_processes(monkeypatch, sampler, batch_sampler, expected):
+    """All of them share the data; the sampler of loops by iterations does not say so."""
+    for module in ('mmengine.dataset.sampler', 'mmfeataug.utils.loaders'):
+        monkeypatch.setattr(f'{module}.get_world_size', lambda: 4, raising=False)
+    monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (0, 4))
+    drawn = getattr(mmengine.dataset, sampler)(range(24), seed=0)
+    if batch_sampler:
+        loader = DataLoader(range(24), batch_sampler=BatchSampler(drawn, 2, drop_last=False))
+    else:
+        loader = DataLoader(range(24), 2, sampler=drawn)
+    assert epoch_length(loader) == expected

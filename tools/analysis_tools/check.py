@@ -103,8 +103,12 @@ def known_weights(cfg: Config, notes: list[str]) -> Sequence[str]:
                 found, missing = found or there, missing or not there
                 if not there:
                     part['init_cfg'] = None
-        if part.get('pretrained') and not _is_there(part['pretrained']):
+        given = part.get('pretrained')
+        if isinstance(given, str) and not _is_there(given):
             missing, part['pretrained'] = True, None
+        elif given is True:
+            # Of timm, which may have to fetch them.
+            missing, part['pretrained'] = True, False
     trained = bool(cfg.get('load_from')) and _is_there(cfg.load_from)
     if not trained and cfg.get('load_from'):
         missing, cfg.load_from = True, None

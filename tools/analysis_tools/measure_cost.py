@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from mmfeataug.hooks import CostHook, Schedule
 from mmfeataug.utils.configs import type_name
+from mmfeataug.utils.loaders import epoch_length
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
 
@@ -75,7 +76,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         bar = progress.add_task('steps', total=hook.iterations)
         hook.advance = lambda: progress.advance(bar)
         runner.train()
-    epoch = len(runner.train_dataloader)
+    epoch = epoch_length(runner.train_dataloader)
     iterations = train.get('max_iters') or train.get('max_epochs', 1) * epoch
     share = Schedule.of(schedule).share(iterations, epoch)
     within = min(hook.with_views, schedule.get('budget') or hook.with_views)

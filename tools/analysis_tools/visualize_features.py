@@ -115,7 +115,11 @@ def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Pa
     """Predictions on an image of the training set, as the test pipeline reads it."""
     cfg = copy.deepcopy(cfg)
     steps = pipeline_of(cfg.test_dataloader)
-    cfg.test_dataloader.dataset = cfg.train_dataloader.dataset
+    dataset = cfg.train_dataloader.dataset
+    while 'pipeline' in dataset and 'dataset' in dataset:
+        # What mixes images takes none that are packed.
+        dataset = dataset.dataset
+    cfg.test_dataloader.dataset = dataset
     for dataset in data_sets(cfg.test_dataloader.dataset).values():
         dataset.pipeline = steps
     set_workers(cfg.test_dataloader)

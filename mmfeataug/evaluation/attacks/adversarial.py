@@ -24,7 +24,7 @@ from mmfeataug.registry import LOOPS
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
-from ..predictions import PREDICTIONS, saving
+from ..predictions import PREDICTIONS, read_predictions, saving
 from ..scores import count_found, count_tested_only
 from ..unfinished import fingerprint
 from .attacked_batch import Target, rows_of
@@ -195,7 +195,8 @@ class AdversarialTestLoop(TestLoop):
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
-        done = {p['eps']: p for p in self.curve if self._is_kept(p['eps'])}
+        again = {eps for eps in self.attacks if not self._is_kept(eps)}
+        done = {p['eps']: p for p in self.curve if p['eps'] not in again}
         self.curve = list(done.values())
         with progress_bar() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
@@ -225,8 +226,13 @@ class AdversarialTestLoop(TestLoop):
         return self.out_dir / PREDICTIONS / f'eps_{eps:g}.pkl'
 
     def _is_kept(self, eps: float) -> bool:
-        """Whether predictions are there, if they are asked for."""
-        return not self.save_predictions or self._file(eps).is_file()
+        """Whether predictions of this attack are there, if they are asked for."""
+        if not self.save_predictions:
+            return True
+        if not self._file(eps).is_file():
+            return False
+        theirs = read_predictions(self._file(eps)).head
+        return all(theirs.get(key) == ours for key, ours in (self._head | self.settings).items())
 
     @contextmanager
     def _test_step(self, step: Callable[[Any], Any]) -> Iterator[None]:

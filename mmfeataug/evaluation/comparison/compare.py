@@ -198,7 +198,7 @@ def _summarise(
             if key:
                 row[key] = _error(table, metric, corrupted, key)
             also = {k: v.get(metric) for k, v in (table.get('also') or {}).items()}
-            rows.append(row | part['families'] | also)
+            rows.append(also | row | part['families'])
             result.also += [name for name in also if name not in result.also]
             parts.append(part)
             by_corruption.append(

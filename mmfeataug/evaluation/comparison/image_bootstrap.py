@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from ..corruptions.run_table import predictions_file
@@ -43,6 +44,11 @@ class Resampled:
     def __init__(self, evaluator: Any, predictions: Predictions) -> None:
         # It asks nothing of a runner.
         self._evaluator = Runner.build_evaluator(None, copy.deepcopy(evaluator))  # type: ignore[arg-type]
+        if type(self._evaluator) is not Evaluator:
+            raise ValueError(
+                f'{type(self._evaluator).__name__} gives each metric images by their position, so '
+                'that images cannot be drawn again'
+            )
         self._evaluator.dataset_meta = predictions.dataset_meta
         self.names = []
         for sample in predictions:
@@ -60,7 +66,7 @@ class Resampled:
         """What the evaluator returns for these images; a number may be there several times."""
         for metric, results in zip(self._evaluator.metrics, self._results, strict=True):
             chosen = [results[i] for i in numbers]
-            if hasattr(metric, '_coco_api'):
+            if hasattr(metric, '_coco_api') and hasattr(metric, 'img_ids'):
                 chosen = _as_copies(metric, chosen)
             metric.results[:] = chosen
         with contextlib.redirect_stdout(io.StringIO()):

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from mmfeataug.utils.corruptions import ALL
+from mmfeataug.utils.corruptions import ALL, FAMILIES
 
 from ..unfinished import CLEAN, digest
 
 NEEDED = ('test_dataloader', 'test_evaluator')
+COLUMNS = ('P', 'mPC', 'rPC', 'worst', 'mCE', 'near', 'far', *FAMILIES)
+"""Of tables, beside those of other sets."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ def read_other_sets(also: Mapping[str, str]) -> dict[str, OtherSet]:
     for name, path in also.items():
         # Files of conditions are called so.
         taken = re.fullmatch(rf'({"|".join((CLEAN[0], *ALL))})(_\d)?', name)
-        if taken or not re.fullmatch(r'[\w.-]+', name):
+        if taken or name in COLUMNS or not re.fullmatch(r'[\w.-]+', name):
             raise ValueError(
                 f'{name!r} is no name for a test set: take letters, digits, dots and dashes, and '
-                'no name of a corruption'
+                f'no name of a corruption or column ({", ".join(COLUMNS)})'
             )
         try:
             cfg = Config.fromfile(path)

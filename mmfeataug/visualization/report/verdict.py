@@ -50,7 +50,7 @@ def verdict_part(
     pairs = {a.differences['P'].n for a in found.values() if 'P' in a.differences}
     interval = 'BCa bootstrap over pairs' if max(pairs, default=0) > 1 else 'none for one pair'
     if images:
-        interval = 'BCa bootstrap over the test images, which says nothing of another training'
+        interval = 'bootstrap over the test images, which says nothing of another training'
     where = f'{context.task}-{one.folder}' if several else context.task
     costs = {name: _cost(context, name) for name in one.names}
     part = Part(
