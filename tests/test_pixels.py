@@ -15,6 +15,7 @@ from mmfeataug.evaluation import PGD
 from mmfeataug.evaluation.attacks.base import Images
 from mmfeataug.evaluation.attacks.geometry import Region
 from mmfeataug.methods import AFAN, FMA
+from mmfeataug.utils.distortions import build_distortions, refuse_channels
 from mmfeataug.utils.pixels import PixelScale, channels_of, learn_pipeline, range_of
 from mmfeataug.visualization import shown
 from tests.models import build_segmentor, deeplab_cfg
@@ -261,6 +262,25 @@ def test_corruptions_in_16_bits():
     found = step(dict(img=small.astype(np.uint16) * 257, img_path='a.png'))['img']
     assert found.dtype == np.uint16
     assert (found == expected.astype(np.uint16) * 257).all()
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'top'), [(np.float32, 1), (np.float32, 255), (np.uint16, 4095), (np.int16, 1000)]
+)
+def test_levels_are_rounded(monkeypatch, dtype, top):
+    """Cut off, they were half a level darker."""
+    monkeypatch.setattr('mmfeataug.datasets.corrupt.corrupt_image', lambda image, *_: image)
+    image = np.linspace(0, top, 32 * 40 * 3).reshape(32, 40, 3).astype(dtype)
+    found = Corrupt('fog', 1, image_range=(0, top))(dict(img=image, img_path='a.png'))['img']
+    assert found.dtype == dtype
+    away = (found.astype(np.float64) - image) / top * 255
+    assert np.abs(away).max() <= 0.5 + 255 / top * (dtype in (np.uint16, np.int16))
+    assert abs(away.mean()) < 0.1
+
+
+def test_wide_blurs_are_no_fault_of_the_channels():
+    blur = dict(type='RandomGaussianBlur', kernel_size=(35, 35), sigma=(2.0, 5.0))
+    refuse_channels(build_distortions([blur]), 3)
 
 
 def test_corrupt_refuses_many_bands():

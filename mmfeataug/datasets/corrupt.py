@@ -92,7 +92,9 @@ class Corrupt(BaseTransform):
             low, high = range_of(image, self.image_range)
             step = (high - low) / 255
             order = slice(None, None, None if self.rgb else -1)
-            levels = bands if image.dtype == np.uint8 else ((bands - low) / step).clip(0, 255)
+            levels = bands
+            if image.dtype != np.uint8:
+                levels = np.rint((bands - low) / step).clip(0, 255)
             # A grey image as three equal channels, of which one comes back.
             rgb = levels.repeat(3 // bands.shape[2], 2)[..., order].astype(np.uint8)
             rgb = np.ascontiguousarray(rgb)
@@ -100,6 +102,8 @@ class Corrupt(BaseTransform):
             corrupted = corrupted[..., order][..., : bands.shape[2]].reshape(image.shape)
             if step != 1 or low:
                 corrupted = corrupted * step + low
+                if image.dtype.kind in 'iu':
+                    corrupted = np.rint(corrupted)
             results['img'] = np.ascontiguousarray(corrupted, dtype=image.dtype)
         return results
 

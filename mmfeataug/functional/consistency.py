@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from .statistics import channel_dim
 
 NORMS = ('mse', 'l1', 'l2')
+FEW = 8
+"""Deviations of fewer values are by chance next to nothing."""
 
 
 def feature_distance(
@@ -21,7 +23,8 @@ def feature_distance(
         norm: ``'mse'`` or ``'l1'``: mean over all elements of the squared or absolute difference;
             ``'l2'``: length of the difference of a sample, mean over samples.
         scale_channels: Divide by the standard deviation of the target's channel over the batch, so
-            that channels and layers of different scale count equally.
+            that channels and layers of different scale count equally; by that of the whole target
+            where a channel has less than 8 values.
 
     Returns:
         A scalar.
@@ -39,6 +42,8 @@ def feature_distance(
     if scale_channels:
         channel = channel_dim(x)
         others = tuple(d for d in range(x.dim()) if d != channel)
+        if target.numel() < FEW * target.shape[channel]:
+            others = tuple(range(x.dim()))
         variance = target.detach().var(others, correction=0, keepdim=True)
         difference = difference / (variance + 1e-5).sqrt()
     if norm == 'mse':

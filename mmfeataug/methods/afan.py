@@ -119,6 +119,8 @@ class AFAN(FeatureAugmentation):
         if isinstance(against, str):
             raise TypeError(f'against={against!r} at {at!r}: give a list of words')
         words: Any = [against] if all(isinstance(w, str) for w in against) else against
+        if any(isinstance(group, str) for group in words):
+            raise TypeError(f'against={against!r} at {at!r}: give words, or lists of words')
         self.against: list[tuple[str, ...]] = [tuple(group) for group in words]
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')

@@ -116,7 +116,8 @@ class HRFPPlus(MapTransform):
     def install(self, module: nn.Module, owner: nn.Module) -> None:
         """See :meth:`FeatureTransform.install`."""
         super().install(module, owner)
-        find_module(owner, self.source).register_forward_hook(self._keep)
+        # First: NP+ and MRFP may change what the source returns.
+        find_module(owner, self.source).register_forward_hook(self._keep, prepend=True)
 
     def transform(self, feature: Tensor) -> Tensor:
         """See the class.

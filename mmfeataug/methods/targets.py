@@ -68,17 +68,23 @@ def mixed_targets(
 
 
 def _scores(model: nn.Module, samples: Sequence[Any], mixture: Mixture) -> list[Any]:
-    classes: Any = model.get_submodule('head').num_classes
-    hot = torch.stack(
-        [
-            s.gt_score.float() if 'gt_score' in s else F.one_hot(s.gt_label, classes).float().sum(0)
-            for s in samples
-        ]
-    )
+    hot = torch.stack([_score(model, sample) for sample in samples])
     mixed = (mixture.shares[:, None, None].to(hot) * hot[mixture.index]).sum(0)
     return [
         sample.clone().set_gt_score(score) for sample, score in zip(samples, mixed, strict=True)
     ]
+
+
+def _score(model: nn.Module, sample: Any) -> Tensor:
+    if 'gt_score' in sample:
+        return sample.gt_score.float()
+    classes = getattr(getattr(model, 'head', None), 'num_classes', None)
+    if classes is None:
+        raise ValueError(
+            f'{type(model).__name__} has no head.num_classes, so that its labels cannot be mixed: '
+            'let the images have scores, data_preprocessor=dict(num_classes=..., to_onehot=True)'
+        )
+    return F.one_hot(sample.gt_label, classes).float().sum(0)
 
 
 def _weighted_losses(
@@ -106,10 +112,11 @@ def _weighted_losses(
 
         return forward
 
-    found = [getattr(module, 'loss_decode', None) for module in model.modules()]
-    losses = {
-        m for f in found if f is not None for m in (f if isinstance(f, nn.ModuleList) else [f])
-    }
+    losses: set[nn.Module] = set()
+    for module in model.modules():
+        if (own := getattr(module, 'loss_decode', None)) is not None:
+            _refuse_more(module)
+            losses |= set(own) if isinstance(own, nn.ModuleList) else {own}
     if not losses:
         raise ValueError(
             f'{type(model).__name__} has no loss_decode: targets of segmentors that do not learn '
@@ -117,6 +124,18 @@ def _weighted_losses(
         )
     for module in losses:
         yield module, 'forward', of_mixture
+
+
+def _refuse_more(head: nn.Module) -> None:
+    """What else learns from the unmixed map of the first part."""
+    more = [n for n, _ in head.named_children() if n.startswith('loss_') and n != 'loss_decode']
+    if getattr(head, 'sampler', None) is not None:
+        more.append('sampler')
+    if more:
+        raise ValueError(
+            f'{type(head).__name__}: {", ".join(more)} would go by the label maps of unmixed '
+            'images, so its targets cannot be mixed; leave it out'
+        )
 
 
 def _check_weights(

@@ -71,17 +71,19 @@ def refuse_channels(distortions: Sequence[Callable[[Tensor], Tensor]], channels:
         ValueError: With the names of those that do not take it, and of those that do.
     """
     works: dict[bool, list[str]] = {True: [], False: []}
+    said = ''
     streams = torch.get_rng_state()
     for distortion in distortions:
         try:
-            taken = distortion(torch.rand(1, channels, 16, 16)).shape[1] == channels
-        except Exception:  # Whatever the library below says.
-            taken = False
+            # Wide blurs need as many pixels.
+            taken = distortion(torch.rand(1, channels, 128, 128)).shape[1] == channels
+        except Exception as error:  # Whatever the library below says.
+            taken, said = False, said or f' ({error})'
         works[taken].append(type(distortion).__name__)
     torch.set_rng_state(streams)
     if works[False]:
         raise ValueError(
-            f'{", ".join(works[False])} cannot distort images of {channels} channel(s): give '
+            f'{", ".join(works[False])} cannot distort images of {channels} channel(s){said}: give '
             f'distortions=[...] without, such as {", ".join(works[True]) or "RandomGaussianNoise"}'
         )
 

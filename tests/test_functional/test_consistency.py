@@ -34,6 +34,12 @@ class TestFeatureDistance:
         large = feature_distance((target + noise) * scale, target * scale, scale_channels=True)
         torch.testing.assert_close(small, large, rtol=1e-4, atol=0)
 
+    def test_few_values_have_no_deviation_of_their_own(self):
+        """As in a last batch of two images, whose features are vectors."""
+        target = torch.tensor([[1.0, 5.0], [1.0, 9.0]], dtype=torch.float64)
+        found = feature_distance(target + 1, target, scale_channels=True)
+        assert float(found) == pytest.approx(1 / float(target.var(correction=0)), rel=1e-4)
+
     def test_bad_input(self):
         with pytest.raises(ValueError, match=r"norm='l3'.*mse"):
             feature_distance(row([1.0]), row([1.0]), 'l3')

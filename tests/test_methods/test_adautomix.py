@@ -497,6 +497,36 @@ def test_losses_that_do_not_weigh_pixels_are_refused(loss):
         model.loss(inputs, mixed)
 
 
+@pytest.mark.parametrize('what', ['sampler', 'loss_se_decode'])
+def test_heads_that_learn_from_more_than_the_mixed_maps_are_refused(what):
+    """mmseg's OHEM weighs pixels, and EncNet names classes, by the maps of the first part."""
+    model = build_segmentor()
+    _, samples = random_test_batch(model)
+    setattr(model.decode_head, what, torch.nn.Identity())
+    with (
+        pytest.raises(ValueError, match=f'{what} would go by the label maps of unmixed images'),
+        mixed_targets(model, samples, halves(), torch.Generator()),
+    ):
+        pass
+
+
+def test_heads_that_do_not_say_how_many_classes_there_are():
+    """Scores say it; labels do not."""
+    pytest.importorskip('mmpretrain')
+    model = build_classifier()
+    _, samples = random_test_batch(model)
+    del model.head.num_classes
+    with (
+        pytest.raises(ValueError, match=r'has no head.num_classes.*to_onehot=True'),
+        mixed_targets(model, samples, halves(), torch.Generator()),
+    ):
+        pass
+    for sample, score in zip(samples, torch.eye(5), strict=False):
+        sample.set_gt_score(score)
+    with mixed_targets(model, samples, halves(), torch.Generator()) as mixed:
+        assert mixed[0].gt_score.tolist() == [0.25, 0.75, 0, 0, 0]
+
+
 def test_several_tensors_are_refused():
     model, entry, teacher = build('deeplabv3plus')
     with mmfeataug.attach(model, [{**entry, 'at': 'backbone'}]) as handle:

@@ -208,6 +208,7 @@ class TestSettings:
             ({'bn': 'aux'}, ValueError, "bn='aux'"),
             ({'unit': 'pixel'}, ValueError, 'only at=.inputs'),
             ({'against': 'cls'}, TypeError, 'list of words'),
+            ({'against': [['cls'], 'bbox']}, TypeError, 'words, or lists of words'),
         ],
     )
     def test_refusals(self, settings, error, message):

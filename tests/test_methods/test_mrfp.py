@@ -165,6 +165,20 @@ def test_hrfp_plus_adds_an_encoding_of_the_stem():
     assert torch.autograd.grad(noise.sum(), stem, retain_graph=True)[0].abs().max() > 0
 
 
+def test_hrfp_plus_reads_the_stem_before_mrfp_changes_it(monkeypatch):
+    import mmfeataug.methods.mrfp as module
+
+    read, seen = module.encode, {}
+    monkeypatch.setattr(
+        module, 'encode', lambda x, *channels: seen.update(read=x.clone()) or read(x, *channels)
+    )
+    model = declared(*PLUS)
+    keep = dict(prepend=True)
+    model.backbone.maxpool.register_forward_hook(lambda m, a, out: seen.update(stem=out), **keep)
+    model.loss(*random_test_batch(model))
+    assert torch.equal(seen['read'], seen['stem'])
+
+
 @pytest.mark.parametrize(
     ('at', 'learn', 'share'),
     [
