@@ -117,6 +117,7 @@ def test_clean_losses_keep_their_names_and_values():
         'afan.loss_1',
         'afan.rise',
         'afan.shift',
+        'afan.skipped',
         'feature_aug.loss',
     ]
     assert_same(buffers(ours), buffers(stock))
