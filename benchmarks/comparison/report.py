@@ -274,7 +274,7 @@ def draw(path: Path) -> None:
         arm: 'tab:red' if ARMS[arm].hook.get('clean_weight', 1.0) < 1 else 'dimgrey'
         for arm in ordered(set().union(*beds.values()))
     }
-    free = {colour: cycle('osD^vP*Xph') for colour in colours.values()}
+    free = {colour: cycle('osD^vP*Xph<>dH8') for colour in colours.values()}
     shapes = {arm: next(free[colour]) for arm, colour in colours.items()}
     fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), 5.6), squeeze=False)
     for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
