@@ -4,7 +4,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -101,10 +101,26 @@ class Budget:
         # How many more steps may pass without the view that was to be measured.
         self._patience = dict.fromkeys(names, 20)
 
-    @property
-    def unseen(self) -> list[str]:
-        """Augmentations that made no view in any of the measurements."""
-        return [name for name in self._patience if name not in self._weights]
+    def warnings(self, behind: int) -> Iterator[str]:
+        """What the allowance leaves out.
+
+        Args:
+            behind: The iteration after the last one that may have views.
+        """
+        assert self.allowance is not None
+        if self.allowance.start >= behind:
+            yield (
+                f'after the measurement views could begin in iteration {self.allowance.start}, and '
+                f'the last with views is {behind - 1}, so that none are trained on: give a larger '
+                'budget, or interval or prob instead'
+            )
+        if self.allowance.weights is not None:
+            for name in self._patience:
+                if name not in self._weights:
+                    yield (
+                        f'{name} made no view while this was measured and is left out from here '
+                        'on: give it a larger prob, or use interval'
+                    )
 
     def begin(self, iteration: int) -> Choice | bool:
         """Begin a step. Returns the one view to run, True for all views, or False for none."""

@@ -262,23 +262,11 @@ class FeatureAugHook(Hook):
                 known = dict(allowance=asdict(allowance), made_for=self._made_for)
                 runner.message_hub.update_info(_ALLOWANCE, known)
                 runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, allowance)
-                last = self.schedule.last(runner.max_iters, epoch_length(runner.train_dataloader))
-                if allowance.start >= last:
-                    runner.logger.warning(
-                        'FeatureAugHook: budget=%s: after the measurement views could begin in '
-                        'iteration %d, and the last with views is %d, so that none are trained on: '
-                        'give a larger budget, or interval or prob instead',
-                        self.budget,
-                        allowance.start,
-                        last - 1,
-                    )
-                for name in self._budget.unseen if allowance.weights is not None else ():
-                    runner.logger.warning(
-                        'FeatureAugHook: %s made no view while budget=%s was measured and is '
-                        'left out from here on: give it a larger prob, or use interval',
-                        name,
-                        self.budget,
-                    )
+                behind = self.schedule.behind(
+                    runner.max_iters, epoch_length(runner.train_dataloader)
+                )
+                for message in self._budget.warnings(behind):
+                    runner.logger.warning('FeatureAugHook: budget=%s: %s', self.budget, message)
         if handle.was_active and not self._announced:
             self._announced = True
             runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))

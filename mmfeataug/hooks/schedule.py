@@ -66,8 +66,8 @@ class Schedule:
         """The first iteration that may have views."""
         return self.begin * (epoch if self.by_epoch else 1)
 
-    def last(self, iterations: int, epoch: int) -> int:
-        """Behind the last iteration of a training that may have views."""
+    def behind(self, iterations: int, epoch: int) -> int:
+        """The iteration after the last one of a training that may have views."""
         return int(min(iterations, self.first(epoch) + self._length(epoch)))
 
     def _length(self, epoch: int) -> float:

@@ -12,7 +12,7 @@ def epoch_length(loader: DataLoader) -> int:
     """Iterations of one pass through the data. ``len(loader)`` of an ``InfiniteSampler`` is that of
     a single process, however many share the data.
     """
-    shared = isinstance(loader.sampler, InfiniteSampler) or isinstance(
-        getattr(loader.batch_sampler, 'sampler', None), InfiniteSampler
-    )
-    return math.ceil(len(loader) / get_world_size()) if shared else len(loader)
+    sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
+    if isinstance(sampler, InfiniteSampler):
+        return math.ceil(len(loader) / get_world_size())
+    return len(loader)

@@ -26,9 +26,9 @@ def test_iterations(settings, expected):
     schedule = Schedule(**settings)
     assert [schedule.holds(i, epoch=4) for i in range(8)] == [bool(e) for e in expected]
     held = [i for i in range(8) if schedule.holds(i, epoch=4)]
-    assert not held or schedule.last(8, epoch=4) > held[-1]
+    assert not held or schedule.behind(8, epoch=4) > held[-1]
     if schedule.interval == 1:
-        assert not held or schedule.last(8, epoch=4) == held[-1] + 1
+        assert not held or schedule.behind(8, epoch=4) == held[-1] + 1
         assert schedule.share(8, epoch=4) == schedule.prob * sum(expected) / 8
 
 
