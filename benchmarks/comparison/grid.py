@@ -244,6 +244,36 @@ ARMS['combined+longer'] = both(ARMS['combined'], ARMS['longer'])
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
 ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
+ARMS['adautomix'] = Arm(
+    hook=dict(clean_weight=0.5),
+    hooks=(
+        dict(
+            type='EMAHook',
+            ema_type='mmfeataug.CosineEMA',
+            momentum=0.1,
+            end_momentum=0.02,
+            update_buffers=True,
+        ),
+    ),
+    # The generator fits one network, that of digits; it learns ten times as fast.
+    options={
+        'model.type': 'mmfeataug.AugmentedModel',
+        'model.of': 'ImageClassifier',
+        'model.augmentations': [
+            dict(
+                type='mmfeataug.AdAutoMix',
+                at='backbone.layer3',
+                channels=64,
+                compare='head.fc',
+                samples=2,
+                beta=0.3,
+                lam_concat=True,
+                weight=0.5,
+            )
+        ],
+        'optim_wrapper.paramwise_cfg': dict(custom_keys={'feature_aug': dict(lr_mult=10.0)}),
+    },
+)
 # Do views harm because of the skip, which they pass by, or of batch norms? See diagnosis.py, too.
 ARMS['no-skip'] = Arm(
     options={f'model.decode_head.c1_{what}': 0 for what in ('in_channels', 'channels')}
@@ -269,6 +299,7 @@ LABELS = {
     'padain': 'pAdaIN',
     'mrfp': 'MRFP+',
     'sea-0.8': 'SeA',
+    'adautomix': 'AdAutoMix, its teacher',
     'fma-task': 'FMA, loss of the copies added',
     'stability-combined': 'stability training, combined augmentations',
     'no-skip': 'baseline without the skip',
@@ -308,7 +339,7 @@ CARDS = {
     ),
     'advbn': ('advbn-0.5',),
     'advprop': ('pixels-4.0',),
-    'adautomix': (),
+    'adautomix': ('adautomix',),
     'sea': ('sea-0.8',),
     'fma': ('fma-task', 'stability-combined'),
     'statistic': ('mixstyle', 'dsu-1.0', 'moex', 'padain', 'np-0.75', 'np-plus-0.75', 'mrfp'),
@@ -405,7 +436,14 @@ STUDIES = {
             ),
             'camvid-240-long': (*_FINAL, *_REINJECTED),
             'digits': (*_FINAL, *_REINJECTED),
-            'digits-long': (*_FINAL, *_EQUAL, *_REINJECTED, *_OPPONENTS, *_OTHERS),
+            'digits-long': (
+                *_FINAL,
+                *_EQUAL,
+                *_REINJECTED,
+                *_OPPONENTS,
+                *_OTHERS,
+                'adautomix',
+            ),
         },
     ),
     'why': Study(

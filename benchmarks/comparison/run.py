@@ -83,7 +83,7 @@ def config_of(spec: dict[str, Any]) -> Config:
     cfg.randomness = dict(seed=spec['seed'])
     faster = dict(type='benchmarks.comparison.memory.ChannelsLastHook')
     cfg.custom_hooks = [*arm.hooks, dict(type='mmfeataug.IterationSeedHook'), faster]
-    if arm.augmentations:
+    if arm.augmentations or arm.hook:
         augmentations = [placed(a, bed) for a in arm.augmentations]
         hook = dict(type='mmfeataug.FeatureAugHook', augmentations=augmentations, **arm.hook)
         cfg.custom_hooks.append(hook)
