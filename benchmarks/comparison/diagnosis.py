@@ -18,6 +18,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmfeataug.utils.files import write_at_once
+
 from .run import HERE, WORK, config_of, specification, train, versions
 
 BED, PART, LENGTH, NOISE = 'camvid-360', 'tune', 1 / 3, 'gaussian_noise'
@@ -163,7 +165,7 @@ def run(arm: str, seed: int) -> None:
     path = result_of(arm, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     found = spec | dict(figures=figures, versions=versions())
-    path.write_text(json.dumps(found, indent=1) + '\n')
+    write_at_once(path, json.dumps(found, indent=1) + '\n')
 
 
 def main() -> None:

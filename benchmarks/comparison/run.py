@@ -27,6 +27,7 @@ from mmengine.config import Config
 
 import mmfeataug.registry  # noqa: F401  (what mmdet and mmpretrain rely on)
 from mmfeataug.evaluation import trained_on
+from mmfeataug.utils.files import write_at_once
 
 from .grid import ARMS, STUDIES, TESTBEDS, Arm
 
@@ -205,9 +206,7 @@ def one(path: str) -> None:
     if target.exists():
         return
     found = run(spec, folder)
-    partial = target.with_suffix('.partial')
-    partial.write_text(json.dumps(found, indent=1) + '\n')
-    partial.replace(target)
+    write_at_once(target, json.dumps(found, indent=1) + '\n')
     # A later run of the same would take tables and checkpoints for its own.
     shutil.rmtree(folder / 'train')
     for table in folder.glob('robustness.*'):
@@ -282,7 +281,7 @@ def measure(specs: Sequence[dict[str, Any]], rounds: int) -> None:
             continue
         spec = specification(bed, name, 0, 'test')
         stock_steps = 1.0
-        if ARMS[name].augmentations:
+        if ARMS[name].augmentations or ARMS[name].hook:
             folder = WORK / 'cost' / bed / name
             folder.mkdir(parents=True, exist_ok=True)
             config_of(spec).dump(folder / 'config.py')
@@ -291,7 +290,7 @@ def measure(specs: Sequence[dict[str, Any]], rounds: int) -> None:
             subprocess.run([sys.executable, tool, *words], cwd=ROOT, check=True)
             stock_steps = json.loads((folder / 'cost.json').read_text())['stock_steps']
         costs.setdefault(bed, {})[name] = round(stock_steps * ARMS[name].length, 3)
-        COSTS.write_text(json.dumps(costs, indent=1, sort_keys=True) + '\n')
+        write_at_once(COSTS, json.dumps(costs, indent=1, sort_keys=True) + '\n')
 
 
 def repeat(path: str) -> None:

@@ -20,7 +20,7 @@ def make_digits(root: str | os.PathLike, *, size: int = 32, seed: int = 0) -> st
     writers are in both parts, because the set does not say who wrote what.
 
     Args:
-        root: Target folder; files of the same name are written again.
+        root: Target folder; files of an earlier call are replaced.
         size: Side of the images in pixels.
         seed: Of the split, not negative.
 
@@ -43,6 +43,9 @@ def make_digits(root: str | os.PathLike, *, size: int = 32, seed: int = 0) -> st
         part = 'train' if index in train else 'val'
         folder = Path(root) / part / str(labels[index])
         folder.mkdir(parents=True, exist_ok=True)
+        # One of another seed may have put it there.
+        other = Path(root) / ('val' if part == 'train' else 'train') / folder.name
+        (other / f'{index:04d}.png').unlink(missing_ok=True)
         cv2.imwrite(str(folder / f'{index:04d}.png'), enlarge(images[index].reshape(8, 8), size))
     return str(root)
 

@@ -78,7 +78,7 @@ def _open(folder: str | Path, looked: Sequence[tuple[tuple[str, ...], int, np.dt
     """The folder's manifest, made if it is new.
 
     Raises:
-        ValueError: If it is of other images.
+        ValueError: If it is of other images, or nobody knows of which.
     """
     names = names_of([key for key, _, _ in looked])
     images: dict[str, int] = {}
@@ -89,6 +89,11 @@ def _open(folder: str | Path, looked: Sequence[tuple[tuple[str, ...], int, np.dt
                 'make copies of one data set at a time'
             )
     if not Path(folder, MANIFEST).is_file():
+        if any(Path(folder).glob('*/[1-5]/*')):
+            raise ValueError(
+                f'{folder} has corrupted images and no {MANIFEST}, which says what they were made '
+                'of: delete them, or write to another folder by --out'
+            )
         copies = CorruptedCopies(folder)
         copies.images, copies.library = images, library_version()
         copies.write()

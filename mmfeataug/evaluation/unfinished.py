@@ -3,6 +3,7 @@
 
 import copy
 import hashlib
+import json
 import os
 import os.path as osp
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +11,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmfeataug.utils.configs import WORKERS
+from mmfeataug.utils.configs import WORKERS, data_sets, dicts_in
 
 from .report import read_table
 
 CLEAN = ('clean', 0)
 ANEW = 'Delete it to start anew, or write elsewhere with --out-dir'
+OUTPUTS = ('outfile_prefix', 'output_dir')
+"""Settings of evaluators that say where to write."""
 _NAMES = dict(
     config='text of the config (with --cfg-options)',
     checkpoint='path of the checkpoint',
@@ -75,6 +78,18 @@ def digest(cfg: Config) -> str:
     for key in ('num_workers', *WORKERS):
         cfg.test_dataloader.pop(key, None)
     return hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
+
+
+def digest_of_test(cfg: Config) -> str:
+    """A number for what a test measures: evaluators and data sets, however images are loaded and
+    wherever files are written.
+    """
+    found = dict(evaluator=cfg.test_evaluator, data=data_sets(cfg.test_dataloader.dataset))
+    found = copy.deepcopy(Config(found)._cfg_dict.to_dict())
+    for one in dicts_in(found):
+        for key in (*OUTPUTS, 'pipeline', '_scope_'):
+            one.pop(key, None)  # type: ignore[attr-defined]
+    return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_earlier(path: str, made_with: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -22,7 +23,8 @@ class CostHook(Hook):
 
     For measuring only: half of the steps train without views. The time of each step with views is
     divided by the mean of the two stock steps around it, so that slow changes of the machine's
-    speed cancel. Data loading is not part of a step; data preprocessor and optimizer are.
+    speed cancel. Data loading is not part of a step; data preprocessor and optimizer are. Methods
+    with a ``prob`` act in each of these steps: a median over draws would be one side of the coin.
 
     Args:
         rounds: Steps with views that are timed, after two that are not.
@@ -31,6 +33,7 @@ class CostHook(Hook):
     Attributes:
         with_views: After training: time of a step with views, in stock steps; median over rounds.
         seconds: Of a stock step.
+        probs: The ``prob`` of each augmentation and layer; 1 where it has none.
     """
 
     priority = 'LOWEST'
@@ -41,12 +44,25 @@ class CostHook(Hook):
             raise ValueError(f'rounds={rounds!r}: give a whole number of at least 1')
         self.rounds, self.advance = rounds, advance
         self.with_views = self.seconds = float('nan')
+        self.probs: list[float] = []
         self._seconds: list[float] = []
+        self._by_chance: list[Any] = []
 
     @property
     def iterations(self) -> int:
         """Number of training iterations that the measurement needs."""
         return 2 * (self.rounds + self.WARM) + 1
+
+    def before_train(self, runner: Runner) -> None:
+        """Let methods act always."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        handle = vars(model).get('loss')
+        of_hook = handle.augmentations.values() if isinstance(handle, AugmentedLoss) else ()
+        methods: list[Any] = list(dict.fromkeys((*of_hook, *layers(model))))
+        self.probs = [getattr(method, 'prob', 1.0) for method in methods]
+        self._by_chance = [m for m, prob in zip(methods, self.probs, strict=True) if prob < 1]
+        for method in self._by_chance:
+            method.prob = 1.0
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -74,7 +90,10 @@ class CostHook(Hook):
             self.advance()
 
     def after_train(self, runner: Runner) -> None:
-        """Compute the medians and switch layers on again."""
+        """Compute the medians, and let layers and methods act as they did."""
+        chances = [prob for prob in self.probs if prob < 1]
+        for method, prob in zip(self._by_chance, chances, strict=True):
+            method.prob = prob
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for layer in layers(model):
             layer.muted = False

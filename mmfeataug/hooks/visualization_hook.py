@@ -16,6 +16,7 @@ from mmfeataug.models import layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.loaders import epoch_length
 from mmfeataug.utils.pipelines import steps
+from mmfeataug.utils.pixels import learn_pipeline
 from mmfeataug.visualization import (
     Change,
     deepest,
@@ -89,6 +90,13 @@ class FeatureAugVisualizationHook(Hook):
                 'FeatureAugVisualizationHook finds no augmentation to draw: add '
                 "dict(type='mmfeataug.FeatureAugHook', augmentations=[...]) to custom_hooks, with "
                 'a priority above LOW'
+            )
+        # Without FeatureAugHook nobody has told the model yet how its images are normalised.
+        learn_pipeline(_model(runner), steps(runner.train_dataloader.dataset))
+        if not runner.visualizer._vis_backends:
+            runner.logger.warning(
+                'FeatureAugVisualizationHook: the visualizer has vis_backends=[], so that pictures '
+                "go nowhere: add dict(type='LocalVisBackend')"
             )
 
     def before_train_iter(

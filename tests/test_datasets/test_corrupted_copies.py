@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmfeataug.datasets import LoadCorrupted, corrupt_images, make_corrupted
-from mmfeataug.datasets.copies import decode, encode
+from mmfeataug.datasets.copies import MANIFEST, decode, encode
 
 pytest.importorskip('imagecorruptions')
 
@@ -88,6 +88,15 @@ def test_the_same_images(root, tmp_path, load):
     loader['dataset']['indices'] = [1, 2]
     kept = images(loader, condition, folder)
     assert all(np.array_equal(a, b) for a, b in zip(kept, read[1:3], strict=True))
+
+
+def test_images_of_unknown_origin_are_not_taken_over(root, tmp_path):
+    folder = tmp_path / 'out'
+    make_corrupted(loader_of(root), 'mmdet', folder, CONDITIONS[:1])
+    (folder / MANIFEST).unlink()
+    with pytest.raises(ValueError, match=f'has corrupted images and no {MANIFEST}'):
+        make_corrupted(loader_of(root), 'mmdet', folder, CONDITIONS[:1])
+    assert not (folder / MANIFEST).exists()
 
 
 def test_images_without_a_file(root, tmp_path):

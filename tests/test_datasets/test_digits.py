@@ -32,6 +32,10 @@ def test_files(tmp_path):
     # Again, and elsewhere: the same files.
     assert digest(make_digits(tmp_path / 'a')) == files
     assert digest(make_digits(tmp_path / 'b')) == files
+    # With another seed: none is in both parts.
+    other = digest(make_digits(tmp_path / 'a', seed=1))
+    assert len(other) == 1797
+    assert other.keys() != files.keys()
 
 
 def test_split_keeps_the_shares_of_classes():

@@ -84,6 +84,22 @@ def test_copies_of_an_image_count_in_coco(tmp_path, file):
     assert score(0, 1, 2, 3) == whole
 
 
+@pytest.mark.parametrize('kind', ['CocoMetric', 'IoUMetric'])
+def test_files_of_the_test_stay(tmp_path, kind):
+    """Evaluators that write what they were shown would write over it what was drawn."""
+    init_default_scope('mmdet' if kind == 'CocoMetric' else 'mmseg')
+    (tmp_path / 'dets.bbox.json').write_text('of the test')
+    if kind == 'CocoMetric':
+        own, predictions = (
+            dict(metric='bbox', outfile_prefix=str(tmp_path / 'dets')),
+            boxes([0] * 4),
+        )
+    else:
+        own, predictions = dict(iou_metrics=['mIoU'], output_dir=str(tmp_path)), maps([0] * 6)
+    Resampled(dict(type=kind, **own), predictions).evaluate(np.array([0, 0, 1]))
+    assert [p.read_text() for p in tmp_path.iterdir()] == ['of the test']
+
+
 def test_images_of_segmentation():
     init_default_scope('mmseg')
     test = Resampled(dict(type='IoUMetric', iou_metrics=['mIoU']), maps([0, 4, 0, 0, 0, 0]))

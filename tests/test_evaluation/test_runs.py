@@ -354,6 +354,45 @@ def test_other_test_sets_are_said(tmp_path):
     )
 
 
+def test_tests_of_other_data_or_evaluators_are_said(tmp_path):
+    made = [dict(test='a', also=dict(night='x', rain='y')), dict(test='b', also=dict(night='z'))]
+    tables = [dict(table(50.0, FOG), made_with=one) for one in made]
+    runs = [Run(f'{n}', tmp_path / f'{n}', tables={'.': t}) for n, t in enumerate(tables)]
+    notes = ' '.join(comparison(*runs).notes)
+    assert 'test sets or evaluators are written differently' in notes
+    assert 'night: 2 test sets have this name' in notes
+    assert 'rain' not in notes
+    alike = comparison(runs[0], Run('2', tmp_path, tables={'.': tables[0]}))
+    assert 'differences may come' not in ' '.join(alike.notes)
+
+
+def test_a_metric_that_all_have_is_the_main_one(tmp_path):
+    both = table(50.0, FOG, metric='coco/bbox_mAP')
+    one = [Run('base', tmp_path / 'a', tables={'.': both})]
+    one.append(Run('ours', tmp_path / 'b', tables={'.': table(40.0, FOG, metric='voc/mAP')}))
+    found = comparison(*one)
+    assert found.metrics[0] == 'coco/bbox_mAP'
+    assert 'ours: no coco/bbox_mAP in the tables, so that nothing here compares' in ' '.join(
+        found.notes
+    )
+    both['clean']['m'] = 1.0
+    both['metrics'] = [*both['metrics'], 'm']
+    one[1] = Run('ours', tmp_path / 'b', tables={'.': table(40.0, FOG)})
+    assert comparison(*one).metrics[0] == 'm'
+
+
+def test_a_checkpoint_written_again_is_said(tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    path.write_text('weights')
+    stat = path.stat()
+    made = dict(size=stat.st_size, mtime=stat.st_mtime_ns)
+    result = dict(table(50.0, FOG), checkpoint=str(path), made_with=made)
+    assert not read_run(make_run(tmp_path / 'run', result)).notes
+    path.write_text('other weights')
+    (note,) = read_run(tmp_path / 'run').notes
+    assert f'{path} was written again since it was tested' in note
+
+
 def test_where_one_is_undefined_nobody_is_counted(tmp_path):
     a = table(50.0, {'fog': {1: 40.0, 2: None}})
     b = table(50.0, {'fog': {1: 30.0, 2: 10.0}})

@@ -10,6 +10,7 @@ import pytest
 
 from mmfeataug.engine import Plan
 from mmfeataug.hooks import CostHook, cost_hook
+from mmfeataug.methods import PAdaIN
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/demo/afan_faster-rcnn_r18_fpn_demo-coco.py'
@@ -66,4 +67,36 @@ def test_every_second_step_is_stock_and_divides_its_neighbours(
     # 14 iterations, from the second on every fourth.
     assert found['share'] == pytest.approx(13 / 14 / 4)
     assert found['stock_steps'] == pytest.approx(1 + 2 * found['share'])
-    assert 'stock steps: 3.00 with views' in out.getvalue()
+    assert 'stock steps: 3.00 where every method acts' in out.getvalue()
+
+
+def test_what_acts_by_chance_is_timed_acting(tool, demo_data, tmp_path, monkeypatch):
+    """A clock that charges 3 s for a step in which the method acts."""
+    now, acted = [0.0], [0]
+    monkeypatch.setattr(cost_hook, 'wall_time', lambda: now[0])
+    transform = PAdaIN.transform
+
+    def counted(self, *args):
+        acted[0] += 1
+        return transform(self, *args)
+
+    monkeypatch.setattr(PAdaIN, 'transform', counted)
+
+    class Clocked(CostHook):
+        def after_train_iter(self, *args, **kwargs):
+            now[0] += 3.0 if acted[0] else 1.0
+            acted[0] = 0
+            super().after_train_iter(*args, **kwargs)
+
+    monkeypatch.setattr(tool, 'CostHook', Clocked)
+    config = tmp_path / 'padain.py'
+    method = dict(type='mmfeataug.PAdaIN', at='backbone.layer1', prob=0.25)
+    hook = dict(type='mmfeataug.FeatureAugHook', augmentations=[method])
+    baseline = ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo-coco.py'
+    config.write_text(f'_base_ = {str(baseline)!r}\ncustom_hooks = [{hook!r}]\n')
+    data = f'train_dataloader.dataset.data_root={demo_data["coco"]}/'
+    also = f'val_dataloader.dataset.data_root={demo_data["coco"]}/'
+    argv = [str(config), '--work-dir', str(tmp_path), '--rounds', '3', '--cfg-options', data, also]
+    tool.main.__wrapped__(io.StringIO(), argv)
+    found = json.loads((tmp_path / 'cost.json').read_text())
+    assert (found['with_views'], found['prob'], found['stock_steps']) == (3.0, 0.25, 1.5)

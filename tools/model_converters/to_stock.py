@@ -3,12 +3,15 @@
 and other parameters of augmentations."""
 
 import argparse
+import io
 import os
+from pathlib import Path
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmfeataug.engine import has_auxiliary, stock_state_dict
+from mmfeataug.utils.files import write_at_once
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,13 +28,21 @@ def main() -> None:
     args = parse_args()
     if not os.path.isfile(args.checkpoint):
         raise SystemExit(f'{args.checkpoint!r} is no file')
+    if os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
+        raise SystemExit(
+            f'{args.out!r} is the checkpoint itself, whose optimizer would be lost: give another '
+            'file'
+        )
     checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu')
-    stock = stock_state_dict(checkpoint['state_dict'], args.aux_bn)
-    removed = len(checkpoint['state_dict']) - len(stock)
-    if args.aux_bn and not has_auxiliary(checkpoint['state_dict']):
+    state = checkpoint.get('state_dict', checkpoint)
+    stock = stock_state_dict(state, args.aux_bn)
+    removed = len(state) - len(stock)
+    if args.aux_bn and not has_auxiliary(state):
         raise SystemExit(f'--aux-bn: {args.checkpoint!r} has no second batch norms')
     meta = {k: v for k, v in checkpoint.get('meta', {}).items() if k != 'cfg'}
-    torch.save({'meta': meta, 'state_dict': stock}, args.out)
+    content = io.BytesIO()
+    torch.save({'meta': meta, 'state_dict': stock}, content)
+    write_at_once(Path(args.out), content.getvalue())
     print(f'{args.out}: {len(stock)} tensors, {removed} of the plugin left out')
 
 

@@ -105,10 +105,18 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
                 said.setdefault(note, []).append(label)
     every = [table for of_name in tables.values() for table in of_name]
     metrics = list(dict.fromkeys(m for t in every for m in t['metrics']))
-    notes += note_images(every) + _note_libraries(every)
+    notes += note_images(every) + _note_libraries(every) + _note_tests(every)
     if metrics:
-        main = main_metric(next(t for t in every if t['metrics']))
+        with_metrics = [t for t in every if t['metrics']]
+        of_all = [m for m in metrics if all(m in t['metrics'] for t in with_metrics)]
+        main = main_metric({**with_metrics[0], 'metrics': of_all or with_metrics[0]['metrics']})
         metrics = [main, *(m for m in metrics if m != main)]
+        lack = {id(table) for table in with_metrics if main not in table['metrics']}
+        if others := [name for name, of in tables.items() if lack & set(map(id, of))]:
+            notes.append(
+                f'{", ".join(others)}: no {main} in the tables, so that nothing here compares them '
+                f'({", ".join(metrics[1:])} instead): test all with the same test_evaluator'
+            )
     notes += [f'table of {", ".join(labels)}: {note}' for note, labels in said.items()]
     result = Comparison(task, folder, metrics, list(tables), holders, missing=missing, notes=notes)
     left_out: dict[str, list[str]] = {}
@@ -138,6 +146,28 @@ def note_images(results: Iterable[Mapping[str, Any]]) -> list[str]:
     counts = ', '.join(map(str, sorted(numbers)))
     said = f'different numbers of test images ({counts}): differences between these mean little'
     return [said] if len(numbers) > 1 else []
+
+
+def _note_tests(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Notes, if tables are of other data or evaluators, as far as they say it."""
+    made = [table.get('made_with') or {} for table in tables]
+    notes = []
+    if len({one['test'] for one in made if 'test' in one}) > 1:
+        notes.append(
+            'test sets or evaluators are written differently in the configs of these tests: '
+            'differences may come from that'
+        )
+    names = dict.fromkeys(name for one in made for name in one.get('also') or ())
+    digests = {
+        name: {one['also'][name] for one in made if name in (one.get('also') or ())}
+        for name in names
+    }
+    notes += [
+        f'{name}: {len(found)} test sets have this name: differences may come from that'
+        for name, found in digests.items()
+        if len(found) > 1
+    ]
+    return notes
 
 
 def _note_libraries(tables: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -5,6 +5,7 @@ import contextlib
 import copy
 import io
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,11 +17,13 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
+from mmfeataug.utils.configs import dicts_in
+
 from ..corruptions.run_table import predictions_file
 from ..predictions import PREDICTIONS, Predictions, read_predictions
 from ..robustness import counted, less_is_better, mean
 from ..scores import read_scores
-from ..unfinished import CLEAN
+from ..unfinished import CLEAN, OUTPUTS
 from .compare import Comparison
 from .runs import Run
 from .significance import DRAWS, Difference, calls, over_images
@@ -42,8 +45,14 @@ class Resampled:
     """
 
     def __init__(self, evaluator: Any, predictions: Predictions) -> None:
+        # Files of a draw are not those of the test.
+        self._files = tempfile.TemporaryDirectory()
+        given = copy.deepcopy(evaluator)
+        for metric in dicts_in([given]):
+            for key in (k for k in OUTPUTS if metric.get(k)):
+                metric[key] = str(Path(self._files.name, key))  # type: ignore[index]
         # It asks nothing of a runner.
-        self._evaluator = Runner.build_evaluator(None, copy.deepcopy(evaluator))  # type: ignore[arg-type]
+        self._evaluator = Runner.build_evaluator(None, given)  # type: ignore[arg-type]
         if type(self._evaluator) is not Evaluator:
             raise ValueError(
                 f'{type(self._evaluator).__name__} gives each metric images by their position, so '

@@ -120,6 +120,8 @@ def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
     titles = [str(table['config']) for table in tables.values()]
     titles += [Path(result['config']).stem for result in attacks.values() if result['config']]
     config, title = _find_config(folder, titles)
+    settings = _settings(config)
+    notes = [*settings.pop('notes', ()), *_replaced((*tables.values(), *attacks.values()))]
     return Run(
         name or (titles[0] if titles else title or folder.resolve().name),
         folder,
@@ -129,8 +131,24 @@ def read_run(folder: str | os.PathLike, name: str | None = None) -> Run:
         config,
         title,
         stock_steps=_read_cost(folder / COST),
-        **_settings(config),
+        notes=notes,
+        **settings,
     )
+
+
+def _replaced(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Checkpoints that are no longer what was tested."""
+    found = []
+    for result in results:
+        path, made = Path(result['checkpoint']), result.get('made_with') or {}
+        if 'mtime' in made and path.is_file():
+            stat = path.stat()
+            if (stat.st_size, stat.st_mtime_ns) != (made['size'], made['mtime']):
+                found.append(
+                    f'{path} was written again since it was tested: the figures are of the earlier '
+                    'file, examples of the new one; test it again'
+                )
+    return list(dict.fromkeys(found))
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -67,11 +67,12 @@ def least_p(n: int) -> float:
 
 
 def paired_difference(differences: Sequence[float]) -> Difference | None:
-    """Mean, BCa bootstrap interval and sign-flip p of paired differences.
+    """Mean, Student's t interval and sign-flip p of paired differences.
 
     Under the null hypothesis each difference could as well have had the other sign; up to 13 pairs
-    all signs are tried, beyond 9999 random ones. Interval: Efron, *Better Bootstrap Confidence
-    Intervals*, 1987. Both are those of :mod:`scipy.stats`.
+    all signs are tried, beyond 9999 random ones. A bootstrap of so few pairs gives intervals that
+    are much too narrow: of six, BCa's at 95 % covers the mean in 85 % of cases. Both are those of
+    :mod:`scipy.stats`.
 
     Args:
         differences: One for each pair; what is not finite is left out.
@@ -97,10 +98,10 @@ def paired_difference(differences: Sequence[float]) -> Difference | None:
         vectorized=True,
         random_state=np.random.default_rng(0),
     ).pvalue
-    low, high = _interval(
-        values, lambda x, axis: np.mean(x, axis), vectorized=True, resamples=RESAMPLES
-    )
-    return Difference(mean, low, high, float(p), n)
+    low = high = mean
+    if np.ptp(values) > 0:
+        low, high = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
+    return Difference(mean, float(low), float(high), float(p), n)
 
 
 def over_images(
@@ -116,9 +117,7 @@ def over_images(
         resamples: How often they are drawn.
     """
     numbers = np.arange(images)
-    low, high = _interval(
-        numbers, lambda x: statistic(np.asarray(x, int)), vectorized=False, resamples=resamples
-    )
+    low, high = _interval(numbers, lambda x: statistic(np.asarray(x, int)), resamples)
     return Difference(float(statistic(numbers)), low, high, None, 1, over='images')
 
 
@@ -128,24 +127,23 @@ def calls(images: int, resamples: int) -> int:
 
 
 def _interval(
-    values: np.ndarray, statistic: Callable, vectorized: bool, resamples: int
+    numbers: np.ndarray, statistic: Callable, resamples: int
 ) -> tuple[float | None, float | None]:
-    if len(values) < 2:
+    if len(numbers) < 2:
         return None, None
     from scipy import stats
 
     with warnings.catch_warnings():
         # Where all resamples are alike there is no interval, and SciPy warns of it.
         warnings.simplefilter('ignore')
-        found = stats.bootstrap(
-            (values,),
+        low, high = stats.bootstrap(
+            (numbers,),
             statistic,
-            vectorized=vectorized,
+            vectorized=False,
             n_resamples=resamples,
             confidence_level=CONFIDENCE,
-            method='BCa' if vectorized or len(values) <= JACKKNIFE else 'percentile',
+            method='BCa' if len(numbers) <= JACKKNIFE else 'percentile',
             random_state=np.random.default_rng(0),
         ).confidence_interval
-    if math.isfinite(found.low) and math.isfinite(found.high):
-        return float(found.low), float(found.high)
-    return (float(values[0]),) * 2 if vectorized and np.ptp(values) == 0 else (None, None)
+    finite = math.isfinite(low) and math.isfinite(high)
+    return (float(low), float(high)) if finite else (None, None)

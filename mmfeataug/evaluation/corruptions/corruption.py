@@ -32,7 +32,7 @@ from ..predictions import PREDICTIONS, saving
 from ..report import to_markdown
 from ..robustness import SEVERITIES, select_corruptions
 from ..scores import count_tested_only
-from ..unfinished import CLEAN, fingerprint, label, read_reference
+from ..unfinished import CLEAN, digest_of_test, fingerprint, label, read_reference
 from .other_sets import read_other_sets
 from .run_table import Condition, RunTable, predictions_file
 from .watch import Watch, explain
@@ -113,6 +113,7 @@ class CorruptionTestLoop(BaseLoop):
             own.test_cfg = self.loop
             made_with = fingerprint(own, checkpoint)
             made_with['also'] = {name: s.digest for name, s in others.items()}
+            made_with['test'] = digest_of_test(own)
         table = read_reference(reference, wanted) if reference else None
         name = osp.splitext(osp.basename(cfg.filename or ''))[0]
         self.record = RunTable(out_dir, name, checkpoint, made_with, wanted, table, resume)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from mmfeataug.evaluation import Difference, Run, by_task, compare_tables, seed_of
+from mmfeataug.utils.files import write_at_once
 from mmfeataug.version import __version__
 
 from .figures import Style, styles
@@ -24,7 +25,7 @@ from .verdict import verdict_part
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAGE = 'report.html'
+PAGE, PICTURES = 'report.html', 'pictures'
 
 ImageDifferences = Mapping[str, Mapping[str, Mapping[str, Difference]]]
 """By folder of the tables, name and key."""
@@ -55,6 +56,7 @@ def write_report(
     baseline: str | None = None,
     examples: Mapping[str, Examples] | None = None,
     images: Mapping[str, ImageDifferences] | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write ``report.html``, which needs no other file and no network, and its pictures as PNG.
 
@@ -65,6 +67,7 @@ def write_report(
         baseline: Name that differences are to; the first of each task by default.
         examples: Figures of predictions, by task.
         images: Differences over test images, by task, of names with one run.
+        notes: To be said before all else.
 
     Returns:
         The page.
@@ -77,10 +80,11 @@ def write_report(
     names = list(dict.fromkeys(run.name for run in runs))
     if baseline is not None and baseline not in names:
         raise ValueError(f'baseline {baseline!r} is no run: choose one of {", ".join(names)}')
-    pictures = Pictures(Path(folder))
+    pictures = Pictures(Path(folder, PICTURES))
     style = styles(names, baseline or names[0])
     groups = by_task(runs)
-    tasks, messages = [], list(dict.fromkeys(f'{r.name}: {n}' for r in runs for n in r.notes))
+    of_runs = dict.fromkeys(f'{r.name}: {n}' for r in runs for n in r.notes)
+    tasks, messages = [], [*notes, *of_runs]
     for task, of_task in groups.items():
         base = baseline_of(list(of_task), baseline)
         if base is None:
@@ -103,7 +107,7 @@ def write_report(
         runs=[row for of_name in rows for row in of_name],
     )
     path = Path(folder) / PAGE
-    path.write_text(page, encoding='utf-8')
+    write_at_once(path, page)
     return path
 
 

@@ -37,13 +37,15 @@ class Pictures:
     """Writes figures into a folder and hands them out as data URIs; no name is given twice.
 
     Args:
-        folder: Made if missing.
+        folder: Made if missing; PNG files in it are of an earlier report, and deleted.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._taken: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
+        for earlier in folder.glob('*.png'):
+            earlier.unlink()
 
     def add(
         self,

@@ -48,7 +48,7 @@ def verdict_part(
         if name in found and len(one.runs[name]) == 1:
             found[name].differences.update(by_key)
     pairs = {a.differences['P'].n for a in found.values() if 'P' in a.differences}
-    interval = 'BCa bootstrap over pairs' if max(pairs, default=0) > 1 else 'none for one pair'
+    interval = "Student's t over pairs" if max(pairs, default=0) > 1 else 'none for one pair'
     if images:
         interval = 'bootstrap over the test images, which says nothing of another training'
     where = f'{context.task}-{one.folder}' if several else context.task
@@ -149,9 +149,13 @@ def _sure(difference: Difference, metric: str) -> str:
 
 
 def _label(context: Context, name: str, of_name: Against) -> Label:
-    first = next(iter(of_name.differences.values()), None)
-    n = first.n if first else 0
+    n = _pairs(of_name)
     return Label(name, context.style[name].color, f'{n} pair{"s" if n != 1 else ""}')
+
+
+def _pairs(of_name: Against) -> int:
+    """The most of any column: a test set may be there for some seeds only."""
+    return max((d.n for d in of_name.differences.values()), default=0)
 
 
 def _places(found: Mapping[str, Against]) -> int:
@@ -177,14 +181,18 @@ def _differences(context: Context, found: Mapping[str, Against], metric: str) ->
     table = Table([Label(title) for title in columns.values()], of='differences')
     places = _places(found)
     for name, row in rows.items():
-        cells = [_cell(name, metric, key, row.get(key), places) for key in columns]
+        n = _pairs(found[name])
+        cells = [_cell(name, metric, key, row.get(key), places, n) for key in columns]
         table.rows.append((_label(context, name, found[name]), cells))
     return table
 
 
-def _cell(name: str, metric: str, key: str, d: Difference | None, places: int) -> Cell:
+def _cell(name: str, metric: str, key: str, d: Difference | None, places: int, pairs: int) -> Cell:
     if d is None:
         return Cell(name, metric, f'{key} difference', '–')
+    spread = [] if d.low is None else [f'[{d.low:.{places}f}, {d.high:.{places}f}]']
+    if d.n != pairs:
+        spread.append(f'{d.n} pair{"s" if d.n != 1 else ""} only')
     cell = Cell(
         name,
         metric,
@@ -195,7 +203,7 @@ def _cell(name: str, metric: str, key: str, d: Difference | None, places: int) -
         low=d.low,
         high=d.high,
         p=d.p,
-        std_text='' if d.low is None else f'[{d.low:.{places}f}, {d.high:.{places}f}]',
+        std_text=', '.join(spread),
         difference='' if d.p is None else f'p {d.p:.2g}',
     )
     if not d.sure:
