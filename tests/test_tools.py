@@ -78,6 +78,8 @@ def test_corrupted_images(trained, tmp_path):
     args = ['test.py', SEGMENTATION, work_dir / 'iter_3.pth', '--work-dir', tmp_path]
     log = run(*args, '--corruption', 'gaussian_noise', 5, '--cfg-options', *options)
     assert 'mIoU' in log
+    log = run(*args, '--corruption', 'fog', 0, '--cfg-options', *options, ok=False)
+    assert '--corruption fog 0: give a severity of 1 to 5' in log
     log = run(*args, '--corruption', 'moonlight', 5, '--cfg-options', *options, ok=False)
     assert 'moonlight' in log
     assert 'gaussian_noise' in log

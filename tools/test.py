@@ -16,7 +16,10 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 
 from mmfeataug.datasets import corrupt_images
+from mmfeataug.evaluation import SEVERITIES
 from mmfeataug.utils.configs import data_sets, scope_of, type_name
+
+MANY = ('AdversarialTestLoop', 'CorruptionTestLoop')
 
 
 def parse_args() -> argparse.Namespace:
@@ -93,13 +96,15 @@ def main() -> None:
         for dataset in data_sets(cfg.test_dataloader.dataset).values():
             dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    if (args.corruption or args.out) and type_name(cfg.test_cfg) == 'CorruptionTestLoop':
+    if (args.corruption or args.out) and type_name(cfg.test_cfg) in MANY:
         raise SystemExit(
-            '--corruption, --out: the config asks for a test under many conditions (test_cfg); '
+            '--corruption, --out: the config asks for many tests (test_cfg); '
             'choose them there, and keep predictions by save_predictions=True'
         )
     if args.corruption:
         name, severity = args.corruption
+        if severity not in map(str, SEVERITIES):
+            raise SystemExit(f'--corruption {name} {severity}: give a severity of 1 to 5')
         corrupt_images(cfg.test_dataloader, scope_of(cfg), name, int(severity))
     runner = build_runner(cfg)
     if args.out:

@@ -7,6 +7,7 @@ mean.
 import argparse
 import json
 import os.path as osp
+import sys
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +22,7 @@ from common import (
 from mmengine.dist import is_main_process
 
 from mmfeataug.evaluation import ATTACKS, NORMS, UNITS
+from mmfeataug.utils.configs import type_name
 from mmfeataug.utils.results import results_on_stdout
 
 
@@ -134,6 +136,13 @@ def main(out: TextIO) -> None:
     names = ('attack', 'at', 'side', 'steps', 'step_size', 'norm', 'unit', 'against', 'seed')
     names += ('image_range', 'restarts', 'flag_images', 'transfer', 'transfer_config')
     names += ('save_predictions',)
+    own = cfg.get('test_cfg') or {}
+    if own.get('fp16'):
+        raise SystemExit(
+            'test_cfg.fp16=True: attacks are made in float32; --cfg-options test_cfg.fp16=False'
+        )
+    if type_name(own) == 'AdversarialTestLoop':
+        print('the test_cfg of the config is replaced by the command line', file=sys.stderr)
     cfg.test_cfg = dict(
         type='mmfeataug.AdversarialTestLoop',
         eps=args.eps or DEFAULT_EPS.get(args.attack, DEFAULT_EPS['pgd']),

@@ -120,9 +120,10 @@ def quiet(cfg: Config, workers: int | None) -> None:
 
 @contextlib.contextmanager
 def silence():
-    """Evaluators and other code print and warn for every condition."""
+    """Evaluators and other code print and warn for every condition; our own warnings stay."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter('ignore')
+        warnings.filterwarnings('default', module=r'mmfeataug\.')
         yield
 
 

@@ -112,7 +112,8 @@ def cost_of(bed: str, arm: str) -> str:
     """Stock steps; those of a longer test bed are the same, a longer arm costs its length more."""
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
     own = ARMS[arm]
-    for name, cost in costs.get(bed.removesuffix('-long'), {}).items():
+    known = costs.get(bed.removesuffix('-long'), {}) | costs.get(bed, {})
+    for name, cost in known.items():
         if replace(ARMS[name], length=own.length) == own:
             return f'{cost * own.length / ARMS[name].length:.2f}'
     return '-'

@@ -334,6 +334,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.one:
         return one(args.one)
+    if unknown := [study for study in args.studies if study not in STUDIES]:
+        parser.error(f'{unknown[0]} is no study: choose of {", ".join(STUDIES)}')
     if not WEIGHTS.exists():
         from model_converters.efficientnet_lite0 import write_weights
 
@@ -348,6 +350,11 @@ def main() -> None:
         and (args.arms is None or arm in args.arms)
         and (args.seeds is None or seed in args.seeds)
     ]
+    if not specs:
+        parser.error(
+            f'nothing in {", ".join(args.studies)} has these testbeds, arms and seeds: STUDIES in '
+            'grid.py says what each study has'
+        )
     if args.costs:
         return measure(specs, args.rounds)
     if failed := run_all(specs, args.jobs, not args.no_copies):

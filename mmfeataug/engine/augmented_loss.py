@@ -76,6 +76,9 @@ class AugmentedLoss:
                 'feature augmentations are attached to this model already: detach() them first'
             )
         faults = list(model_faults(model))
+        if isinstance(clean_weight, str) or clean_weight == float('inf'):
+            faults.append(TypeError(f'clean_weight={clean_weight!r}: give a finite number or None'))
+            clean_weight = None
         if clean_weight is not None and not clean_weight > 0:
             faults.append(
                 SettingError(

@@ -5,6 +5,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from mmengine.model import BaseModel
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -64,7 +65,8 @@ def _fill_from_first(owner: nn.Module, state_dict: dict[str, Any], prefix: str, 
 
 def norms_behind(root: nn.Module, at: str, side: str = 'output') -> list[str]:
     """Paths of the batch norms registered behind a place, which models do in the order of their
-    calls.
+    calls; without those of models inside that do not learn, such as the teacher of mmdet's
+    SoftTeacher.
 
     Args:
         root: Model, or the part of it that ``at`` counts from.
@@ -72,11 +74,18 @@ def norms_behind(root: nn.Module, at: str, side: str = 'output') -> list[str]:
         side: Whether the place is behind the module itself or before it.
     """
     found, behind = [], at == 'inputs'
+    teachers = tuple(
+        f'{path}.'
+        for path, part in root.named_children()
+        if isinstance(part, BaseModel) and not any(p.requires_grad for p in part.parameters())
+    )
     for path, module in root.named_modules():
         inside = path == at or path.startswith(f'{at}.') or at == ''
         if path == at:
             behind = True
         if PREFIX in path.split('.') or not isinstance(module, _BatchNorm):
+            continue
+        if path.startswith(teachers):
             continue
         if behind and not (inside and side == 'output') and module.track_running_stats:
             found.append(path)

@@ -15,7 +15,12 @@ def model_faults(model: nn.Module) -> Iterator[Exception]:
     """What does not go together with gradients taken inside the forward pass: gradient hooks,
     fairscale's checkpointing and sharding; and what is no model.
     """
-    missing = [f'{m}()' for m in ('loss', 'parse_losses') if not callable(getattr(model, m, None))]
+    # A criterion of that name is a module, and no method.
+    missing = [
+        f'{name}()'
+        for name in ('loss', 'parse_losses')
+        if not callable(method := getattr(model, name, None)) or isinstance(method, nn.Module)
+    ]
     if missing:
         yield TypeError(
             f'{type(model).__name__} has no {" and no ".join(missing)}: attach to a detector, '

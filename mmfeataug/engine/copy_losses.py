@@ -30,6 +30,11 @@ def add_copies(copies: Copies, objective: Objective) -> None:
     """
     taps, recorded, clean = copies.taps, copies.recorded, copies.clean
     name, augmentation, size = taps.name, taps.augmentation, recorded.batch.size
+    if not isinstance(recorded.batch.inputs, Tensor):
+        raise TapError(
+            f'{name} compares copies of one batch of images, and {type(recorded.model).__name__} '
+            f'takes a {type(recorded.batch.inputs).__name__}: use one on features, such as AFAN'
+        )
     # All terms together are one view: they share their passes. Their weight is their own, whatever
     # the others get for views that are missing; all views have been run by now.
     weight = objective.register_view(name, 1.0) / objective.fill

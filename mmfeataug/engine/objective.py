@@ -54,6 +54,7 @@ class Objective:
         self._sum = GradientSum(self.parameters)
         self.overflow = False
         self._losses: Losses = {}
+        self._acted: dict[str, bool] = {}
         self._logged: dict[str, Tensor] = {}
 
     def generator(self, name: str, like: Tensor) -> torch.Generator:
@@ -79,6 +80,7 @@ class Objective:
         """An augmentation is about to make its views. What is logged once has to be logged always:
         mmengine shows the last value it has seen.
         """
+        self._acted.setdefault(name, False)
         for what in ('dropped', 'skipped'):
             self.log(f'{name}.{what}', like.new_zeros((), dtype=torch.float32))
 
@@ -94,7 +96,7 @@ class Objective:
     def outcome(self) -> Outcome:
         """What is known of this step behind it."""
         effects = {name: torch.stack(rows) for name, rows in self._effects.items()}
-        return Outcome(self.clean_weight * self.fill, self.weights, effects)
+        return Outcome(self.clean_weight * self.fill, self.weights, effects, self._acted)
 
     def register_view(self, name: str, weight: float | None) -> float:
         """Take note of one more view and its weight, None if the settings have it; returns what it
@@ -162,6 +164,7 @@ class Objective:
         self.add_gradients(gradients, [gradient for _, _, gradient in received])
         for cut, index, gradient in received:
             cut.receive(index, gradient)
+        self._acted[key.rpartition('.loss_')[0]] = True
         self._losses[key] = value.detach()
 
     def drop(self, name: str, key: str, like: Tensor) -> None:
@@ -203,13 +206,18 @@ class Objective:
             **weighted(self._losses, fill),
             **self._logged,
         }
-        if self._settings.sums_losses is not True:
-            self._settings.sums_losses = self._undo_framework(terms)
+        if not _is_of_mmengine(self._model):
+            # It may keep things, or change with time.
+            state = self._settings.loss_state
+            before = state.save()
+            self._undo_framework(terms)
+            state.save_after(before)
+            state.restore(before)
         return {**terms, CARRIER: self._sum.attach_to(carrier)}
 
-    def _undo_framework(self, terms: Losses) -> bool:
+    def _undo_framework(self, terms: Losses) -> None:
         """Take out of the gradients what ``parse_losses`` is going to put in, a factor or the
-        gradient of parameters of its own; returns whether there is no such thing.
+        gradient of parameters of its own.
 
         Raises:
             ValueError: If it leaves the carrier out.
@@ -226,14 +234,12 @@ class Objective:
                 f'which the gradients of an augmented step hang, by {factor:g}, so that nothing '
                 'would be trained: let it add up every term whose name it does not know'
             )
-        own = {i: g for i, g in enumerate(found[1:]) if g is not None}
-        if factor == 1 and not own:
-            return True
-        for i, gradient in own.items():
-            taken = self._sum.gradients[i]
-            self._sum.gradients[i] = -gradient if taken is None else taken - gradient
-        self._sum.scale(1 / factor)
-        return False
+        for i, gradient in enumerate(found[1:]):
+            if gradient is not None:
+                taken = self._sum.gradients[i]
+                self._sum.gradients[i] = -gradient if taken is None else taken - gradient
+        if factor != 1:
+            self._sum.scale(1 / factor)
 
 
 def _expected(weights: Mapping[str, Sequence[float]], plan: Plan) -> float:
@@ -244,6 +250,11 @@ def _expected(weights: Mapping[str, Sequence[float]], plan: Plan) -> float:
         return sum(map(sum, weights.values()))
     own = weights.get(plan.only.name, ())
     return own[plan.only.index] * plan.only.factor if plan.only.index < len(own) else 0.0
+
+
+def _is_of_mmengine(model: nn.Module) -> bool:
+    """Whether the model's ``parse_losses`` is the one that adds terms up and nothing else."""
+    return getattr(model.parse_losses, '__module__', '').startswith('mmengine.')
 
 
 def _autocast_is_fp16() -> bool:

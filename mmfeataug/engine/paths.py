@@ -143,9 +143,12 @@ def find_module(model: nn.Module, path: str, setting: str = 'at') -> nn.Module:
     while parent and parent not in modules:
         parent = parent.rpartition('.')[0]
     children = [f'{parent}.{n}'.lstrip('.') for n, _ in modules[parent].named_children()]
-    near = difflib.get_close_matches(path, modules, n=3) or children[:12]
+    # What counts from a part of the model, then what is misspelt.
+    near = [name for name in modules if name.endswith(f'.{path}')][:3]
+    near = near or difflib.get_close_matches(path, modules, n=3)
+    shown = ', '.join(near or children[:12]) or 'none'
     raise TapError(
-        f'{setting}={path!r}: the model has no such module. Nearest: {", ".join(near) or "none"}; '
+        f'{setting}={path!r}: the model has no such module. Nearest: {shown}; '
         f'below {parent or "the model"!r}: {", ".join(children[:12]) or "nothing"}. '
         'tools/analysis_tools/list_taps.py CONFIG prints every place',
         _nearest(path, near) if setting == 'at' else None,

@@ -38,8 +38,6 @@ class Settings:
         loss_state: What losses keep between calls.
         loss_scale: Against underflow of fp16 gradients.
         teacher: Averaged weights, by the names of ``model.state_dict()``.
-        sums_losses: Whether the model's ``parse_losses`` adds terms up and nothing else; None until
-            the first step has shown it.
         backward_checked: Whether the first step has shown that the model's backward pass leaves
             ``.grad`` of parameters alone.
     """
@@ -52,7 +50,6 @@ class Settings:
     loss_state: LossState
     loss_scale: LossScale = field(default_factory=LossScale)
     teacher: dict[str, Tensor] | None = None
-    sums_losses: bool | None = None
     backward_checked: bool = False
 
 
@@ -90,8 +87,10 @@ class Outcome:
         effects: By name ``(n, 3)``, for each view that was trained on: how far it is from the clean
             feature, in deviations of that; its loss; the clean loss. On the device of the losses;
             empty unless the plan wanted them measured.
+        acted: By name, of those whose turn it was: whether a view or term of theirs was trained on.
     """
 
     clean_weight: float = 1.0
     weights: dict[str, list[float]] = field(default_factory=dict)
     effects: dict[str, Tensor] = field(default_factory=dict)
+    acted: dict[str, bool] = field(default_factory=dict)

@@ -7,7 +7,6 @@ from .attacks.adversarial import AdversarialTestLoop
 from .attacks.attacked_batch import Target
 from .attacks.attacks import ATTACKS
 from .attacks.geometry import Geometry, Region, region_of
-from .attacks.ground_truth import loaded_resized
 from .attacks.pgd import NORMS, PGD, UNITS
 from .comparison.compare import Comparison, Spread, compare_tables, spread
 from .comparison.compare_attacks import AttackComparison, compare_attacks
@@ -90,7 +89,6 @@ __all__ = [
     'image_differences',
     'label_of',
     'less_is_better',
-    'loaded_resized',
     'main_metric',
     'method_scalars',
     'over_images',

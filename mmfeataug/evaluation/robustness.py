@@ -222,13 +222,23 @@ def complete(
         'summary': {metric: summarise(clean, corrupted, metric) for metric in metrics},
         'mCE': _errors(table['task'], metrics, corrupted, reference),
         'notes': [
+            *_nothing(metrics),
             *_unfinished(corrupted, wanted),
             *_scope(corrupted),
-            *_referred({**table, 'corrupted': corrupted}, reference),
+            *_referred({**table, 'corrupted': corrupted, 'metrics': metrics}, reference),
             *_directions(metrics),
             *_undefined(clean, corrupted, metrics),
         ],
     }
+
+
+def _nothing(metrics: Sequence[str]) -> list[str]:
+    if metrics:
+        return []
+    return [
+        'the evaluator has returned no metric at all (a detector that finds nothing?): check '
+        'checkpoint, classes and score_thr'
+    ]
 
 
 def _filled(scores: Scores, metrics: Sequence[str], known: Scores) -> dict[str, float | None]:
@@ -282,12 +292,21 @@ def _referred(table: Mapping[str, Any], reference: Mapping[str, Any] | None) -> 
     if reference is None:
         return []
     notes = []
+    asked = [metric for metric in table['metrics'] if metric.startswith('accuracy/top')]
+    theirs = {m for by in reference['corrupted'].values() for s in by.values() for m in s}
+    if table.get('task') != 'classification' or not asked:
+        return [
+            'the reference is not used: mCE is of accuracy/top... of classifiers, and this table '
+            f'has {", ".join(table["metrics"]) or "no metric"}'
+        ]
+    if unknown := [metric for metric in asked if metric not in theirs]:
+        notes.append(f'mCE of {", ".join(unknown)} is undefined: the reference has none')
     images, others = (t.get('made_with', {}).get('images') for t in (table, reference))
     if images is not None and others is not None and images != others:
         notes.append(f'mCE: the reference was tested on {others} images, this model on {images}')
-    corrupted, theirs = table['corrupted'], reference['corrupted']
+    corrupted, known = table['corrupted'], reference['corrupted']
     names = counted(corrupted)
-    lacking = [n for n in names if not theirs.get(n, {}).keys() & corrupted[n].keys()]
+    lacking = [n for n in names if not known.get(n, {}).keys() & corrupted[n].keys()]
     if lacking:
         notes.append(
             f'mCE is over {len(names) - len(lacking)} of {len(names)} corruptions: the reference '

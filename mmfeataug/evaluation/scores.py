@@ -49,7 +49,11 @@ def count_tested_only(evaluator: Any, images: Iterable[Mapping[str, Any]]) -> No
     Raises:
         ValueError: For LVIS, whose evaluation cannot be told.
     """
-    for metric in evaluator.metrics:
+    ids: list[Any] | None = None
+    joined = hasattr(evaluator, 'dataset_prefixes')
+    # Of joined data sets, each metric gets those of its own.
+    ends = [0, *evaluator._get_cumulative_sizes()] if joined else []
+    for i, metric in enumerate(evaluator.metrics):
         # CocoPanopticMetric adds up what it is shown.
         if getattr(metric, 'img_ids', ()) is not None:
             continue
@@ -57,7 +61,10 @@ def count_tested_only(evaluator: Any, images: Iterable[Mapping[str, Any]]) -> No
         known = getattr(metric, '_coco_api', None) or lvis
         if known is None:
             continue
-        tested, every = [image['img_id'] for image in images], set(known.get_img_ids())
+        if ids is None:
+            ids = [image['img_id'] for image in images]
+        tested = ids[ends[i] : ends[i + 1]] if joined else ids
+        every = set(known.get_img_ids())
         if not set(tested) < every:
             continue
         if known is lvis:

@@ -63,7 +63,7 @@ def fingerprint(cfg: Config, checkpoint: str, left_out: Sequence[str] = ()) -> d
     cfg = copy.deepcopy(cfg)
     for key in ('work_dir', 'launcher', 'model_wrapper_cfg', 'load_from', 'resume', *left_out):
         cfg.pop(key, None)
-    made_with = dict(config=digest(cfg))
+    made_with = dict(config=digest(cfg), test=digest_of_test(cfg))
     if '://' in checkpoint or not checkpoint:
         return dict(made_with, checkpoint=checkpoint)
     stat = os.stat(checkpoint)
@@ -85,7 +85,7 @@ def digest_of_test(cfg: Config) -> str:
     wherever files are written.
     """
     found = dict(evaluator=cfg.test_evaluator, data=data_sets(cfg.test_dataloader.dataset))
-    found = copy.deepcopy(Config(found)._cfg_dict.to_dict())
+    found = Config(found).to_dict()
     for one in dicts_in(found):
         for key in (*OUTPUTS, 'pipeline', '_scope_'):
             one.pop(key, None)  # type: ignore[attr-defined]

@@ -2,10 +2,13 @@
 """Check of a run that stops before training."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from mmfeataug.engine import AugmentedLoss
@@ -81,7 +84,11 @@ class CheckHook(Hook):
                 raise
             self.findings.append(Finding(f'no batch was tried, noise is none here: {error}'))
             return
-        self.trial = trial = try_batch(handle, batch, self.faults)
+        wrapper = runner.optim_wrapper
+        # With several optimizers, models open the context themselves.
+        alone = isinstance(wrapper, OptimWrapper)
+        context = partial(wrapper.optim_context, runner.model) if alone else nullcontext
+        self.trial = trial = try_batch(handle, batch, self.faults, context=context)
         self.findings += trial.findings
         if trial.failure is None:
             return

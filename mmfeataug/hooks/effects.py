@@ -2,6 +2,7 @@
 """Warnings about views that change too little or too much."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -90,6 +91,26 @@ class EffectWatch:
         self._is_first = True
         self._measured: dict[str, list[Tensor]] = {}
         self._said: set[tuple[str, str]] = set()
+        self._idle: Counter[str] = Counter()
+
+    def idle(self, acted: Mapping[str, bool]) -> list[str]:
+        """Warnings about methods that have not acted once in their first iterations.
+
+        Args:
+            acted: Of :class:`mmfeataug.engine.Outcome`.
+        """
+        found = []
+        for name, has_acted in acted.items():
+            # Never again, once it has.
+            self._idle[name] += self._count + 1 if has_acted else 1
+            if self._idle[name] == self._count:
+                found.append(
+                    f'{name} at {self._augmentations[name].at}: in its first {self._count} '
+                    'iterations nothing could be trained on: views are not finite, or the method '
+                    f'cannot work with these batches ({name}.dropped and .skipped in the log); '
+                    'lower its strength, or choose another place'
+                )
+        return found
 
     def wants(self, epoch: int) -> bool:
         """Whether the next iteration is to be measured."""

@@ -73,9 +73,10 @@ def handle_warnings(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> 
             yield Finding(f'with several processes, {error}', fix=error.fix)
     for name, augmentation in handle.augmentations.items():
         if not augmentation.active:
+            zeros = [f'{key}={v!r}' for key, v in vars(augmentation).items() if _is_zero(v)]
             yield Finding(
-                f'{name} at {augmentation.at}: a strength or weight of 0 makes its effect vanish, '
-                'so that it never acts; raise it, or remove the augmentation'
+                f'{name} at {augmentation.at}: a strength or weight of 0 makes its effect vanish '
+                f'({", ".join(zeros)}), so that it never acts; raise it, or remove the augmentation'
             )
     if batch_size(runner) != 1:
         return
@@ -92,6 +93,12 @@ def handle_warnings(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> 
                 "or bn='eval', or use SyncBN with several processes",
                 fix=Fix('config', _BATCH_SIZE, 2),
             )
+
+
+def _is_zero(value: Any) -> bool:
+    each = value if isinstance(value, (list, tuple)) else [value]
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in each)
+    return bool(each) and numbers and not any(each)
 
 
 def refuse_other_parts(model: nn.Module, resumed: dict[str, Any]) -> None:

@@ -194,6 +194,9 @@ class FeatureAugHook(Hook):
             )
             faults += handle_faults(runner, model, handle)
             warnings += handle_warnings(runner, model, handle)
+            if handle.names and self.budget is None:
+                epoch = epoch_length(runner.train_dataloader)
+                warnings += map(Finding, self.schedule.warnings(runner.max_iters, epoch))
             faults += self._handle_faults(handle)
             _follow_average(runner, model, handle)
         except (KeyError, TypeError, ValueError) as error:
@@ -252,7 +255,8 @@ class FeatureAugHook(Hook):
             ('clean_weight', 1 + (handle.clean_weights - handle.step_count) / count),
         ):
             runner.message_hub.update_scalar(f'train/feature_aug.{key}', value)
-        for message in self._watch.add(handle.outcome.effects):
+        outcome = handle.outcome
+        for message in (*self._watch.idle(outcome.acted), *self._watch.add(outcome.effects)):
             runner.logger.warning('FeatureAugHook: %s', message)
         runner.message_hub.update_info(_STATE, handle.state_dict())
         if self._budget and self._measuring:

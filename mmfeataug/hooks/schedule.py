@@ -1,11 +1,14 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Which iterations of a training have views, and at what strength."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+
+LEAST_SHARE = 0.01
+"""Of the iterations: with fewer views a training is the stock one."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,15 @@ class Schedule:
     def __post_init__(self) -> None:
         for name, least in (('begin', 0), ('interval', 1), ('warmup', 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f'{name}={value!r}: give a whole number of at least {least}')
-        if self.end is not None and (not isinstance(self.end, int) or self.end <= self.begin):
+        if self.end is not None and (type(self.end) is not int or self.end <= self.begin):
             raise ValueError(
                 f'end={self.end!r} must come after begin={self.begin!r}; None is the end of '
                 'training'
             )
+        if not isinstance(self.by_epoch, bool):
+            raise ValueError(f'by_epoch={self.by_epoch!r}: give True or False')
         prob = self.prob
         if isinstance(prob, bool) or not isinstance(prob, int | float) or not 0 <= prob <= 1:
             raise ValueError(f'prob={prob!r}: give a probability, 0 to 1')
@@ -61,6 +66,21 @@ class Schedule:
         """How many of all iterations of a training have views."""
         part = min(self._length(epoch), iterations - self.first(epoch))
         return max(part, 0) / iterations * self.prob / self.interval
+
+    def warnings(self, iterations: int, epoch: int) -> Iterator[str]:
+        """What leaves next to nothing of the views of a training."""
+        given = ', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in fields(self))
+        share, last = self.share(iterations, epoch), self.behind(iterations, epoch) - 1
+        if share < LEAST_SHARE:
+            yield (
+                f'views in {share:.2%} of the iterations (about {share * iterations:.0f} of '
+                f'{iterations}, {epoch} an epoch): {given}'
+            )
+        elif self.ramp(last, epoch) < 1:
+            yield (
+                f'the weights of the views grow to {self.ramp(last, epoch):.0%} only: warmup is '
+                f'longer than the training ({iterations} iterations, {epoch} an epoch): {given}'
+            )
 
     def first(self, epoch: int) -> int:
         """The first iteration that may have views."""

@@ -1,7 +1,10 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Test on one batch: places that are not called, effects of views, cost and memory."""
 
-from collections.abc import Sequence
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -14,6 +17,8 @@ from mmfeataug.utils.settings import Fix
 from .budget import wall_time
 from .effects import Effect, judge
 from .findings import Finding, errors
+
+Context = Callable[[], AbstractContextManager]
 
 
 @dataclass
@@ -38,7 +43,11 @@ class Trial:
 
 
 def try_batch(
-    handle: AugmentedLoss, batch: Sequence[Any], faults: Sequence[str] = (), repeats: int = 2
+    handle: AugmentedLoss,
+    batch: Sequence[Any],
+    faults: Sequence[str] = (),
+    repeats: int = 2,
+    context: Context = nullcontext,
 ) -> Trial:
     """Run stock steps and steps with views on one batch; weights stay as they are.
 
@@ -48,23 +57,37 @@ def try_batch(
         faults: Of effects (:attr:`Effect.fault`) to look for; those of untrained weights say
             nothing.
         repeats: Steps that are timed, after one that is not.
+        context: In which the loss is computed, such as autocast.
     """
     model = handle.model
     model.train()
     learn = [p for p in model.parameters() if p.requires_grad]
     trial = Trial(gradients=sum(p.numel() * p.element_size() for p in learn))
     try:
-        stock, peak = _run(handle, batch, Plan(enabled=False), repeats)
+        stock, peak = _run(handle, batch, Plan(enabled=False), repeats, context)
     except Exception as error:
         # Of a stock model and a batch that may be no data of its: the caller knows what it says.
         trial.failure = error
         return trial
     trial.seconds = stock
     try:
-        views, peak_with_views = _run(handle, batch, Plan(measure=True), repeats)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            views, peak_with_views = _run(handle, batch, Plan(measure=True), repeats, context)
     except (RuntimeError, ValueError) as error:
-        trial.findings = list(_each_error(handle, batch, error))
+        trial.findings = list(_each_error(handle, batch, error, context))
         return trial
+    own = [str(w.message) for w in caught if f'{os.sep}mmfeataug{os.sep}' in w.filename]
+    trial.findings = [Finding(message) for message in dict.fromkeys(own)]
+    trial.findings += [
+        Finding(
+            f'{name} at {handle.augmentations[name].at}: nothing of this batch could be trained '
+            'on: views are not finite, or the method cannot work with it; lower its strength, or '
+            'choose another place'
+        )
+        for name, has_acted in handle.outcome.acted.items()
+        if not has_acted
+    ]
     trial.cost = views / stock
     if torch.cuda.is_available():
         trial.memory = peak, peak_with_views
@@ -76,7 +99,7 @@ def try_batch(
 
 
 def _run(
-    handle: AugmentedLoss, batch: Sequence[Any], plan: Plan, repeats: int
+    handle: AugmentedLoss, batch: Sequence[Any], plan: Plan, repeats: int, context: Context
 ) -> tuple[float, int]:
     """Median time of a step in seconds, and peak of memory in bytes."""
     model, times = handle.model, []
@@ -86,7 +109,8 @@ def _run(
             torch.cuda.reset_peak_memory_stats()
         begun = wall_time()
         handle.plan = plan
-        losses = model.loss(*batch)  # type: ignore[operator]
+        with context():
+            losses = model.loss(*batch)  # type: ignore[operator]
         model.parse_losses(losses)[0].backward()  # type: ignore[operator]
         times.append(wall_time() - begun)
     model.zero_grad(set_to_none=True)
@@ -94,12 +118,14 @@ def _run(
     return median(times[1:]), peak
 
 
-def _each_error(handle: AugmentedLoss, batch: Sequence[Any], first: Exception) -> list[Finding]:
+def _each_error(
+    handle: AugmentedLoss, batch: Sequence[Any], first: Exception, context: Context
+) -> list[Finding]:
     """One step for each augmentation by itself, so that none hides another."""
     found: list[Finding] = []
     for name in handle.names:
         try:
-            _run(handle, batch, Plan(only=Choice(name, 0)), 1)
+            _run(handle, batch, Plan(only=Choice(name, 0)), 1, context)
         except (RuntimeError, ValueError) as error:
             found += _mended(handle, name, batch, error)
     # A layer, which acts beside all of them, fails in each of these steps.

@@ -100,6 +100,8 @@ class AFAN(FeatureAugmentation):
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         self.image_range = image_range
+        if not isinstance(strengths, (int, float, list, tuple)):
+            raise TypeError(f'strengths={strengths!r} at {at!r}: give a number or a list of them')
         points = (strengths,) if isinstance(strengths, (int, float)) else tuple(strengths)
         self.strengths = tuple(non_negative('strengths', s, at) for s in points)
         if not self.strengths:
@@ -107,7 +109,7 @@ class AFAN(FeatureAugmentation):
         self.gamma = non_negative('gamma', gamma, at)
         self.eps = None if eps is None else non_negative('eps', eps, at)
         self.noise = non_negative('noise', noise, at)
-        self.reinject = self._per_view('reinject', reinject, bool)
+        self.reinject = self._per_view('reinject', reinject, (bool,))
         weights = self._per_view('weight', weight, (int, float, type(None)))
         self.weight: tuple[float | None, ...] = tuple(share('weight', w, at) for w in weights)
         if axes not in AXES:
@@ -224,7 +226,11 @@ class AFAN(FeatureAugmentation):
     def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
         return torch.empty_like(like).uniform_(-1, 1, generator=generator)
 
-    def _per_view(self, name: str, value, kind) -> tuple:
+    def _per_view(self, name: str, value: Any, kind: tuple[type, ...]) -> tuple:
+        if not isinstance(value, (*kind, list, tuple)):
+            raise TypeError(
+                f'{name}={value!r} at {self.at!r}: give one value, or a list of one per strength'
+            )
         values = (value,) * len(self.strengths) if isinstance(value, kind) else tuple(value)
         if len(values) != len(self.strengths):
             raise ValueError(

@@ -40,7 +40,14 @@ class StatisticTransform(FeatureTransform):
                 f'batch of each process, got {least}: set '
                 f'train_dataloader.batch_size={self.samples} or more'
             )
-        return too_few(features, self.axes)
+        if not too_few(features, self.axes):
+            return ''
+        shapes = ', '.join(str(tuple(f.shape)) for f in features)
+        return (
+            f'{type(self).__name__} at {self.at!r} takes deviations over axes={self.axes!r}, and '
+            f'features of shape {shapes} have fewer than two values there: choose another place, '
+            'such as a layer before the pooling'
+        )
 
     def is_drawn(self, generator: torch.Generator | None = None) -> bool:
         """With the probability ``prob``; see :meth:`FeatureTransform.is_drawn`."""

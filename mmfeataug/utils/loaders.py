@@ -2,17 +2,18 @@
 """What data loaders do not say themselves."""
 
 import math
+from typing import Any
 
-from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_world_size
 from torch.utils.data import DataLoader
 
 
 def epoch_length(loader: DataLoader) -> int:
-    """Iterations of one pass through the data. ``len(loader)`` of an ``InfiniteSampler`` is that of
-    a single process, however many share the data.
+    """Iterations of one pass through the data. ``len(loader)`` of endless samplers
+    (``InfiniteSampler``, mmdet's ``MultiSourceSampler``) is that of a single process, however many
+    share the data.
     """
-    sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
-    if isinstance(sampler, InfiniteSampler):
-        return math.ceil(len(loader) / get_world_size())
+    sampler: Any = getattr(loader.batch_sampler, 'sampler', loader.batch_sampler or loader.sampler)
+    processes = getattr(sampler, 'world_size', 1)
+    if processes > 1 and len(sampler) == len(sampler.dataset):
+        return math.ceil(len(loader) / processes)
     return len(loader)

@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Data sets within data sets, and the steps of their pipelines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -19,8 +19,9 @@ def leaves(dataset: Any) -> Iterator[Any]:
 def steps(dataset: Any) -> Iterator[Any]:
     """The steps of all pipelines of a data set, also of those that wrap it."""
     pipeline = getattr(dataset, 'pipeline', ())
-    # That of mmdet's MultiImageMixDataset is a list.
-    yield from getattr(pipeline, 'transforms', pipeline)
+    # That of mmdet's MultiImageMixDataset is a list, of data sets of users it may be a function.
+    found = getattr(pipeline, 'transforms', pipeline)
+    yield from found if isinstance(found, Iterable) else ()
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     for each in inner:
         if each is not None:

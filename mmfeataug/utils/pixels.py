@@ -2,7 +2,7 @@
 """Range and channels of images, before and after what normalises them."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,7 +34,11 @@ class PixelScale:
     """
 
     def __init__(self, model: nn.Module, image_range: Range | None = None) -> None:
-        if image_range is not None and not image_range[0] < image_range[1]:
+        if image_range is not None and (
+            not isinstance(image_range, Sequence)
+            or len(image_range) != 2
+            or not image_range[0] < image_range[1]
+        ):
             raise ValueError(f'image_range={image_range!r}: give the smallest and largest value')
         self.range, self._checked = image_range, False
         preprocessor = inner_preprocessor(model)

@@ -2,6 +2,7 @@
 """Tests under attack: the stock test at strength 0, what an attack may do, and what it leaves."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mmengine.runner import Runner
 from mmfeataug.datasets import behind_loading
 from mmfeataug.engine import RandomState, Tail, TapError
 from mmfeataug.evaluation import read_predictions
+from mmfeataug.evaluation.attacks.adversarial import AdversarialTestLoop
 from mmfeataug.evaluation.attacks.attacked_batch import Target, as_in_training
 from mmfeataug.evaluation.attacks.attacks import make_attack
 from mmfeataug.evaluation.attacks.base import Images
@@ -94,7 +96,7 @@ def test_pixels(case, norm):
         for eps in (1.0, 8.0) if norm == 'linf' else (20.0, 400.0):
             attack = make_attack('pgd', eps, at='inputs', norm=norm, unit='pixel', steps=4)
             (moved,) = batch.attack(attack)
-            losses.append(batch.loss_at([moved], attack))
+            losses.append(batch.loss_of([moved], attack.against))
             raw, levels = scale.raw(moved), scale.raw(inputs).round()
             inside = batch.images.inside(inputs).expand_as(inputs) > 0
             assert torch.equal(moved[~inside], inputs[~inside])
@@ -127,7 +129,7 @@ def test_features(name, eps, options):
     attack = make_attack(name, eps, at=LAYER, **options)
     with Target(model, LAYER).open(inputs, samples) as batch:
         features = batch.attack(attack)
-        loss = batch.loss_at(features, attack)
+        loss = batch.loss_of(features, attack.against)
         assert loss == batch.total_at(features)
         found = batch.predict(features)
     (clean,), (moved,) = batch.features, features
@@ -179,7 +181,7 @@ def test_several_tensors_at_a_place():
     attack = make_attack('pgd', 0.3, at='neck', unit='std', steps=2)
     with Target(model, 'neck', resized=True).open(inputs, samples) as batch:
         features = batch.attack(attack)
-        assert batch.loss_at(features, attack) > batch.loss
+        assert batch.loss_of(features, attack.against) > batch.loss
         found = batch.predict(features)
     handle = model.neck.register_forward_hook(
         lambda module, args, output: type(output)(
@@ -209,8 +211,8 @@ def test_against_attacks_the_named_terms():
             features = batch.attack(attack)
             for measured in ('cls', 'bbox'):
                 probe = make_attack('pgd', 0.5, at=LAYER, unit='std', against=[measured])
-                before = batch.loss_at(batch.features, probe)
-                grown[word, measured] = batch.loss_at(features, probe) / before
+                before = batch.loss_of(batch.features, probe.against)
+                grown[word, measured] = batch.loss_of(features, probe.against) / before
         wrong = make_attack('pgd', 0.5, at=LAYER, unit='std', against=['mask'])
         with pytest.raises(ValueError, match='mask'):
             batch.attack(wrong)
@@ -324,6 +326,22 @@ def test_missing_ground_truth_is_said():
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         make_attack(**{'eps': 1.0, **options})
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(eps=4), 'eps=4: give a list'),
+        (dict(transfer='x.pth', flag_images=0), 'with flag_images=0'),
+        (dict(transfer='x.pth', eps=[0]), 'a strength above 0'),
+        (dict(transfer_config='x.py'), "transfer_config='x.py' without transfer"),
+        (dict(at=LAYER, image_range=(0, 1)), "image_range=(0, 1) with unit='std'"),
+        (dict(fp16=True), 'attacks are made in float32'),
+    ],
+)
+def test_settings_of_the_loop_that_would_do_nothing(options, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        AdversarialTestLoop(None, None, None, **options)
 
 
 def test_swap_needs_a_second_image():

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmfeataug.evaluation import predictions_file, read_predictions
+from mmfeataug.evaluation.corruptions.corruption import conditions_of
 from tests.launch import launch
 from tests.robustness_runs import ROOT, arguments, held, read, run
 
@@ -198,6 +199,20 @@ JUDGES = {
     'classification': None,
     'segmentation': "dict(type='IoUMetric', iou_metrics=['mIoU', 'mDice'])",
 }
+
+
+@pytest.mark.parametrize(
+    ('corruptions', 'severities', 'message'),
+    [
+        ('fog', [1], "corruptions='fog': give a list"),
+        (['fog'], 3, 'severities=3: give a list'),
+        (['fog'], [1.0], r'severities=\[1.0\]: give some of 1, 2'),
+        (['fog'], [], r'severities=\[\]: give some of 1, 2'),
+    ],
+)
+def test_conditions_that_cannot_be(corruptions, severities, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        conditions_of(corruptions, severities)
 
 
 def test_from_predictions(case, tool, tmp_path, monkeypatch):

@@ -15,8 +15,8 @@ from mmengine.dataset import pseudo_collate
 
 from mmfeataug.evaluation import Region
 from mmfeataug.evaluation.attacks.base import Images
-from mmfeataug.evaluation.attacks.geometry import region_of
-from mmfeataug.evaluation.attacks.ground_truth import for_loss, loaded_resized
+from mmfeataug.evaluation.attacks.geometry import Geometry, region_of
+from mmfeataug.evaluation.attacks.ground_truth import for_loss
 from mmfeataug.utils.pipelines import steps as steps_of
 
 COLOUR = (220, 20, 60)
@@ -166,7 +166,7 @@ def test_boxes_and_masks(drawn, steps):
         'mmdet', drawn, steps, pad_size_divisor=32, pad_mask=with_masks
     )
     before = [s.gt_instances.bboxes.clone() for s in samples]
-    truth = for_loss(samples, inputs, model, loaded_resized(dataset))
+    truth = for_loss(samples, inputs, model, Geometry(dataset))
     for image, sample in zip(inputs, truth, strict=True):
         left, top, right, bottom = sample.gt_instances.bboxes[0].round().int().tolist()
         inside = torch.zeros(inputs.shape[-2:], dtype=torch.bool)
@@ -197,7 +197,7 @@ LABELS = dict(type='LoadAnnotations')
 def test_label_maps(drawn, steps, settings):
     """Of files of several sizes, too."""
     dataset, model, inputs, samples = data('mmseg', drawn, steps, test_cfg=settings or None)
-    truth = for_loss(samples, inputs, model, loaded_resized(dataset))
+    truth = for_loss(samples, inputs, model, Geometry(dataset))
     for image, sample in zip(inputs, truth, strict=True):
         labels = sample.gt_sem_seg.data
         assert labels.shape == (1, *inputs.shape[-2:])
@@ -207,7 +207,7 @@ def test_label_maps(drawn, steps, settings):
 @pytest.mark.parametrize('step', [PAD, CENTRE, Letterbox((96, 128), records=False), RESIZE])
 def test_padding_is_known(drawn, step):
     dataset, _, inputs, samples = data('mmdet', drawn, [step, BOXES], pad_size_divisor=32)
-    inside = Images.of(samples, 0, loaded_resized(dataset)).inside(inputs).bool()
+    inside = Images.of(samples, 0, Geometry(dataset)).inside(inputs).bool()
     for image, mask in zip(inputs, inside, strict=True):
         # Padding is of one colour, the image is noise.
         padding = (image == 114).all(0) | (image == 0).all(0)
@@ -219,7 +219,7 @@ def test_one_image_with_several_annotations(drawn):
     other = copy.deepcopy(drawn[0])
     other['instances'][0]['bbox'] = [1, 2, 30, 40]
     dataset, model, inputs, samples = data('mmdet', [*drawn, other], [RESIZE, BOXES])
-    truth = for_loss(samples, inputs, model, loaded_resized(dataset))
+    truth = for_loss(samples, inputs, model, Geometry(dataset))
     factors = [s.scale_factor[0] for s in samples]
     for sample, given, factor in zip(truth, samples, factors, strict=True):
         torch.testing.assert_close(
@@ -231,7 +231,7 @@ def test_steps_that_know_no_boxes_of_the_package(drawn):
     steps = [dict(type='mmcv.Resize', scale=(96, 96), keep_ratio=True), BOXES]
     dataset, model, inputs, samples = data('mmdet', drawn, steps)
     for image, sample in zip(
-        inputs, for_loss(samples, inputs, model, loaded_resized(dataset)), strict=True
+        inputs, for_loss(samples, inputs, model, Geometry(dataset)), strict=True
     ):
         left, top, right, bottom = sample.gt_instances.bboxes[0].round().int().tolist()
         inside = torch.zeros(inputs.shape[-2:], dtype=torch.bool)
@@ -243,7 +243,7 @@ def test_a_flip_that_knows_no_boxes_of_the_package(drawn):
     steps = [dict(type='mmcv.RandomFlip', prob=1.0), BOXES]
     dataset, model, inputs, samples = data('mmdet', drawn, steps)
     with pytest.raises(ValueError, match='RandomFlip moves the image and neither moves gt_bboxes'):
-        for_loss(samples, inputs, model, loaded_resized(dataset))
+        for_loss(samples, inputs, model, Geometry(dataset))
 
 
 def test_steps_of_wrapping_data_sets():
@@ -266,8 +266,8 @@ def test_a_data_set_that_brings_its_images(drawn):
             return dict(img=noise, img_id=0, img_path=None)
 
     sample = SimpleNamespace(metainfo=dict(img_id=0, img_path=None))
-    assert loaded_resized(Brings()).region(sample) == Region(0, 16, 64, 80)
-    assert Images.of([sample], 0, loaded_resized(Brings())).names == ['0']
+    assert Geometry(Brings()).region(sample) == Region(0, 16, 64, 80)
+    assert Images.of([sample], 0, Geometry(Brings())).names == ['0']
 
 
 class Pack:
@@ -279,7 +279,7 @@ def test_a_step_that_does_not_say_where_to_is_named(drawn):
     step = Letterbox((96, 128), truth=False, records=False)
     dataset, model, inputs, samples = data('mmdet', drawn, [step, BOXES])
     with pytest.raises(ValueError, match='Letterbox moves the image and neither moves gt_bboxes'):
-        for_loss(samples, inputs, model, loaded_resized(dataset))
+        for_loss(samples, inputs, model, Geometry(dataset))
 
 
 def test_a_pipeline_that_draws_is_refused(drawn):
@@ -291,7 +291,7 @@ def test_a_pipeline_that_draws_is_refused(drawn):
 
     dataset, model, inputs, samples = data('mmdet', drawn, [RandomSize(), BOXES])
     with pytest.raises(ValueError, match='draws nothing at random'):
-        for_loss(samples, inputs, model, loaded_resized(dataset))
+        for_loss(samples, inputs, model, Geometry(dataset))
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,19 @@ def metric_of(images, **settings):
     return SimpleNamespace(**dict.fromkeys(settings.pop('apis'), api), **settings)
 
 
+def test_each_metric_is_told_the_tested_images():
+    """Of all data sets by one look at them; of joined ones those of its own."""
+    metrics = [metric_of(range(4), apis=['_coco_api'], img_ids=None) for _ in range(2)]
+    count_tested_only(SimpleNamespace(metrics=metrics), (dict(img_id=i) for i in (1, 3)))
+    assert [metric.img_ids for metric in metrics] == [[1, 3], [1, 3]]
+    metrics = [metric_of(range(4), apis=['_coco_api'], img_ids=None) for _ in range(2)]
+    joined = SimpleNamespace(
+        metrics=metrics, dataset_prefixes=['a', 'b'], _get_cumulative_sizes=lambda: [2, 5]
+    )
+    count_tested_only(joined, (dict(img_id=i) for i in (0, 1, 1, 2, 3)))
+    assert [metric.img_ids for metric in metrics] == [[0, 1], [1, 2, 3]]
+
+
 def test_metrics_that_add_up_what_they_are_shown_need_no_images():
     """As mmdet's ``CocoPanopticMetric``, which has a file of COCO and no ``img_ids`` yet."""
     metric = metric_of(range(4), apis=['_coco_api'])

@@ -6,12 +6,17 @@ import json
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from mmfeataug.engine import TapError
 from mmfeataug.evaluation.attacks.attacked_batch import Target
 from mmfeataug.evaluation.attacks.masking import MaskingCheck, fired, flag_lines, signs
+from mmfeataug.evaluation.attacks.pgd import PGD
+from mmfeataug.evaluation.attacks.transfer import Transferred
+from mmfeataug.utils.pixels import PixelScale
 from tests.test_evaluation.test_adversarial import build_from, config_of, made
 
 SETTINGS = dict(at='inputs', eps=4.0, steps=6, unit='pixel')
@@ -160,6 +165,49 @@ def test_what_was_not_measured_does_not_fire():
     assert fired(found) == []
     assert [sign['fired'] for sign in found['signs']] == [None] * 4
     assert '\n'.join(flag_lines(found)).count('not measured:') == 4
+
+
+@pytest.mark.classification
+@pytest.mark.parametrize('turned', [False, True])
+def test_another_order_of_colours_is_transferred(turned, tmp_path):
+    """Two networks of the same function, of which one sees RGB and the other perhaps BGR."""
+    from mmpretrain.structures import DataSample
+
+    init_default_scope('mmpretrain')
+
+    def cfg(rgb):
+        mean, std = ([120.0, 115.0, 100.0], [58.0, 57.0, 60.0])
+        order = 1 if rgb else -1
+        return dict(
+            type='ImageClassifier',
+            backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=3, in_channels=64),
+            data_preprocessor=dict(
+                type='ClsDataPreprocessor', mean=mean[::order], std=std[::order], to_rgb=rgb
+            ),
+        )
+
+    torch.manual_seed(0)
+    model = MODELS.build(cfg(True))
+    model.init_weights()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    if turned:
+        state['backbone.conv1.weight'] = state['backbone.conv1.weight'].flip(1)
+    checkpoint = tmp_path / 'other.pth'
+    torch.save(dict(state_dict=state), checkpoint)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    # The blue channel is dark: order matters.
+    images[:, 0] //= 4
+    size = dict(img_shape=(32, 32), ori_shape=(32, 32), scale_factor=(1.0, 1.0))
+    samples = [DataSample(metainfo=dict(size, img_path=f'{i}.png')) for i in range(2)]
+    batch = dict(inputs=list(images), data_samples=[s.set_gt_label(0) for s in samples])
+    own = model.eval().data_preprocessor(copy.deepcopy(batch), False)['inputs']
+    other = Config(dict(model=cfg(not turned)))
+    transfer = Transferred(model, other, str(checkpoint), PGD(eps=2.0, steps=2), 0, False)
+    (moved,) = transfer(batch, own, slice(0, 2))
+    scale = PixelScale(model)
+    assert (scale.raw(moved) - scale.raw(own)).abs().max() == pytest.approx(2.0, abs=0.01)
 
 
 def test_flags_of_a_run(demo_data, tmp_path):

@@ -159,6 +159,18 @@ def test_notes_say_what_the_reference_lacks():
     )
 
 
+def test_a_reference_that_serves_nothing_is_said():
+    of = everywhere(50.0, metric='accuracy/top1')
+    reference = table({'accuracy/top1': 90.0}, of, 'classification')
+    for task, metric in (('segmentation', 'mIoU'), ('classification', 'a/top1')):
+        one = complete(table({metric: 9.0}, everywhere(5.0, metric=metric), task), (), reference)
+        assert one['notes'][0].startswith('the reference is not used: mCE is of accuracy/top')
+        assert one['notes'][0].endswith(metric)
+    other = everywhere(5.0, metric='accuracy/top5')
+    one = complete(table({'accuracy/top5': 9.0}, other, 'classification'), (), reference)
+    assert one['notes'][0] == 'mCE of accuracy/top5 is undefined: the reference has none'
+
+
 def test_corruption_error():
     corrupted = {
         'fog': {'1': {'m': 90.0}, '2': {'m': 70.0}},  # errors 10, 30
@@ -259,6 +271,7 @@ def test_what_is_no_table(tmp_path):
 def test_nothing_found_yet():
     empty = complete(table({}, {}))
     assert empty['metrics'] == []
+    assert 'the evaluator has returned no metric at all' in empty['notes'][0]
     assert to_markdown(empty).startswith('# Robustness of c')
     clean_only = complete(table({'m': 1.0}, {}))
     assert clean_only['summary']['m']['mPC'] is None

@@ -16,6 +16,7 @@ from mmengine.structures import BaseDataElement
 
 from mmfeataug.evaluation import complete, less_is_better, rows, summarise, to_markdown
 from mmfeataug.evaluation.attacks.curve import markdown, score
+from mmfeataug.evaluation.corruptions.run_table import RunTable
 from mmfeataug.evaluation.scores import read_scores
 from tests.test_tools import ROOT, run
 
@@ -99,7 +100,10 @@ def test_several_data_sets_under_corruptions_and_attacks(several, tmp_path):
     args = [config, checkpoint, '--work-dir', tmp_path]
     run('test_robustness.py', *args, '--corruptions', 'fog', '--severities', 1)
     table = json.loads((tmp_path / 'robustness/robustness.json').read_text())
-    assert {'first/coco/bbox_mAP', 'second/coco/bbox_mAP'} <= set(table['metrics'])
+    # Both data sets have the same images.
+    of_first, of_second = (table['clean'][f'{name}/coco/bbox_mAP'] for name in ('first', 'second'))
+    assert of_first == of_second
+    assert of_first is not None
     assert table['made_with']['images'] == 8
     run('test_adversarial.py', *args, '--eps', 0, '--steps', 1)
     result = json.loads((tmp_path / 'adversarial/adversarial.json').read_text())
@@ -133,6 +137,14 @@ def test_nothing_found_in_one_of_several_data_sets_is_0():
 
     points = [dict(eps=e, metrics=m, found=3) for e, m in ((0, clean), (1, FIRST))]
     assert score(points, 'detection')[1]['metrics']['second/coco/bbox_mAP'] == 0.0
+
+
+def test_another_test_set_gets_no_metric_of_the_first(tmp_path):
+    table = RunTable(tmp_path, 'cfg', 'x.pth', dict(also=dict(night='1')), [])
+    table.table['task'] = 'detection'
+    table.add(('clean', 0), dict(FIRST), 5, 1.0)
+    table.add(('night', 0), dict(SECOND), 5, 1.0)
+    assert table.table['also']['night'] == SECOND
 
 
 def test_what_clean_images_lack_is_0_too():

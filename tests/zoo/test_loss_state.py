@@ -60,7 +60,8 @@ def test_a_loss_that_begins_late_to_keep_things(entry):
     model, (inputs, samples) = build(entry)
     remembering(model)
     MessageHub.get_current_instance().log_scalars.pop('remembered', None)
-    with mmfeataug.attach(model, [Unmoved(at=entry.middle, weight=0.5, bn='frozen')]):
+    unmoved = Unmoved(at=entry.middle, weight=0.5, bn='frozen')
+    with mmfeataug.attach(model, [unmoved], clean_weight=1.0):
         for number in range(1, 31):
             losses, _ = step(model, (inputs, copy.deepcopy(samples)))
             counts = model.keeper.counts()
@@ -125,7 +126,7 @@ def test_clean_terms_over_120_iterations(make):
     optimizer = torch.optim.SGD(learnt, 0.002)
     entry = afan('backbone.layer2', gamma=0.3, strengths=(0.5, 1.0), weight=0.25)
     mine = [p for p in ours.parameters() if p.requires_grad]
-    with mmfeataug.attach(ours, [entry]):
+    with mmfeataug.attach(ours, [entry], clean_weight=1.0):
         for seed in range(120):
             with torch.no_grad():
                 for own, theirs in zip(mine, learnt, strict=True):

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.zoo
 class Wave(FeatureAugmentation):
     """One view that any recorded result behind the tap would give away."""
 
-    name, active = 'wave', True
+    name, active, weight = 'wave', True, 1.0
 
     def views(self, features, gradients, tail):
         self.features, self.gradients = features, gradients
@@ -144,7 +144,7 @@ def test_view_is_a_full_pass(exact, place):
         model.loss = recorded
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
-            handle = mmfeataug.attach(model, [wave])
+            handle = mmfeataug.attach(model, [wave], clean_weight=1.0)
             (tap,) = handle.taps
             # A tap that has to copy what it records settles in the second step.
             for _ in range(2):

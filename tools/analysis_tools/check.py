@@ -77,8 +77,17 @@ class MissingData(Dataset):
         raise IndexError('there is no data')
 
 
-def use_noise(cfg: Config) -> None:
+def use_noise(cfg: Config, notes: list[str]) -> None:
     """Let a data set that is not there be none."""
+    if 'max_iters' in cfg.train_cfg:
+        for hook in cfg.get('custom_hooks') or ():
+            if type_name(hook) == 'FeatureAugHook' and hook.pop('by_epoch', False):
+                for key in ('begin', 'end', 'warmup'):
+                    hook.pop(key, None)
+                notes.append(
+                    'by_epoch=True: how long an epoch is cannot be known without data, so that '
+                    'begin, end and warmup are not looked at'
+                )
     size = cfg.train_dataloader.get('batch_size') or 1
     cfg.train_dataloader = dict(
         batch_size=size,
@@ -148,7 +157,7 @@ def look(given: Config, size: Sequence[int] | None, absent: str, notes: list[str
     """
     cfg = copy.deepcopy(given)
     if absent:
-        use_noise(cfg)
+        use_noise(cfg, notes)
         notes.append(f'{absent}. The batch is noise instead, and the number of images is not known')
     elif size:
         notes.append('the batch is noise, not training data')
@@ -164,10 +173,11 @@ def look(given: Config, size: Sequence[int] | None, absent: str, notes: list[str
                 runner.train()
         except Exception as error:
             cause = root_cause(error)
-            if isinstance(cause, FileNotFoundError) and not absent:
-                raise cause from None
-            if isinstance(cause, URLError):
-                hook.findings.append(Finding(f'something cannot be fetched: {cause.reason}'))
+            unreachable = isinstance(cause, (URLError, socket.gaierror))
+            if (unreachable or isinstance(cause, FileNotFoundError)) and not absent:
+                raise FileNotFoundError(cause) from None
+            if unreachable:
+                hook.findings.append(Finding(f'something cannot be fetched: {cause}'))
                 return hook
             if 'need at least one array' in str(cause):
                 cause = ValueError(NO_IMAGES)
@@ -184,7 +194,8 @@ def strip_hooks(cfg: Config) -> list[Finding]:
         if type_name(entry) != 'FeatureAugHook':
             continue
         try:
-            HOOKS.build(entry)
+            # mmengine takes the priority out itself.
+            HOOKS.build({key: value for key, value in entry.items() if key != 'priority'})
         except (KeyError, TypeError, ValueError) as error:
             found += errors(error)
             for key in entry.keys() - {'type', 'augmentations'}:
@@ -257,6 +268,12 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     notes += measured(hook)
     lines = config_lines(given, hook.findings) if args.fix else []
     fixes = [f'_base_ = {os.path.abspath(args.config)!r}', *lines] if lines else []
+    if lines and Config._is_lazy_import(args.config):
+        fixes = []
+        notes.append(
+            '--fix: a pure-Python config cannot be the base of a printed one; change in it: '
+            + '; '.join(line.replace('_base_.', '') for line in lines)
+        )
     if args.fix and hook.findings and not lines:
         notes.append('--fix: none of these can be corrected by changing a value')
     if args.json:

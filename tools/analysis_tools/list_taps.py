@@ -22,6 +22,7 @@ from rich.table import Table
 
 from mmfeataug.datasets import random_batch
 from mmfeataug.engine import first_choices, tail_shares
+from mmfeataug.engine.leaves import flatten
 from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.results import print_table, results_on_stdout
 from mmfeataug.utils.tasks import refuse_branches
@@ -97,7 +98,8 @@ def main(out: TextIO) -> None:
 
     places = tail_shares(model, compute_loss, repeats=args.repeats)
     next(ticks, None)
-    stars = first_choices(model, places, tuple(batch[0].shape[-2:]))
+    image = next(t for t in flatten(batch[0]) if isinstance(t, torch.Tensor))
+    stars = first_choices(model, places, tuple(image.shape[-2:]))
     columns = (
         'at',
         'output shapes',

@@ -14,7 +14,7 @@ from typing import TextIO
 import torch
 from mmengine.runner import Runner, load_checkpoint
 
-from mmfeataug.evaluation import PGD, Target, loaded_resized
+from mmfeataug.evaluation import PGD, Geometry, Target
 from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
@@ -69,7 +69,7 @@ def main(out: TextIO) -> None:
     if data is None:
         raise SystemExit(f'--batch {args.batch}: the test set has {len(loader)} batches')
     data = model.data_preprocessor(data, False)
-    target = Target(model, args.at, args.side, args.seed, loaded_resized(loader.dataset))
+    target = Target(model, args.at, args.side, args.seed, Geometry(loader.dataset))
     options = dict(at=args.at, side=args.side, unit=unit, steps=1, step_size=eps)
     attack = PGD(eps=eps, **options, random_start=False)
     attack.bind(model)

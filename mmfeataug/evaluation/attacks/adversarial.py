@@ -14,9 +14,11 @@ from mmengine.dist import (
     all_gather_object,
     all_reduce,
     broadcast_object_list,
+    get_rank,
+    get_world_size,
     is_main_process,
 )
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import TestLoop
 
 from mmfeataug.models import collect
@@ -32,7 +34,7 @@ from .attacks import GRADIENT, make_attack
 from .base import Attack
 from .curve import markdown, read_earlier_curve, score, write_curve
 from .flags import Asked, look_for_masking
-from .ground_truth import loaded_resized
+from .geometry import Geometry
 from .masking import fired
 from .pgd import KINDS
 from .strongest import Strongest
@@ -110,6 +112,8 @@ class AdversarialTestLoop(TestLoop):
     ) -> None:
         if fp16:
             raise ValueError('fp16=True: attacks are made in float32; set fp16=False')
+        if isinstance(eps, str) or not isinstance(eps, Sequence):
+            raise TypeError(f'eps={eps!r}: give a list, put brackets around it')
         pgd: dict[str, Any] = {}
         gradient = attack in GRADIENT
         if gradient:
@@ -126,6 +130,20 @@ class AdversarialTestLoop(TestLoop):
             raise ValueError(
                 f'transfer={transfer!r} of {attack!r} at {at!r}: it is a sign of gradient attacks '
                 "at 'inputs', because two models have no other place in common; leave it out"
+            )
+        if transfer and not (flag_images and any(eps)):
+            raise ValueError(
+                f'transfer={transfer!r} with flag_images={flag_images!r} and eps={eps!r}: it is '
+                'one of the checks that follow a curve; give flag_images and a strength above 0'
+            )
+        if transfer_config and not transfer:
+            raise ValueError(
+                f'transfer_config={transfer_config!r} without transfer: give its checkpoint'
+            )
+        if image_range is not None and pgd.get('unit') != 'pixel':
+            raise ValueError(
+                f'image_range={image_range!r} with unit={pgd.get("unit")!r}: only grey levels have '
+                'a range; leave it out'
             )
         options = dict(at=at, side=side, steps=steps, step_size=step_size, **pgd)
         if restarts != 1:
@@ -162,6 +180,11 @@ class AdversarialTestLoop(TestLoop):
         )
         model = runner.model
         self.model: Any = model.module if is_model_wrapper(model) else model
+        if isinstance(self.model, BaseTTAModel):
+            raise ValueError(
+                f'{type(self.model).__name__} averages predictions over changed images: attack '
+                'the model itself, without --tta'
+            )
         refuse_branches(
             self.model,
             'an attack needs that of',
@@ -177,11 +200,11 @@ class AdversarialTestLoop(TestLoop):
         self.flags: dict[str, Any] | None = shared[0].get('flags')
         # Nothing is trained: no word about augmentations that nobody drives.
         collect(self.model)
-        resized = loaded_resized(self.dataloader.dataset)
-        self._target = Target(self.model, at, side, seed, resized)
+        self._target = Target(self.model, at, side, seed, Geometry(self.dataloader.dataset))
         # Loss, images, instances found.
         self._sums = torch.zeros(3, dtype=torch.float64)
         self._won: Counter[str] = Counter()
+        self._left = 0
         # Those of one attack, the plain one of an ensemble.
         self._flag_settings = dict(
             at=at,
@@ -195,7 +218,10 @@ class AdversarialTestLoop(TestLoop):
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
-        again = {eps for eps in self.attacks if not self._is_kept(eps)}
+        # What the first process finds on its disk counts.
+        shared = [{eps for eps in self.attacks if not self._is_kept(eps)}]
+        broadcast_object_list(shared)
+        (again,) = shared
         done = {p['eps']: p for p in self.curve if p['eps'] not in again}
         self.curve = list(done.values())
         with progress_bar() as progress:
@@ -206,6 +232,7 @@ class AdversarialTestLoop(TestLoop):
                     metrics = done[eps]['metrics']
                     progress.advance(task, len(self.dataloader))
                     continue
+                self._left = self._images_of_this_process()
                 self._sums.zero_()
                 self._won.clear()
                 step = partial(self._attacked, attack, eps, progress, task)
@@ -282,25 +309,34 @@ class AdversarialTestLoop(TestLoop):
     def _predict(self, data_batch: Any, attack: Attack | Strongest, clean: bool) -> Any:
         data = self.model.data_preprocessor(data_batch, False)
         outputs: list[Any] = []
+        left = self._left
         for rows in rows_of(data, attack.alone):
             samples = data['data_samples'][rows]
+            # Behind them are images of other processes, which fill up the last batch.
+            count = min(len(samples), self._left)
+            self._left -= count
             with self._target.open(data['inputs'][rows], samples) as batch:
                 if clean:
                     features = batch.features
                 elif isinstance(attack, Strongest):
                     features, name = attack.attack(batch)
-                    self._won[name] += 1
+                    self._won[name] += count
                 else:
                     features = batch.attack(attack)
                 loss = batch.loss_of(features, attack.against)
                 if not clean:
                     outputs += batch.predict(features)
-            self._sums += torch.tensor([loss * len(samples), len(samples), 0], dtype=torch.float64)
+            if count:
+                self._sums += torch.tensor([loss * count, count, 0], dtype=torch.float64)
         if clean:
             with torch.no_grad():
                 outputs = self.model(**data, mode='predict')
-        self._sums[2] += count_found(outputs)
+        self._sums[2] += count_found(outputs[: left - self._left])
         return outputs
+
+    def _images_of_this_process(self) -> int:
+        images = len(self.dataloader.dataset)
+        return len(range(get_rank(), images, get_world_size()))
 
     def _look_for_masking(self) -> None:
         """Signs of a hidden gradient, at the largest eps; those that are there are kept."""

@@ -46,7 +46,7 @@ class Target:
         at: A dotted path, or ``'inputs'``.
         side: ``'output'`` or ``'input'`` of that module.
         seed: Of random starts and of random draws in losses (RoI samplers).
-        resized: Of :func:`loaded_resized`; see :func:`for_loss`.
+        resized: Of the data set; see :func:`for_loss`.
     """
 
     def __init__(
@@ -144,10 +144,6 @@ class AttackedBatch:
         tail = Tail(evaluate, torch.Generator())
         (view,) = attack.views(self.features, self.gradients, tail)
         return [f.detach() for f in view.features]
-
-    def loss_at(self, features: Sequence[Tensor], attack: Attack) -> float:
-        """Sum of the terms of the loss that are attacked."""
-        return self.loss_of(features, attack.against)
 
     def loss_of(self, features: Sequence[Tensor], words: Sequence[str] = ()) -> float:
         """Sum of the terms of the loss with one of these words in their names; without words: the

@@ -120,6 +120,12 @@ def markdown(result: Mapping[str, Any]) -> str:
         if won := point.get('won'):
             counts = ', '.join(f'{name} {count}' for name, count in sorted(won.items()))
             lines += ['', f'Strongest at eps {point["eps"]:g}, of images: {counts}']
+    if not names:
+        lines += [
+            '',
+            'The evaluator returned no metric (a detector that finds nothing?): check checkpoint, '
+            'classes and score_thr',
+        ]
     if flags := result.get('flags'):
         lines += ['', *flag_lines(flags)]
     return '\n'.join(lines) + '\n'

@@ -23,7 +23,7 @@ def for_loss(
         samples: As a data preprocessor leaves them.
         inputs: Images with their padding, ``(N, C, H, W)``.
         model: Says how label maps are padded.
-        resized: Of :func:`loaded_resized`. For samples of no data set: whether boxes and masks are
+        resized: Of the data set. For samples of no data set: whether boxes and masks are
             in coordinates of what the network sees already; if not, they are brought there as far
             as the samples say how.
 
@@ -57,11 +57,6 @@ def for_loss(
             sample.gt_sem_seg = _padded(sample.gt_sem_seg, sample, size, pad)
         found.append(sample)
     return found
-
-
-def loaded_resized(dataset: Any) -> Geometry:
-    """Geometry of a data set's test pipeline, as :func:`for_loss` needs it."""
-    return Geometry(dataset)
 
 
 def _require(sample: Any) -> None:

@@ -15,7 +15,7 @@ from .attacked_batch import AttackedBatch
 from .base import Attack, Clean
 from .pgd import PGD
 from .pixel_loss import TERM, PixelLoss, PixelLossError
-from .strongest import mean_score
+from .strongest import known_scores
 
 LARGE = 64.0
 """Grey levels with which the gradient leads any model to a score of 0."""
@@ -105,10 +105,9 @@ class MaskingCheck:
         for name, attack in self.trials.items():
             moved = transfer() if name == 'transferred' and transfer is not None else None
             features = batch.attack(attack) if moved is None else moved
-            loss = batch.loss_at(features, self.attack)
-            score = mean_score(batch, batch.predict(features))
-            known = 0 if math.isnan(score) else count
-            rows.append((loss * count, count, score * count if known else 0.0, known))
+            loss = batch.loss_of(features, self.attack.against)
+            scores = known_scores(batch, batch.predict(features))
+            rows.append((loss * count, count, sum(scores), len(scores)))
         self.images += count
         # Boxes without area have infinite losses: such a batch compares nothing.
         if all(math.isfinite(row[0]) for row in rows):

@@ -61,9 +61,9 @@ class Strongest:
                 refused = error
                 warnings.warn(f'{name} is left out: {error}', stacklevel=2)
                 continue
-            score = mean_score(batch, batch.predict(features))
+            scores = known_scores(batch, batch.predict(features))
             loss = batch.loss_of(features, self.against)
-            strength = -score if math.isfinite(score) else 0.0, _finite(loss)
+            strength = -sum(scores), _finite(loss)
             if best is None or strength > best[0]:
                 best = strength, features, name
         if best is None:
@@ -76,14 +76,13 @@ def _finite(loss: float) -> float:
     return loss if math.isfinite(loss) else -math.inf
 
 
-def mean_score(batch: AttackedBatch, outputs: Sequence[Any]) -> float:
-    """Mean :func:`image_score` of a batch's predictions; not a number if no image has one."""
+def known_scores(batch: AttackedBatch, outputs: Sequence[Any]) -> list[float]:
+    """:func:`image_score` of a batch's predictions, of the images that have one."""
     classes = getattr(batch.model, 'num_classes', None)
     # Models may return losses behind their predictions.
     pairs = zip(outputs, batch.truth, strict=False)
     found = [image_score(output, truth, classes) for output, truth in pairs]
-    known = [score for score in found if not math.isnan(score)]
-    return sum(known) / len(known) if known else math.nan
+    return [score for score in found if not math.isnan(score)]
 
 
 def terms_of(names: Sequence[str]) -> dict[str, list[str]]:

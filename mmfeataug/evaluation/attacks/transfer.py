@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
-from mmfeataug.utils.pixels import PixelScale
+from mmfeataug.utils.pixels import PixelScale, turns_to_rgb
 
 from .attacked_batch import Target
 from .geometry import Geometry
@@ -26,7 +26,7 @@ class Transferred:
         checkpoint: Its weights.
         attack: Made on it.
         seed: Of random starts.
-        resized: Of :func:`loaded_resized`.
+        resized: See :func:`for_loss`.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Transferred:
         self._target = Target(self._other, 'inputs', 'output', seed, resized)
         self._mine = PixelScale(model, attack.image_range)
         self._theirs = PixelScale(self._other, attack.image_range)
+        self._turned = turns_to_rgb(model) != turns_to_rgb(self._other)
 
     def __call__(self, data_batch: Any, own: Tensor, rows: slice) -> list[Tensor]:
         """Attacked images.
@@ -79,5 +80,8 @@ class Transferred:
         # These learn the range of images from clean ones.
         self._mine.level(own)
         self._theirs.level(inputs)
+        raw, same = self._theirs.raw(moved), moved == inputs
+        if self._turned and raw.shape[1] == 3:
+            raw, same = raw.flip(1), same.flip(1)
         # Where nothing was changed, nothing is rounded.
-        return [torch.where(moved == inputs, own, self._mine.preprocessed(self._theirs.raw(moved)))]
+        return [torch.where(same, own, self._mine.preprocessed(raw))]

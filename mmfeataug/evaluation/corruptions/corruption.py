@@ -24,7 +24,7 @@ from mmfeataug.datasets import (
     corrupt_images,
 )
 from mmfeataug.registry import LOOPS
-from mmfeataug.utils.configs import scope_of, set_workers
+from mmfeataug.utils.configs import scope_of, set_workers, type_name
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import task_of
 
@@ -32,7 +32,7 @@ from ..predictions import PREDICTIONS, saving
 from ..report import to_markdown
 from ..robustness import SEVERITIES, select_corruptions
 from ..scores import count_tested_only
-from ..unfinished import CLEAN, digest_of_test, fingerprint, label, read_reference
+from ..unfinished import CLEAN, fingerprint, label, read_reference
 from .other_sets import read_other_sets
 from .run_table import Condition, RunTable, predictions_file
 from .watch import Watch, explain
@@ -89,6 +89,10 @@ class CorruptionTestLoop(BaseLoop):
                 'CorruptionTestLoop builds data loader and evaluator anew for each condition: give '
                 'test_dataloader and test_evaluator as configs'
             )
+        if type_name(loop or {}) in ('AdversarialTestLoop', 'CorruptionTestLoop'):
+            raise ValueError(
+                f'loop={loop!r}: each condition is one plain test; set test_cfg=dict()'
+            )
         # Data are read when a condition needs them.
         super().__init__(runner, [])
         self.test_sets = {CLEAN[0]: (dataloader, evaluator)}
@@ -113,7 +117,6 @@ class CorruptionTestLoop(BaseLoop):
             own.test_cfg = self.loop
             made_with = fingerprint(own, checkpoint)
             made_with['also'] = {name: s.digest for name, s in others.items()}
-            made_with['test'] = digest_of_test(own)
         table = read_reference(reference, wanted) if reference else None
         name = osp.splitext(osp.basename(cfg.filename or ''))[0]
         self.record = RunTable(out_dir, name, checkpoint, made_with, wanted, table, resume)
@@ -196,11 +199,15 @@ def conditions_of(corruptions: Sequence[str], severities: Sequence[int]) -> list
     """Each corruption at each severity, in order.
 
     Raises:
-        ValueError: If one is unknown.
+        TypeError, ValueError: If one is unknown, or no list is given.
     """
-    if wrong := set(severities) - set(SEVERITIES):
+    for name, given in (('corruptions', corruptions), ('severities', severities)):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise TypeError(f'{name}={given!r}: give a list, put brackets around it')
+    wrong = [s for s in severities if type(s) is not int or s not in SEVERITIES]
+    if wrong or (corruptions and not severities):
         raise ValueError(
-            f'severities={sorted(wrong)!r}: give some of {", ".join(map(str, SEVERITIES))}'
+            f'severities={wrong or severities!r}: give some of {", ".join(map(str, SEVERITIES))}'
         )
     return list(itertools.product(select_corruptions(corruptions), sorted(set(severities))))
 

@@ -146,7 +146,9 @@ class RunTable:
             OtherRunError: If the table has other metrics.
         """
         table, (name, severity) = self.table, condition
-        clean = None if condition == CLEAN else table['clean']
+        # Another test set may have other metrics; a detector that finds nothing has none.
+        like_clean = severity or (condition != CLEAN and not metrics)
+        clean = table['clean'] if like_clean else None
         scores = read_scores(metrics, clean, table['task'], found)
         # Those of other test sets may be others.
         if self._unchecked and (severity or condition == CLEAN):
