@@ -5,7 +5,6 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mmengine.model import BaseModel
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -77,7 +76,7 @@ def norms_behind(root: nn.Module, at: str, side: str = 'output') -> list[str]:
     teachers = tuple(
         f'{path}.'
         for path, part in root.named_children()
-        if isinstance(part, BaseModel) and not any(p.requires_grad for p in part.parameters())
+        if hasattr(part, 'parse_losses') and not any(p.requires_grad for p in part.parameters())
     )
     for path, module in root.named_modules():
         inside = path == at or path.startswith(f'{at}.') or at == ''

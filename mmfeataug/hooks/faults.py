@@ -73,7 +73,7 @@ def handle_warnings(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> 
             yield Finding(f'with several processes, {error}', fix=error.fix)
     for name, augmentation in handle.augmentations.items():
         if not augmentation.active:
-            zeros = [f'{key}={v!r}' for key, v in vars(augmentation).items() if _is_zero(v)]
+            zeros = [f'{key}={value!r}' for key, value in _zeros(augmentation)]
             yield Finding(
                 f'{name} at {augmentation.at}: a strength or weight of 0 makes its effect vanish '
                 f'({", ".join(zeros)}), so that it never acts; raise it, or remove the augmentation'
@@ -95,10 +95,13 @@ def handle_warnings(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> 
             )
 
 
-def _is_zero(value: Any) -> bool:
-    each = value if isinstance(value, (list, tuple)) else [value]
-    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in each)
-    return bool(each) and numbers and not any(each)
+def _zeros(augmentation: Any) -> Iterator[tuple[str, Any]]:
+    """Settings without which a method does nothing, where they are 0."""
+    for key in ('strengths', getattr(augmentation, 'strength_name', ''), 'weight', 'prob'):
+        value = getattr(augmentation, key, None)
+        each = value if isinstance(value, (list, tuple)) else [value]
+        if each and all(isinstance(v, (int, float)) and v == 0 for v in each):
+            yield key, value
 
 
 def refuse_other_parts(model: nn.Module, resumed: dict[str, Any]) -> None:

@@ -226,12 +226,13 @@ class AFAN(FeatureAugmentation):
     def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
         return torch.empty_like(like).uniform_(-1, 1, generator=generator)
 
-    def _per_view(self, name: str, value: Any, kind: tuple[type, ...]) -> tuple:
-        if not isinstance(value, (*kind, list, tuple)):
+    def _per_view(self, name: str, value, kind) -> tuple:
+        single = isinstance(value, kind)
+        if not (single or isinstance(value, (list, tuple))):
             raise TypeError(
                 f'{name}={value!r} at {self.at!r}: give one value, or a list of one per strength'
             )
-        values = (value,) * len(self.strengths) if isinstance(value, kind) else tuple(value)
+        values = (value,) * len(self.strengths) if single else tuple(value)
         if len(values) != len(self.strengths):
             raise ValueError(
                 f'{name}={value!r} at {self.at!r} has {len(values)} entries for '

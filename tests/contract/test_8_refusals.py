@@ -33,6 +33,15 @@ class TestPaths:
             mmfeataug.attach(detector, [afan('backbone.layr2')])
         assert 'loss' not in vars(detector)
 
+    def test_a_path_that_counts_from_a_part(self, detector):
+        with pytest.raises(TapError, match=r"at='layer2'.*Nearest: backbone.layer2; "):
+            mmfeataug.attach(detector, [afan('layer2')])
+
+    def test_what_is_like_nothing_has_no_remedy(self, detector):
+        with pytest.raises(TapError, match="at='image'") as caught:
+            mmfeataug.attach(detector, [afan('image')])
+        assert caught.value.fix is None
+
     def test_unknown_child_names_the_children(self, detector):
         with pytest.raises(TapError, match=r"below 'backbone'.*backbone.conv1"):
             mmfeataug.attach(detector, [afan('backbone.stage_two')])
@@ -71,10 +80,12 @@ class TestSettings:
         [
             (dict(clean_weight=0.0), 'clean_weight=0.0 must be positive'),
             (dict(clean_weight=-1.0), 'clean_weight=-1.0'),
+            (dict(clean_weight='0.5'), "clean_weight='0.5': give a finite number"),
+            (dict(clean_weight=float('inf')), 'clean_weight=inf: give a finite number'),
         ],
     )
     def test_values(self, detector, settings, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             mmfeataug.attach(detector, [afan('backbone.layer2')], **settings)
 
     @pytest.mark.parametrize('augmentations', [dict(type='AFAN', at='x'), 'AFAN', 3])

@@ -13,7 +13,7 @@ from torch import nn
 import mmfeataug
 from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, Plan, TapError, View
 from mmfeataug.engine.exactness import _deviation
-from mmfeataug.methods import AFAN
+from mmfeataug.methods import AFAN, FMA
 from mmfeataug.models import collect, declare
 from mmfeataug.registry import AUGMENTATIONS
 from tests import reference
@@ -86,6 +86,39 @@ def test_parse_losses_may_weigh_terms(kind, learn):
         if learn == 'tail':
             expected |= {n: 0.25 * g for n, g in expected.items() if n.startswith('stem')}
         assert difference(gradients, expected) < 2e-6
+
+
+class Ramp(Toy):
+    """From the third step on, a tenth."""
+
+    time = 0
+
+    def parse_losses(self, losses):
+        return (1.0 if self.time < 2 else 0.1) * super().parse_losses(losses)[0], losses
+
+
+class Counting(Toy):
+    """Weighs by the number of calls."""
+
+    calls = 0
+
+    def parse_losses(self, losses):
+        self.calls += 1
+        return super().parse_losses(losses)[0] / self.calls, losses
+
+
+@pytest.mark.parametrize('kind', [Ramp, Counting])
+def test_parse_losses_may_change_with_time(kind):
+    """An unmoved view of the whole network gives what the stock step gives, in every step."""
+    model, stock = kind(), kind()
+    view = Unmoved(at='stem', weight=0.5, learn='network')
+    with mmfeataug.attach(model, [view], clean_weight=0.5):
+        for time in range(4):
+            model.time = stock.time = time
+            _, ours = step(model, (X,))
+            _, theirs = step(stock, (X,))
+            assert difference(ours, theirs) < 2e-6
+            assert vars(model).get('calls') == vars(stock).get('calls')
 
 
 def test_terms_may_be_rescaled_on_the_way():
@@ -346,6 +379,28 @@ def test_a_name_that_some_loggers_refuse():
 
     with pytest.raises(ValueError, match=r"'plus\+', which some visualization backends refuse"):
         mmfeataug.attach(Toy(), [Plus(at='stem')])
+
+
+def test_a_criterion_is_no_loss_of_a_model():
+    model = nn.Module()
+    model.loss, model.stem = nn.MSELoss(), nn.Linear(4, 4)
+    model.parse_losses = lambda losses: (sum(losses.values()), losses)
+    with pytest.raises(TypeError, match=re.escape('Module has no loss()')):
+        mmfeataug.attach(model, [afan('stem')])
+
+
+def test_copies_need_one_batch():
+    """Models of contrastive learning take a list of views."""
+
+    class Contrastive(Toy):
+        def loss(self, inputs, data_samples=None):
+            return super().loss(inputs[0])
+
+    with (
+        mmfeataug.attach(Contrastive(), [FMA(at=['stem'])]) as handle,
+        pytest.raises(TapError, match='fma compares copies of one batch of images, and Contr'),
+    ):
+        step(handle.model, ([X, X],))
 
 
 def test_one_strength():

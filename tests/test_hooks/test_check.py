@@ -3,11 +3,14 @@
 
 import importlib.util
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 
 from mmfeataug.hooks import FeatureAugHook
 from mmfeataug.methods import AFAN
@@ -115,7 +118,7 @@ BROKEN = {
     'weights': (
         HOOK.format(AT_LAYER2.format(', weight=1.0')),
         'the weights of the views sum to 1 (afan: 1), which leaves nothing',
-        'custom_hooks[0].clean_weight = 1.0',
+        'custom_hooks[0].augmentations[0].weight = None',
     ),
     'name': (
         HOOK.format("dict(type='NamedLoss', at='backbone.layer2')"),
@@ -197,9 +200,24 @@ UNWISE = {
         'with several processes, ',
         'find_unused_parameters = True',
     ),
+    'idle': (
+        HOOK.format(AT_LAYER2.format('').replace('0.25', '1e36')),
+        'afan at backbone.layer2: nothing of this batch could be trained on',
+        '',
+    ),
+    'hardly any views': (
+        HOOK.format(AT_LAYER2.format('')).replace('augmentations', 'prob=1e-4, augmentations'),
+        'views in 0.01% of the iterations (about 0 of 100',
+        '',
+    ),
+    'a long warm-up': (
+        HOOK.format(AT_LAYER2.format('')).replace('augmentations', 'warmup=500, augmentations'),
+        'the weights of the views grow to 20% only: warmup is longer than the training',
+        '',
+    ),
     'off': (
         HOOK.format(AT_LAYER2.format('').replace('0.25', '0.0')),
-        'afan at backbone.layer2: a strength or weight of 0 makes its effect vanish',
+        'afan at backbone.layer2: a strength or weight of 0 makes its effect vanish (gamma=0.0)',
         '',
     ),
 }
@@ -230,6 +248,30 @@ def test_a_config_that_is_fine(check):
     assert found['cost'] > 1
     assert "data_root='nowhere' is no folder" in found['notes'][0]
     assert not any('random' in note for note in found['notes'])
+
+
+def test_settings_that_mmengine_or_the_length_of_an_epoch_decide(check):
+    """A priority belongs to any hook; without data nobody knows how long an epoch is."""
+    settings = "priority='LOW', begin=1, by_epoch=True, augmentations"
+    found = check(HOOK.format(AT_LAYER2.format('')).replace('augmentations', settings), ok=True)
+    assert found['errors'] == found['warnings'] == []
+    assert any(note.startswith('by_epoch=True: how long an epoch is') for note in found['notes'])
+
+
+def test_the_batch_is_tried_in_the_precision_of_the_training(check, monkeypatch):
+    seen = set()
+
+    class Narrow(OptimWrapper):
+        @contextmanager
+        def optim_context(self, model):
+            seen.add(type(model).__name__)
+            with super().optim_context(model):
+                yield
+
+    OPTIM_WRAPPERS.register_module(name='Narrow', module=Narrow, force=True)
+    text = "optim_wrapper = dict(type='mmengine.Narrow')\n"
+    check(HOOK.format(AT_LAYER2.format('')) + text, ok=True)
+    assert seen == {'EncoderDecoder'}
 
 
 def test_no_image(tool, tmp_path, capsys):

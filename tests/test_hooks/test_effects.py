@@ -78,6 +78,20 @@ def test_measured_in_few_iterations():
     assert wanted == [True] * 4 + [False] * 2 + [True] * 4 + [False] * 2
 
 
+def test_views_that_are_always_dropped_are_said_once(tmp_path, monkeypatch):
+    hook = FeatureAugHook([dict(type='mmfeataug.AFAN', at='backbone.layer2', gamma=1e36)])
+    runner, warned = make_runner(tmp_path, hook, epochs=3), []
+    monkeypatch.setattr(runner.logger, 'warning', lambda text, *args: warned.append(text % args))
+    runner.train()
+    (idle,) = [text for text in warned if 'nothing could be trained on' in text]
+    assert 'afan at backbone.layer2: in its first 5 iterations' in idle
+
+
+def test_who_has_acted_once_is_not_idle():
+    watch = EffectWatch({'afan': AFAN(at='mid')}, count=2)
+    assert not [w for acted in (True, False, False, False) for w in watch.idle({'afan': acted})]
+
+
 def test_in_a_run(tmp_path, monkeypatch):
     hook = FeatureAugHook([dict(type='mmfeataug.AFAN', at='backbone.layer2', gamma=1e-4)])
     runner, warned, noted = make_runner(tmp_path, hook, epochs=3), [], []

@@ -64,11 +64,29 @@ def test_settings_of_the_hook():
         (dict(begin=5, end=5), 'end=5 must come after begin=5'),
         (dict(prob=True), 'prob=True: give a probability'),
         (dict(prob=1.5), 'prob=1.5: give a probability'),
+        (dict(end=True), 'end=True must come'),
+        (dict(by_epoch='epoch'), "by_epoch='epoch': give True or False"),
     ],
 )
 def test_refusals(settings, message):
     with pytest.raises(ValueError, match=message):
         Schedule(**settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (dict(), ''),
+        (dict(prob=0.5, warmup=100), ''),
+        (dict(interval=1000), 'views in 0.10%'),
+        (dict(end=1), 'about 1 of 1000, 10 an epoch'),
+        (dict(warmup=200, by_epoch=True), 'grow to 50% only'),
+    ],
+)
+def test_schedules_that_leave_next_to_nothing(settings, words):
+    found = list(Schedule(**settings).warnings(1000, epoch=10))
+    assert bool(found) == bool(words)
+    assert all(words in message for message in found)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch.utils._pytree import tree_flatten
 
 from mmfeataug.datasets import random_batch
 from mmfeataug.engine import first_choices, tail_shares
-from mmfeataug.engine.leaves import flatten
 from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.results import print_table, results_on_stdout
 from mmfeataug.utils.tasks import refuse_branches
@@ -98,7 +98,7 @@ def main(out: TextIO) -> None:
 
     places = tail_shares(model, compute_loss, repeats=args.repeats)
     next(ticks, None)
-    image = next(t for t in flatten(batch[0]) if isinstance(t, torch.Tensor))
+    image = next(t for t in tree_flatten(batch[0])[0] if isinstance(t, torch.Tensor))
     stars = first_choices(model, places, tuple(image.shape[-2:]))
     columns = (
         'at',
