@@ -12,6 +12,7 @@ from torch import nn
 
 import mmfeataug
 from mmfeataug.engine import BatchAugmentation, FeatureAugmentation, Plan, TapError, View
+from mmfeataug.engine.auxiliary import norms_behind
 from mmfeataug.engine.exactness import _deviation
 from mmfeataug.methods import AFAN, FMA
 from mmfeataug.models import collect, declare
@@ -401,6 +402,18 @@ def test_copies_need_one_batch():
         pytest.raises(TapError, match='fma compares copies of one batch of images, and Contr'),
     ):
         step(handle.model, ([X, X],))
+
+
+def test_a_teacher_that_nobody_trains_gets_no_second_norms():
+    """As in mmdet's SoftTeacher: its passes are not those of a view."""
+    model = nn.Module()
+    model.student, model.teacher = Toy(), Toy()
+    for part in (model.student, model.teacher):
+        part.norm = nn.BatchNorm1d(4)
+    model.teacher.requires_grad_(False)
+    assert norms_behind(model, 'student.stem') == ['student.norm']
+    model.teacher.requires_grad_(True)
+    assert norms_behind(model, 'student.stem') == ['student.norm', 'teacher.norm']
 
 
 def test_one_strength():

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+import pytest
+
 PLACES = ('early', 'middle', 'neck', 'head')
 
 
@@ -350,3 +352,9 @@ SEGMENTORS = [
     ),
 ]
 ENTRIES = DETECTORS + SEGMENTORS
+QUICK = 'fast_scnn_8xb4-160k_cityscapes-512x1024'
+"""One of them is part of the usual tests: these would else break unseen."""
+PARAMS = [
+    pytest.param(entry, id=entry.name, marks=[] if entry.name == QUICK else [pytest.mark.zoo])
+    for entry in ENTRIES
+]

@@ -17,7 +17,7 @@ from tests.contract.test_5_traces import Remembering
 from tests.models import step
 from tests.oracle import Unmoved
 from tests.zoo.shrink import load_model_config, shrink
-from tests.zoo.table import ENTRIES, Entry
+from tests.zoo.table import PARAMS, Entry
 
 LATE = 20
 
@@ -49,8 +49,7 @@ def remembering(model):
     return model
 
 
-@pytest.mark.zoo
-@pytest.mark.parametrize('entry', ENTRIES, ids=lambda e: e.name)
+@pytest.mark.parametrize('entry', PARAMS)
 def test_a_loss_that_begins_late_to_keep_things(entry):
     """In every place where losses keep things; a view starts from what the clean call started
     from.

@@ -20,9 +20,7 @@ from tests.oracle import Unmoved, difference, double_precision
 from tests.reference import Clean, SeenView, clean_pass, detached, perturbed, seed, view_pass
 from tests.zoo import page
 from tests.zoo.shrink import load_model_config, shrink
-from tests.zoo.table import ENTRIES, PLACES, Entry
-
-pytestmark = pytest.mark.zoo
+from tests.zoo.table import PARAMS, PLACES, Entry
 
 
 class Wave(FeatureAugmentation):
@@ -105,7 +103,7 @@ class Model:
         )
 
 
-@pytest.fixture(scope='module', params=ENTRIES, ids=lambda entry: entry.name)
+@pytest.fixture(scope='module', params=PARAMS)
 def zoo(request, zoo_rows):
     entry = request.param
     if entry.needs:
