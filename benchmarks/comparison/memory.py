@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
+
+from mmfeataug.utils.models import model_of
 
 
 def contiguous(module: nn.Module, args: Any, outputs: Any) -> tuple[Tensor, ...]:
@@ -25,6 +26,6 @@ class ChannelsLastHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Convert the backbone in place."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         model.backbone.to(memory_format=torch.channels_last)
         model.backbone.register_forward_hook(contiguous)

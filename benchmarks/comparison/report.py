@@ -264,20 +264,27 @@ def pages() -> list[Path]:
 
 
 def draw(path: Path) -> None:
-    """Clean score and mPC of each arm on three test beds; small dots are seeds, red has views."""
+    """Clean score and mPC of each arm with two seeds or more, on three test beds; small dots are
+    seeds, red has views.
+    """
     import matplotlib as mpl
 
     mpl.use('Agg')
     from matplotlib import pyplot as plt
 
-    beds = {bed: comparable(read('test', bed)) for bed in PICTURED}
+    every = {bed: comparable(read('test', bed)) for bed in PICTURED}
+    beds = {bed: {a: of for a, of in runs.items() if len(of) > 1} for bed, runs in every.items()}
     colours = {
         arm: 'tab:red' if ARMS[arm].hook.get('clean_weight', 1.0) < 1 else 'dimgrey'
         for arm in ordered(set().union(*beds.values()))
     }
     free = {colour: cycle('osD^vP*Xph<>dH8') for colour in colours.values()}
     shapes = {arm: next(free[colour]) for arm, colour in colours.items()}
-    fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), 5.6), squeeze=False)
+    # In inches: a title, axes, their label, and legends of different lengths.
+    legend = 0.2 * max(map(len, beds.values()))
+    height = 0.35 + 2.6 + 0.6 + legend
+    fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), height), squeeze=False)
+    fig.subplots_adjust(0.05, (0.6 + legend) / height, 0.99, 1 - 0.35 / height, 0.18)
     for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
         for arm in ordered(runs):
             x, y = ([figure(bed, r, f) for r in runs[arm].values()] for f in ('clean', 'mPC'))
@@ -287,8 +294,7 @@ def draw(path: Path) -> None:
         ax.margins(0.08)
         ax.set(title=bed, xlabel=f'clean {TESTBEDS[bed].metric.split("/")[-1]}', ylabel='mPC')
         ax.grid(alpha=0.3)
-        ax.legend(loc='upper left', bbox_to_anchor=(-0.05, -0.14), fontsize=8, frameon=False)
-    fig.tight_layout()
+        ax.legend(loc='upper left', bbox_to_anchor=(-0.05, -0.5 / 2.6), fontsize=8, frameon=False)
     fig.savefig(path, dpi=110)
 
 

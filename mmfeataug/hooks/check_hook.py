@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from mmfeataug.engine import AugmentedLoss
 from mmfeataug.models import collect, declares
 from mmfeataug.utils.loaders import epoch_length
+from mmfeataug.utils.models import model_of
 from mmfeataug.utils.settings import Fix
 
 from .feature_aug_hook import FeatureAugHook
@@ -59,7 +59,7 @@ class CheckHook(Hook):
         Raises:
             CheckHook.EndError: After the checks.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         self.iterations, self.epoch = runner.max_iters, epoch_length(runner.train_dataloader)
         hooks = [hook for hook in runner.hooks if isinstance(hook, FeatureAugHook)]
         self.hook = hooks[0] if hooks else None

@@ -7,12 +7,12 @@ from statistics import median
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmfeataug.engine import AugmentedLoss, Plan
 from mmfeataug.models import layers
 from mmfeataug.registry import HOOKS
+from mmfeataug.utils.models import model_of
 
 from .budget import wall_time
 
@@ -55,7 +55,7 @@ class CostHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Let methods act always."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         handle = vars(model).get('loss')
         of_hook = handle.augmentations.values() if isinstance(handle, AugmentedLoss) else ()
         methods: list[Any] = list(dict.fromkeys((*of_hook, *layers(model))))
@@ -69,7 +69,7 @@ class CostHook(Hook):
     ) -> None:
         """Decide whether this step has views."""
         views = runner.iter % 2 == 1
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         handle = vars(model).get('loss')
         if isinstance(handle, AugmentedLoss):
             handle.plan = Plan(runner.iter, enabled=views)
@@ -94,7 +94,7 @@ class CostHook(Hook):
         chances = [prob for prob in self.probs if prob < 1]
         for method, prob in zip(self._by_chance, chances, strict=True):
             method.prob = prob
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         for layer in layers(model):
             layer.muted = False
         times = self._seconds[2 * self.WARM :]

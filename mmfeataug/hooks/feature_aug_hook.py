@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -20,6 +19,7 @@ from mmfeataug.engine import (
 from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.loaders import epoch_length
+from mmfeataug.utils.models import model_of
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 from mmfeataug.utils.settings import MERGE, Fix, SettingError
@@ -133,7 +133,7 @@ class FeatureAugHook(Hook):
         """
         if not runner._resume:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         refuse_other_parts(model, checkpoint['state_dict'])
 
     def before_train(self, runner: Runner) -> None:
@@ -171,7 +171,7 @@ class FeatureAugHook(Hook):
         Returns:
             The handle, None if anything cannot work, and what was found.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         left_over = vars(model).get('loss')
         if isinstance(left_over, AugmentedLoss):
             # An earlier training run of this process was interrupted.

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from mmfeataug.engine import Augmentation, AugmentedLoss, BatchAugmentation
 from mmfeataug.models import layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.loaders import epoch_length
+from mmfeataug.utils.models import model_of
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 from mmfeataug.visualization import (
@@ -85,14 +85,14 @@ class FeatureAugVisualizationHook(Hook):
         """
         self._stop()
         self._waiting = {}
-        if not any(_augmentations(_model(runner))):
+        if not any(_augmentations(model_of(runner))):
             raise ValueError(
                 'FeatureAugVisualizationHook finds no augmentation to draw: add '
                 "dict(type='mmfeataug.FeatureAugHook', augmentations=[...]) to custom_hooks, with "
                 'a priority above LOW'
             )
         # Without FeatureAugHook nobody has told the model yet how its images are normalised.
-        learn_pipeline(_model(runner), steps(runner.train_dataloader.dataset))
+        learn_pipeline(model_of(runner), steps(runner.train_dataloader.dataset))
         if not runner.visualizer._vis_backends:
             runner.logger.warning(
                 'FeatureAugVisualizationHook: the visualizer has vis_backends=[], so that pictures '
@@ -106,7 +106,7 @@ class FeatureAugVisualizationHook(Hook):
         if not is_main_process():
             return
         self._stop()
-        model = _model(runner)
+        model = model_of(runner)
         if self._is_due(runner, batch_idx):
             self._waiting = _named(model)
         self._seen = {
@@ -179,7 +179,7 @@ class FeatureAugVisualizationHook(Hook):
     ) -> None:
         if not inputs:
             raise TypeError('the data preprocessor yields no tensor of images')
-        model, (batch, first) = _model(runner), inputs
+        model, (batch, first) = model_of(runner), inputs
         show = shown(model, (type(t).__name__ for t in steps(runner.train_dataloader.dataset)))
         images = show(first)
         if isinstance(augmentation, BatchAugmentation):
@@ -201,10 +201,6 @@ class FeatureAugVisualizationHook(Hook):
                     batch,
                 )
                 runner.visualizer.add_image(tag, to_array(figure), runner.iter + 1)
-
-
-def _model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _augmentations(model: nn.Module) -> Iterator[tuple[str, str, Augmentation]]:

@@ -18,11 +18,12 @@ from mmengine.dist import (
     get_world_size,
     is_main_process,
 )
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import BaseTTAModel
 from mmengine.runner import TestLoop
 
 from mmfeataug.models import collect
 from mmfeataug.registry import LOOPS
+from mmfeataug.utils.models import model_of
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
@@ -178,8 +179,7 @@ class AdversarialTestLoop(TestLoop):
             **({} if image_range is None else {'image_range': list(image_range)}),
             **({} if restarts == 1 else {'restarts': restarts}),
         )
-        model = runner.model
-        self.model: Any = model.module if is_model_wrapper(model) else model
+        self.model = model_of(runner)
         if isinstance(self.model, BaseTTAModel):
             raise ValueError(
                 f'{type(self.model).__name__} averages predictions over changed images: attack '

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import all_reduce, broadcast_object_list
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
 from mmfeataug.datasets import (
@@ -25,6 +24,7 @@ from mmfeataug.datasets import (
 )
 from mmfeataug.registry import LOOPS
 from mmfeataug.utils.configs import scope_of, set_workers, type_name
+from mmfeataug.utils.models import model_of
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import task_of
 
@@ -121,8 +121,7 @@ class CorruptionTestLoop(BaseLoop):
         name = osp.splitext(osp.basename(cfg.filename or ''))[0]
         self.record = RunTable(out_dir, name, checkpoint, made_with, wanted, table, resume)
         self.record.share()
-        model = runner.model
-        self.record.table['task'] = task_of(model.module if is_model_wrapper(model) else model)
+        self.record.table['task'] = task_of(model_of(runner))
 
     def run(self) -> dict:
         """P, mPC and rPC of each metric."""
