@@ -208,8 +208,8 @@ def missing_data(cfg: Config, loaders: Sequence[str]) -> str:
                 evaluator = cfg.get(name.replace('dataloader', 'evaluator'))
                 also = '' if root not in str(evaluator) else ', and the evaluator to its files'
                 return (
-                    f'{name}: data_root={root!r} is no folder. Put the data there (README of the '
-                    'config says how to '
-                    f'get it), or point to it: --cfg-options {path}.data_root=PATH{also}'
+                    f'{name}: data_root={root!r} is no folder. Put the data there (layout of known '
+                    'data sets: "Data" in configs/README.md of mmfeataug), or point to it: '
+                    f'--cfg-options {path}.data_root=PATH{also}'
                 )
     return ''

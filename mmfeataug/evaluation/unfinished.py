@@ -84,7 +84,7 @@ def digest_of_test(cfg: Config) -> str:
     """A number for what a test measures: evaluators and data sets, however images are loaded and
     wherever files are written.
     """
-    found = dict(evaluator=cfg.test_evaluator, data=data_sets(cfg.test_dataloader.dataset))
+    found = dict(evaluator=cfg.test_evaluator, data=data_sets(cfg.test_dataloader.get('dataset')))
     found = Config(found).to_dict()
     for one in dicts_in(found):
         for key in (*OUTPUTS, 'pipeline', '_scope_'):

@@ -1,6 +1,9 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Checks of what a config says, and what would mend it."""
 
+import difflib
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +42,30 @@ class SettingError(ValueError):
     def __init__(self, message: str, fix: Fix | None = None) -> None:
         super().__init__(message)
         self.fix = fix
+
+
+def refuse_unknown(kind: type, entry: Mapping[str, Any]) -> None:
+    """Check that a config gives a class what it takes, also by its base classes.
+
+    Raises:
+        SettingError: With the nearest name.
+    """
+    known: dict[str, inspect.Parameter] = {}
+    for cls in kind.__mro__:
+        parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+        known = {**parameters, **known}
+        if all(p.kind != p.VAR_KEYWORD for p in parameters.values()):
+            break
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    known = {n: p for n, p in known.items() if n != 'self' and p.kind not in variable}
+    given = entry.keys() - {'type', '_scope_'}
+    for name in sorted(given - known.keys()):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f'the nearest is {near[0]}' if near else f'it has {", ".join(known)}'
+        raise SettingError(f'{kind.__name__} has no setting {name!r}: {hint}')
+    missing = [n for n, p in known.items() if p.default is p.empty and n not in given]
+    if missing:
+        raise SettingError(f'{kind.__name__} needs {", ".join(f"{name}=..." for name in missing)}')
 
 
 def non_negative(name: str, value: float, at: object) -> float:

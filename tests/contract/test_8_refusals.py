@@ -76,6 +76,21 @@ class TestPaths:
 
 class TestSettings:
     @pytest.mark.parametrize(
+        ('entry', 'message'),
+        [
+            (
+                dict(type='AFAN', at='neck', gama=1.0),
+                "AFAN has no setting 'gama': the nearest is g",
+            ),
+            (dict(type='MixStyle', at='neck', p=0.5), "MixStyle has no setting 'p': it has at, side"),
+            (dict(type='MixStyle', prob=0.5), 'MixStyle needs at=...'),
+        ],
+    )
+    def test_names(self, detector, entry, message):
+        with pytest.raises(ValueError, match=message):
+            mmfeataug.attach(detector, [entry])
+
+    @pytest.mark.parametrize(
         ('settings', 'message'),
         [
             (dict(clean_weight=0.0), 'clean_weight=0.0 must be positive'),

@@ -227,7 +227,7 @@ def measured(hook: CheckHook) -> list[str]:
     share = hook.hook.schedule.share(hook.iterations, hook.epoch)
     average = min(1 + share * (trial.cost - 1), hook.hook.budget or float('inf'))
     lines = [
-        f'cost: {trial.cost:.2f} stock steps for an iteration with views (a stock step takes '
+        f'cost: {trial.cost:.2f} stock steps for an augmented iteration (a stock step takes '
         f'{trial.seconds:.2f} s here, without the optimizer), {average:.2f} on average'
     ]
     gradients = trial.gradients / 2**20
