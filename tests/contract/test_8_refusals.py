@@ -82,7 +82,7 @@ class TestSettings:
                 dict(type='AFAN', at='neck', gama=1.0),
                 "AFAN has no setting 'gama': the nearest is g",
             ),
-            (dict(type='MixStyle', at='neck', p=0.5), "MixStyle has no setting 'p': it has at, side"),
+            (dict(type='MixStyle', at='neck', p=0.5), "MixStyle has no setting 'p': it has at"),
             (dict(type='MixStyle', prob=0.5), 'MixStyle needs at=...'),
         ],
     )
