@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mmfeataug.utils.settings import Fix, SettingError, refuse_unknown
+from mmfeataug.utils.settings import Fix, SettingError, explained
 
 from .augmentation import Augmentation, BatchAugmentation
 
@@ -36,9 +36,12 @@ def build_each(
         # A place needs a name while the config is read. With our scope, so that the framework's
         # default scope (mmdet, mmseg) has no say in the look-up.
         named = {**single, 'at': '.'} if single.get('at') == '' else single
-        if isinstance(kind, type):
-            refuse_unknown(kind, named)
-        made.append((single, registry.build({'_scope_': 'mmfeataug', **named})))
+        try:
+            made.append((single, registry.build({'_scope_': 'mmfeataug', **named})))
+        except TypeError as error:
+            if not isinstance(kind, type):
+                raise
+            raise explained(kind, error) from error
     return made
 
 

@@ -3,7 +3,7 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,28 +44,20 @@ class SettingError(ValueError):
         self.fix = fix
 
 
-def refuse_unknown(kind: type, entry: Mapping[str, Any]) -> None:
-    """Check that a config gives a class what it takes, also by its base classes.
-
-    Raises:
-        SettingError: With the nearest name.
+def explained(kind: type, error: TypeError) -> TypeError:
+    """An error of a constructor about a setting it does not have, with the nearest that it has;
+    any other as it is.
     """
-    known: dict[str, inspect.Parameter] = {}
-    for cls in kind.__mro__:
-        parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
-        known = {**parameters, **known}
-        if all(p.kind != p.VAR_KEYWORD for p in parameters.values()):
-            break
-    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    known = {n: p for n, p in known.items() if n != 'self' and p.kind not in variable}
-    given = entry.keys() - {'type', '_scope_'}
-    for name in sorted(given - known.keys()):
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f'the nearest is {near[0]}' if near else f'it has {", ".join(known)}'
-        raise SettingError(f'{kind.__name__} has no setting {name!r}: {hint}')
-    missing = [n for n, p in known.items() if p.default is p.empty and n not in given]
-    if missing:
-        raise SettingError(f'{kind.__name__} needs {", ".join(f"{name}=..." for name in missing)}')
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if found is None:
+        return error
+    signatures = [inspect.signature(cls.__init__).parameters for cls in kind.__mro__]  # type: ignore[misc]
+    known = dict.fromkeys(
+        p.name for of in signatures for p in of.values() if p.kind == p.KEYWORD_ONLY
+    )
+    near = difflib.get_close_matches(found[1], known, 1)
+    hint = f'the nearest is {near[0]}' if near else f'it has {", ".join(known)}'
+    return TypeError(f'{kind.__name__} has no setting {found[1]!r}: {hint}')
 
 
 def non_negative(name: str, value: float, at: object) -> float:
