@@ -3,11 +3,15 @@
 
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
+
+from mmengine.config import Config as File
 
 from mmfeataug.utils.distortions import DISTORTIONS
 
 Config = dict[str, Any]
+BLOCKS = Path(__file__).resolve().parents[2] / 'configs/_base_/methods'
 
 
 @dataclass(frozen=True)
@@ -244,33 +248,15 @@ ARMS['combined+longer'] = both(ARMS['combined'], ARMS['longer'])
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
 ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
+_average, _adautomix = File.fromfile(BLOCKS / 'adautomix.py').to_dict()['custom_hooks']
 ARMS['adautomix'] = Arm(
-    hook=dict(clean_weight=0.5),
-    hooks=(
-        dict(
-            type='EMAHook',
-            ema_type='mmfeataug.CosineEMA',
-            momentum=0.1,
-            end_momentum=0.02,
-            update_buffers=True,
-        ),
-    ),
+    hook=dict(clean_weight=_adautomix['clean_weight']),
+    hooks=(_average,),
     # The generator fits one network, that of digits; it learns ten times as fast.
     options={
         'model.type': 'mmfeataug.AugmentedModel',
         'model.of': 'ImageClassifier',
-        'model.augmentations': [
-            dict(
-                type='mmfeataug.AdAutoMix',
-                at='backbone.layer3',
-                channels=64,
-                compare='head.fc',
-                samples=2,
-                beta=0.3,
-                lam_concat=True,
-                weight=0.5,
-            )
-        ],
+        'model.augmentations': [dict(_adautomix['augmentations'][0], channels=64)],
         'optim_wrapper.paramwise_cfg': dict(custom_keys={'feature_aug': dict(lr_mult=10.0)}),
     },
 )

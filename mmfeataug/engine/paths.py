@@ -39,9 +39,10 @@ def build_each(
         try:
             made.append((single, registry.build({'_scope_': 'mmfeataug', **named})))
         except TypeError as error:
-            if not isinstance(kind, type):
+            better = explained(kind, error) if isinstance(kind, type) else None
+            if better is None:
                 raise
-            raise explained(kind, error) from error
+            raise better from error
     return made
 
 

@@ -37,7 +37,7 @@ def share_weights(
     listed = ', '.join(f'{n}: {" + ".join(f"{w:g}" for w in ws)}' for n, ws in said.items() if ws)
     rest = 1 - taken - (clean_weight or 0.0)
     if clean_weight is None and rest < 1e-6:
-        heavy = max((makers[n] for n in said), key=lambda a: sum(w or 0 for w in a.weights))
+        heavy = max(makers.values(), key=lambda a: sum(w or 0 for w in a.weights))
         raise SettingError(
             f'the weights of the views sum to {taken:g} ({listed}), which leaves nothing of 1 for '
             'the clean loss: lower them, leave weight out (views without one share a half), or say '

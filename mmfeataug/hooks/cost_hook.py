@@ -33,7 +33,7 @@ class CostHook(Hook):
     Attributes:
         with_views: After training: time of a step with views, in stock steps; median over rounds.
         seconds: Of a stock step.
-        probs: The ``prob`` of each augmentation and layer; 1 where it has none.
+        probs: The ``prob`` of each augmentation and layer, by object; 1 where it has none.
     """
 
     priority = 'LOWEST'
@@ -44,9 +44,8 @@ class CostHook(Hook):
             raise ValueError(f'rounds={rounds!r}: give a whole number of at least 1')
         self.rounds, self.advance = rounds, advance
         self.with_views = self.seconds = float('nan')
-        self.probs: list[float] = []
+        self.probs: dict[Any, float] = {}
         self._seconds: list[float] = []
-        self._by_chance: list[Any] = []
 
     @property
     def iterations(self) -> int:
@@ -58,11 +57,8 @@ class CostHook(Hook):
         model = model_of(runner)
         handle = vars(model).get('loss')
         of_hook = handle.augmentations.values() if isinstance(handle, AugmentedLoss) else ()
-        methods: list[Any] = list(dict.fromkeys((*of_hook, *layers(model))))
-        self.probs = [getattr(method, 'prob', 1.0) for method in methods]
-        self._by_chance = [m for m, prob in zip(methods, self.probs, strict=True) if prob < 1]
-        for method in self._by_chance:
-            method.prob = 1.0
+        self.probs = {m: getattr(m, 'prob', 1.0) for m in (*of_hook, *layers(model))}
+        self._set_probs(dict.fromkeys(self.probs, 1.0))
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -91,9 +87,7 @@ class CostHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Compute the medians, and let layers and methods act as they did."""
-        chances = [prob for prob in self.probs if prob < 1]
-        for method, prob in zip(self._by_chance, chances, strict=True):
-            method.prob = prob
+        self._set_probs(self.probs)
         model = model_of(runner)
         for layer in layers(model):
             layer.muted = False
@@ -102,3 +96,9 @@ class CostHook(Hook):
         between = [(a + b) / 2 for a, b in pairwise(stock)]
         self.with_views = median(v / s for v, s in zip(views, between, strict=True))
         self.seconds = median(stock)
+
+    @staticmethod
+    def _set_probs(probs: dict[Any, float]) -> None:
+        for method, prob in probs.items():
+            if hasattr(method, 'prob'):
+                method.prob = prob

@@ -68,7 +68,9 @@ class Schedule:
         return max(part, 0) / iterations * self.prob / self.interval
 
     def warnings(self, iterations: int, epoch: int) -> Iterator[str]:
-        """What leaves next to nothing of the views of a training."""
+        """What leaves next to nothing of the views of a training that has some."""
+        if self.first(epoch) >= iterations:
+            return
         given = ', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in fields(self))
         share, last = self.share(iterations, epoch), self.behind(iterations, epoch) - 1
         if share < LEAST_SHARE:

@@ -1,11 +1,11 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Test on one batch: places that are not called, effects of views, cost and memory."""
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,6 +19,7 @@ from .effects import Effect, judge
 from .findings import Finding, errors
 
 Context = Callable[[], AbstractContextManager]
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass
@@ -77,7 +78,7 @@ def try_batch(
     except (RuntimeError, ValueError) as error:
         trial.findings = list(_each_error(handle, batch, error, context))
         return trial
-    own = [str(w.message) for w in caught if f'{os.sep}mmfeataug{os.sep}' in w.filename]
+    own = [str(w.message) for w in caught if PACKAGE in Path(w.filename).parents]
     trial.findings = [Finding(message) for message in dict.fromkeys(own)]
     trial.findings += [
         Finding(

@@ -109,7 +109,7 @@ class AFAN(FeatureAugmentation):
         self.gamma = non_negative('gamma', gamma, at)
         self.eps = None if eps is None else non_negative('eps', eps, at)
         self.noise = non_negative('noise', noise, at)
-        self.reinject = self._per_view('reinject', reinject, (bool,))
+        self.reinject = self._per_view('reinject', reinject, bool)
         weights = self._per_view('weight', weight, (int, float, type(None)))
         self.weight: tuple[float | None, ...] = tuple(share('weight', w, at) for w in weights)
         if axes not in AXES:

@@ -44,13 +44,13 @@ class SettingError(ValueError):
         self.fix = fix
 
 
-def explained(kind: type, error: TypeError) -> TypeError:
-    """An error of a constructor about a setting it does not have, with the nearest that it has;
-    any other as it is.
+def explained(kind: type, error: TypeError) -> TypeError | None:
+    """What a constructor says of a setting it does not have, with the nearest that it has; None if
+    its error is another.
     """
     found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if found is None:
-        return error
+        return None
     signatures = [inspect.signature(cls.__init__).parameters for cls in kind.__mro__]  # type: ignore[misc]
     known = dict.fromkeys(
         p.name for of in signatures for p in of.values() if p.kind == p.KEYWORD_ONLY

@@ -87,8 +87,10 @@ class TestSettings:
         ],
     )
     def test_names(self, detector, entry, message):
-        with pytest.raises(TypeError, match=message):
+        with pytest.raises(TypeError, match=message) as caught:
             mmfeataug.attach(detector, [entry])
+        # An error that is its own cause would have no end.
+        assert caught.value.__cause__ is not caught.value
 
     @pytest.mark.parametrize(
         ('settings', 'message'),

@@ -372,7 +372,7 @@ def test_a_metric_that_all_have_is_the_main_one(tmp_path):
     one.append(Run('ours', tmp_path / 'b', tables={'.': table(40.0, FOG, metric='voc/mAP')}))
     found = comparison(*one)
     assert found.metrics[0] == 'coco/bbox_mAP'
-    assert 'ours: no coco/bbox_mAP in the tables, so that nothing here compares' in ' '.join(
+    assert 'ours: no coco/bbox_mAP in the tables, so that it compares nothing' in ' '.join(
         found.notes
     )
     both['clean']['m'] = 1.0

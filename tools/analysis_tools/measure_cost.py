@@ -84,7 +84,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     share = Schedule.of(schedule).share(iterations, epoch)
     within = min(hook.with_views, schedule.get('budget') or hook.with_views)
     # Of methods that act by different chances, the part of each is not known.
-    prob = max(hook.probs, default=1.0)
+    prob = max(hook.probs.values(), default=1.0)
     cost = 1 + share * prob * (within - 1)
     found = dict(
         stock_steps=cost,
@@ -103,7 +103,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         print(json.dumps(found), file=out)
     else:
         print(
-            f'{cost:.2f} stock steps{" at most" if len(set(hook.probs)) > 1 else ""}: '
+            f'{cost:.2f} stock steps{" at most" if len(set(hook.probs.values())) > 1 else ""}: '
             f'{hook.with_views:.2f} where every method acts, in {share * prob:.0%} of the '
             f'iterations; a stock step takes {hook.seconds:.3f} s. {path}',
             file=out,

@@ -111,11 +111,15 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
         of_all = [m for m in metrics if all(m in t['metrics'] for t in with_metrics)]
         main = main_metric({**with_metrics[0], 'metrics': of_all or with_metrics[0]['metrics']})
         metrics = [main, *(m for m in metrics if m != main)]
-        lack = {id(table) for table in with_metrics if main not in table['metrics']}
-        if others := [name for name, of in tables.items() if lack & set(map(id, of))]:
+        others = [
+            n
+            for n, of in tables.items()
+            if any(t['metrics'] and main not in t['metrics'] for t in of)
+        ]
+        if others:
             notes.append(
-                f'{", ".join(others)}: no {main} in the tables, so that nothing here compares them '
-                f'({", ".join(metrics[1:])} instead): test all with the same test_evaluator'
+                f'{", ".join(others)}: no {main} in the tables, so that it compares nothing with '
+                'them: test all with the same test_evaluator'
             )
     notes += [f'table of {", ".join(labels)}: {note}' for note, labels in said.items()]
     result = Comparison(task, folder, metrics, list(tables), holders, missing=missing, notes=notes)
@@ -157,11 +161,10 @@ def _note_tests(tables: Iterable[Mapping[str, Any]]) -> list[str]:
             'test sets or evaluators are written differently in the configs of these tests: '
             'differences may come from that'
         )
-    names = dict.fromkeys(name for one in made for name in one.get('also') or ())
-    digests = {
-        name: {one['also'][name] for one in made if name in (one.get('also') or ())}
-        for name in names
-    }
+    digests: dict[str, set[str]] = {}
+    for one in made:
+        for name, digest in (one.get('also') or {}).items():
+            digests.setdefault(name, set()).add(digest)
     notes += [
         f'{name}: {len(found)} test sets have this name: differences may come from that'
         for name, found in digests.items()
