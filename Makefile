@@ -74,7 +74,7 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 zoo: $(READY)
-	MMFEATAUG_WRITE_ZOO=1 $(BIN)/python -m pytest -m zoo tests/zoo
+	MMFEATAUG_WRITE_ZOO=1 $(BIN)/python -m pytest tests/zoo
 
 lint: $(READY)
 	$(BIN)/ruff check .

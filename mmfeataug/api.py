@@ -50,6 +50,8 @@ def attach(
             f'augmentations must be a list of configs or objects, got '
             f'{type(augmentations).__name__}: put brackets around it'
         )
+    if not isinstance(seed, int):
+        raise TypeError(f'seed={seed!r}: give a whole number')
     built: list[Augmentation] = []
     faults: list[Exception] = []
     for entry in augmentations:
@@ -60,6 +62,7 @@ def attach(
                 built.append(entry)
         except (KeyError, TypeError, ValueError) as error:
             faults.append(error)
+    handle: AugmentedLoss | None = None
     try:
         # What the model and the other augmentations lack is said, too.
         handle = AugmentedLoss(
@@ -71,9 +74,8 @@ def attach(
             outside=message_hub,
         )
     except (TypeError, ValueError) as error:
-        raise_together([*faults, error])
-        raise
-    for name, augmentation in handle.augmentations.items():
+        faults.append(error)
+    for name, augmentation in handle.augmentations.items() if handle else ():
         if augmentation.starts_at[0] == 'inputs':
             try:
                 refuse_branches(
@@ -84,7 +86,8 @@ def attach(
                 )
             except TypeError as error:
                 faults.append(error)
-    if faults:
+    if faults and handle:
         handle.detach()
-        raise_together(faults)
+    raise_together(faults)
+    assert handle is not None
     return handle

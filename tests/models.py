@@ -19,10 +19,16 @@ LEVELS = dict(mean=[120.0] * 3, std=[60.0] * 3)
 """Random batches are images of grey levels, normalised."""
 
 
+BASE = 16
+"""Channels of the first stage of a ResNet: a quarter of the usual."""
+
+
 def resnet(depth=18, **kwargs):
     return dict(
         type='ResNet',
         depth=depth,
+        stem_channels=BASE,
+        base_channels=BASE,
         num_stages=4,
         out_indices=(0, 1, 2, 3),
         norm_cfg=BN,
@@ -31,7 +37,7 @@ def resnet(depth=18, **kwargs):
     )
 
 
-def faster_rcnn_cfg(backbone=None, channels=(64, 128, 256, 512), width=32, rois=32, fpn=True):
+def faster_rcnn_cfg(backbone=None, channels=(16, 32, 64, 128), width=32, rois=32, fpn=True):
     """Faster R-CNN with a narrow neck and narrow heads."""
     anchors = dict(
         type='AnchorGenerator', scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]
@@ -107,18 +113,18 @@ def faster_rcnn_cfg(backbone=None, channels=(64, 128, 256, 512), width=32, rois=
 
 def deeplab_cfg(depth=18, width=32, num_classes=5, backbone=None):
     """DeepLabV3+ with narrow heads."""
-    channels = (512, 64, 1024) if depth == 18 else (2048, 256, 1024)
+    base = BASE if depth == 18 else 4 * BASE
     return dict(
         type='EncoderDecoder',
         data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64), **LEVELS),
         backbone=backbone or resnet(depth, dilations=(1, 1, 1, 2), strides=(1, 2, 2, 1)),
         decode_head=dict(
             type='DepthwiseSeparableASPPHead',
-            in_channels=channels[0],
+            in_channels=8 * base,
             in_index=3,
             channels=width,
             dilations=(1, 3, 6),
-            c1_in_channels=channels[1],
+            c1_in_channels=base,
             c1_channels=16,
             dropout_ratio=0.1,
             num_classes=num_classes,
@@ -128,7 +134,7 @@ def deeplab_cfg(depth=18, width=32, num_classes=5, backbone=None):
         ),
         auxiliary_head=dict(
             type='FCNHead',
-            in_channels=256 if depth == 18 else 1024,
+            in_channels=4 * base,
             in_index=2,
             channels=16,
             num_convs=1,
@@ -152,7 +158,7 @@ def retinanet_cfg():
         backbone=resnet(),
         neck=dict(
             type='FPN',
-            in_channels=[64, 128, 256, 512],
+            in_channels=[16, 32, 64, 128],
             out_channels=32,
             start_level=1,
             add_extra_convs='on_input',

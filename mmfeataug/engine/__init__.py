@@ -31,7 +31,7 @@ from .recorded_loss import RecordedLoss, RecordedTail
 from .recording import record
 from .replay import replay
 from .settings import Choice, Outcome, Plan
-from .tap import Tap, patched
+from .tap import NotCalledError, Tap, patched
 from .tape import Tape
 from .timing import first_choices, tail_shares
 from .votes import average_over_ranks
@@ -50,6 +50,7 @@ __all__ = [
     'FeatureAugmentation',
     'FeatureTransform',
     'LossState',
+    'NotCalledError',
     'Outcome',
     'Plan',
     'RandomState',

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mmfeataug.functional import too_few
+
 from .guards import BN_POLICIES
 
 LEARN = ('tail', 'skips', 'network')
@@ -35,10 +37,15 @@ class Augmentation(ABC):
             copies of the batch if these are compared, and the number of the view or copy. It must
             neither change nor keep them.
         was_usable: Whether a batch that the method could work with has come by.
+        strength_name: The setting that says how far it moves features; empty without one.
+        least_samples: Smaller batches are left alone.
+        in_place: Whether it changes the clean pass itself, without an additional one.
     """
 
     observer: Callable[..., None] | None = None
-    was_usable = False
+    was_usable = in_place = False
+    strength_name = ''
+    least_samples = 1
 
     def __init__(self, *, at: str, side: str = 'output', bn: str = 'shared') -> None:
         if not isinstance(at, str) or not at:
@@ -59,6 +66,11 @@ class Augmentation(ABC):
     @abstractmethod
     def active(self) -> bool:
         """False if the settings have no effect; then no extra pass is run."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Its places."""
+        return (self.at,)
 
     @property
     def starts_at(self) -> tuple[str, str]:
@@ -143,11 +155,12 @@ class FeatureAugmentation(Augmentation):
         weight: Factor of a view's loss, or one for each view it makes. None is a share: all views
             without a weight share what others leave, see
             :func:`mmfeataug.engine.weights.share_weights`.
-        strength_name: The setting that says how far a view moves; empty without one.
+        axes: What its deviations are taken over, see
+            :func:`mmfeataug.functional.statistic_dims`; empty if it takes none.
     """
 
     weight: float | Sequence[float | None] | None = None
-    strength_name = ''
+    axes = ''
 
     def __init__(
         self, *, at: str, side: str = 'output', bn: str = 'shared', learn: str = DEFAULT_LEARN
@@ -171,9 +184,16 @@ class FeatureAugmentation(Augmentation):
 
     def fault(self, features: list[Tensor]) -> str:
         """What keeps the method from working with features of these sizes, and the remedy; empty if
-        nothing does.
+        nothing does. Here: too few samples, or too few values to take a deviation of.
         """
-        return ''
+        least, needed = min(map(len, features)), self.least_samples
+        if least < needed:
+            return (
+                f'{type(self).__name__} at {self.at!r} needs at least {needed} samples in a batch '
+                f'of each process, got {least}: set train_dataloader.batch_size={needed} or more'
+            )
+        fault = too_few(features, self.axes) if self.axes else ''
+        return f'{type(self).__name__} at {self.at!r}: {fault}' if fault else ''
 
     def accepts(self, features: list[Tensor]) -> bool:
         """Whether :meth:`fault` finds none; a batch with one, such as a small one at the end of an
@@ -213,21 +233,12 @@ class CopyPass(Protocol):
         shared: Source of draws that decide how many passes there are: alike on every rank.
     """
 
+    model: nn.Module
+    samples: list[Any]
+    counts: list[int]
     step_count: int
     teacher: dict[str, Tensor] | None
     shared: torch.Generator
-
-    @property
-    def model(self) -> nn.Module:
-        """See the class."""
-
-    @property
-    def samples(self) -> list[Any]:
-        """See the class."""
-
-    @property
-    def counts(self) -> list[int]:
-        """See the class."""
 
     def __call__(
         self,
@@ -267,12 +278,10 @@ class BatchAugmentation(Augmentation):
 
     Attributes:
         needs_teacher: Whether it computes with averaged weights of the model.
-        least_samples: Smaller batches are skipped.
         one_place: Whether ``at`` is one path.
     """
 
     needs_teacher = one_place = False
-    least_samples = 1
 
     def __init__(
         self,
@@ -290,8 +299,13 @@ class BatchAugmentation(Augmentation):
                 f"at='inputs': {type(self).__name__} compares features; name a module, such as "
                 "'backbone'"
             )
-        self.paths, self.online = paths, online
+        self._paths, self.online = paths, online
         self.hold = (hold,) if isinstance(hold, str) else tuple(hold)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """In the order of ``at``."""
+        return self._paths
 
     @property
     def starts_at(self) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from .layers import FeatureTransform
 from .loss_state import LossState, nowhere
 from .settings import Outcome, Plan, Settings
 from .step import run_step
-from .tap import Tap, patched
+from .tap import Member, Tap, patched
 from .weights import formula, share_weights
 
 
@@ -76,7 +76,8 @@ class AugmentedLoss:
                 'feature augmentations are attached to this model already: detach() them first'
             )
         faults = list(model_faults(model))
-        if isinstance(clean_weight, str) or clean_weight == float('inf'):
+        is_number = clean_weight is None or isinstance(clean_weight, (int, float))
+        if not is_number or clean_weight == float('inf'):
             faults.append(TypeError(f'clean_weight={clean_weight!r}: give a finite number or None'))
             clean_weight = None
         if clean_weight is not None and not clean_weight > 0:
@@ -217,8 +218,7 @@ class AugmentedLoss:
         if not (self.plan.enabled and self.plan.ramp and augmentation.active):
             return False
         # The one view is chosen among those of additional passes; layers act beside it.
-        in_place = isinstance(augmentation, FeatureTransform) and not augmentation.as_view
-        return in_place or (self.plan.views and (only is None or only.name == name))
+        return augmentation.in_place or (self.plan.views and (only is None or only.name == name))
 
     def describe(self) -> list[str]:
         """One line per tap: path, users, shapes of the last active call, and how views run."""
@@ -272,13 +272,16 @@ class AugmentedLoss:
 
     def _active(
         self,
-    ) -> tuple[list[Tap], list[CopyTaps], list[tuple[Tap, FeatureTransform]]]:
+    ) -> tuple[dict[Tap, list[Member]], list[CopyTaps], list[tuple[Tap, FeatureTransform]]]:
         """What acts in this call: on features, on copies of the batch, and as layers."""
         plan, model = self.plan, self.model
         if not (plan.enabled and plan.ramp and model.training and torch.is_grad_enabled()):
-            return [], [], []
-
-        taps = [tap for tap in self.taps if any(self.acts(name) for name, _ in tap.members)]
+            return {}, [], []
+        taps = {
+            tap: acting
+            for tap in self.taps
+            if (acting := [member for member in tap.members if self.acts(member[0])])
+        }
         copy_taps = [taps for taps in self.copy_taps if self.acts(taps.name)]
         return taps, copy_taps, [(tap, layer) for tap, layer in self.layers if layer.active]
 
@@ -308,7 +311,7 @@ class AugmentedLoss:
             self.copy_taps.append(CopyTaps(self.model, augmentation, name))
             return
         assert isinstance(augmentation, FeatureAugmentation)
-        if isinstance(augmentation, FeatureTransform) and not augmentation.as_view:
+        if isinstance(augmentation, FeatureTransform) and augmentation.in_place:
             tap = Tap(self.model, augmentation.at, augmentation.side)
             self.layers.append((tap, augmentation))
             return

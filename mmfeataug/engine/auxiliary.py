@@ -97,32 +97,6 @@ def norm_pairs(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     return [pair for s in sets for pair in s.pairs()]
 
 
-def separate_fault(model: nn.Module, name: str, starts_at: tuple[str, str]) -> str:
-    """Why ``bn='separate'`` cannot be: nothing to separate, or nothing to separate with; empty if
-    it can.
-
-    Args:
-        model: With the second norms, if any.
-        name: Of the augmentation.
-        starts_at: Place and side behind which norms must have a second one.
-    """
-    at, behind = starts_at[0], norms_behind(model, *starts_at)
-    if not behind:
-        return (
-            f"{name} at {at!r}: bn='separate', but the model has no batch norm behind this place; "
-            "use bn='shared'"
-        )
-    paired = {id(first) for first, _ in norm_pairs(model)}
-    missing = [path for path in behind if id(model.get_submodule(path)) not in paired]
-    if not missing:
-        return ''
-    return (
-        f"{name} at {at!r}: bn='separate', but {missing[0]} (and {len(missing) - 1} more) has no "
-        'second batch norm. They must exist before the optimizer does: declare the augmentation '
-        "in model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...])"
-    )
-
-
 def has_auxiliary(state_dict: dict[str, Any]) -> bool:
     """Whether a checkpoint's weights have second norms."""
     return any(PREFIX in key.split('.') for key in state_dict)

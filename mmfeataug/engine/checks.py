@@ -8,7 +8,7 @@ from torch import nn
 from mmfeataug.utils.settings import DECLARE, Fix, SettingError
 
 from .augmentation import Augmentation
-from .auxiliary import separate_fault
+from .auxiliary import norm_pairs, norms_behind
 
 
 def model_faults(model: nn.Module) -> Iterator[Exception]:
@@ -66,16 +66,31 @@ def augmentation_faults(
                 'letters, digits and _ - . in its property name'
             )
         if augmentation.bn == 'separate':
-            fault = separate_fault(model, name, augmentation.starts_at)
-            if fault:
-                yield SettingError(fault, _fix_separate(augmentation, fault))
+            yield from _separate_faults(model, name, augmentation)
 
 
-def _fix_separate(augmentation: Augmentation, fault: str) -> Fix:
+def _separate_faults(
+    model: nn.Module, name: str, augmentation: Augmentation
+) -> Iterator[SettingError]:
+    """Nothing to separate, or nothing to separate with."""
+    at, behind = augmentation.starts_at[0], norms_behind(model, *augmentation.starts_at)
+    paired = {id(first) for first, _ in norm_pairs(model)}
+    missing = [path for path in behind if id(model.get_submodule(path)) not in paired]
     kind = type(augmentation).__name__
-    if 'no batch norm behind' in fault:
-        return Fix('augmentation', 'bn', 'shared', augmentation.at, kind)
-    return Fix('augmentation', DECLARE, None, augmentation.at, kind)
+    if not behind:
+        yield SettingError(
+            f"{name} at {at!r}: bn='separate', but the model has no batch norm behind this place; "
+            "use bn='shared'",
+            Fix('augmentation', 'bn', 'shared', augmentation.at, kind),
+        )
+    elif missing:
+        yield SettingError(
+            f"{name} at {at!r}: bn='separate', but {missing[0]} (and {len(missing) - 1} more) has "
+            'no second batch norm. They must exist before the optimizer does: declare the '
+            "augmentation in model=dict(type='mmfeataug.AugmentedModel', of=..., "
+            'augmentations=[...])',
+            Fix('augmentation', DECLARE, None, augmentation.at, kind),
+        )
 
 
 def gradients_now(model: nn.Module) -> dict[str, tuple[int, int]]:

@@ -18,7 +18,7 @@ from .guards import BatchNormGuard, RandomState, other_weights, wide
 from .leaves import flatten, rebuild
 from .paths import find_module
 from .recorded_loss import RecordedLoss
-from .tap import FiringError, entries, not_called, patched
+from .tap import FiringError, NotCalledError, entries, patched
 from .tape import Cut, Tape
 
 
@@ -85,7 +85,7 @@ class CopyTaps:
         for path, module in zip(self.augmentation.paths, self._modules, strict=True):
             if not clean.features[module]:
                 if not self.was_reached:
-                    raise not_called(path, module)
+                    raise NotCalledError(path, module)
                 return False
         self.was_reached = True
         return True
@@ -171,6 +171,11 @@ class CopyTaps:
                 refuse_checkpointed(', '.join(self.augmentation.hold))
                 if clean is not None:
                     index = len(found.results[module])
+                    if index == len(clean.results[module]):
+                        raise FiringError(
+                            f'hold={self.augmentation.hold!r}: it was called more often than in '
+                            'the clean pass'
+                        )
                     result, random_after = clean.results[module][index]
                     found.results[module].append((None, random_after))
                     random_after.restore()
@@ -209,20 +214,9 @@ class Copies:
     shared: torch.Generator
     passes: int = 0
 
-    @property
-    def model(self) -> nn.Module:
-        """In training mode."""
-        return self.recorded.model
-
-    @property
-    def samples(self) -> list[Any]:
-        """Data samples of the batch; empty where they cannot be told apart."""
-        return self.recorded.batch.samples
-
-    @property
-    def counts(self) -> list[int]:
-        """Number of features at each place, in the order of the places."""
-        return self.taps.counts(self.clean)
+    def __post_init__(self) -> None:
+        self.model, self.samples = self.recorded.model, self.recorded.batch.samples
+        self.counts = self.taps.counts(self.clean)
 
     def __call__(
         self,

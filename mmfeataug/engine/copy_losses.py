@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from mmfeataug.utils.pytorch import OutOfMemoryError
-
 from .copies import Copies
 from .gradients import finite_flag
 from .guards import RunningStatistics, no_autocast, wide
@@ -55,7 +53,7 @@ def add_copies(copies: Copies, objective: Objective) -> None:
     through = list(zip(features, taps.cuts(clean), strict=True)) if augmentation.online else []
     try:
         _add_terms(copies, terms, through, weight, objective)
-    except (TapError, OutOfMemoryError):
+    except (TapError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
         raise RuntimeError(f'{name} failed at {taps}: {error}') from error

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmfeataug.utils.pytorch import OutOfMemoryError
-
 from .batch import Losses
 from .recorded_loss import RecordedTail
 from .tap import TapError
@@ -47,7 +45,7 @@ def verify(tail: RecordedTail, strict: bool, step_count: int = 0) -> None:
         version = recording.version()
         try:
             deviation = _deviation(_replayed(tail, memoize=True), clean)
-        except OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
             deviation, reason = math.inf, f'{type(error).__name__}: {error}'
@@ -83,7 +81,7 @@ def _is_noise(tail: RecordedTail, deviation: float) -> bool:
     """
     try:
         repeats = [_replayed(tail, memoize=False) for _ in range(3)]
-    except OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
         raise TapError(

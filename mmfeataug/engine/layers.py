@@ -14,7 +14,7 @@ from mmfeataug.utils.settings import share
 from .augmentation import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from .checkpointing import refuse_checkpointed
 from .guards import no_autocast, seed_global
-from .tap import not_called
+from .tap import NotCalledError
 
 
 class FeatureTransform(FeatureAugmentation):
@@ -64,7 +64,8 @@ class FeatureTransform(FeatureAugmentation):
                 f'{", ".join(of_view)} of {type(self).__name__} at {at!r}: that is of a view, and '
                 'it changes the clean pass itself; add as_view=True, or leave it out'
             )
-        self.as_view, self.weight = as_view, share('weight', weight, at)
+        self.as_view, self.in_place = as_view, not as_view
+        self.weight = share('weight', weight, at)
         self.muted = self.acted = False
         self._owner: nn.Module | None = None
         self.module: nn.Module | None = None
@@ -170,7 +171,7 @@ class FeatureTransform(FeatureAugmentation):
             if hook == self._check:
                 del owner._forward_hooks[key]
         if not self.acted:
-            raise not_called(self.at, self.module)
+            raise NotCalledError(self.at, self.module)
 
     @property
     def _acts(self) -> bool:

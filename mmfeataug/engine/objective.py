@@ -32,6 +32,7 @@ class Objective:
         plan: Of the iteration.
 
     Attributes:
+        sum: Of all gradients.
         weights: Of the views that the methods made, by name.
         clean_weight: Factor of the clean loss before what missing views leave is filled in; while
             weights of views grow, it falls as they do.
@@ -42,7 +43,7 @@ class Objective:
     """
 
     def __init__(self, model: nn.Module, settings: Settings, plan: Plan) -> None:
-        self._model, self._settings, self._plan = model, settings, plan
+        self._model, self._settings, self.plan = model, settings, plan
         self.clean_weight = 1 + plan.ramp * (settings.clean_weight - 1)
         self.scaled = _autocast_is_fp16()
         self.scale = settings.loss_scale.value if self.scaled else 1.0
@@ -51,7 +52,7 @@ class Objective:
         self._expected = plan.ramp * _expected(settings.view_weights, plan)
         self._present = 0.0
         self._effects: dict[str, list[Tensor]] = {}
-        self._sum = GradientSum(self.parameters)
+        self.sum = GradientSum(self.parameters)
         self.overflow = False
         self._losses: Losses = {}
         self._acted: dict[str, bool] = {}
@@ -69,12 +70,8 @@ class Objective:
         return torch.Generator().manual_seed(self._seed(name) ^ 1)
 
     def _seed(self, name: str) -> int:
-        iteration = self._settings.seed * 1_000_003 + self._plan.iteration
+        iteration = self._settings.seed * 1_000_003 + self.plan.iteration
         return iteration ^ zlib.crc32(name.encode())
-
-    def is_wanted(self, name: str) -> bool:
-        """Whether any view of an augmentation may be trained on."""
-        return self._plan.only is None or self._plan.only.name == name
 
     def begin(self, name: str, like: Tensor) -> None:
         """An augmentation is about to make its views. What is logged once has to be logged always:
@@ -113,11 +110,11 @@ class Objective:
                 )
             weight = known[index]
         weights.append(weight)
-        only = self._plan.only
+        only = self.plan.only
         if only is None:
-            return self._plan.ramp * weight
+            return self.plan.ramp * weight
         chosen = (only.name, only.index) == (name, index)
-        return self._plan.ramp * weight * only.factor if chosen else 0.0
+        return self.plan.ramp * weight * only.factor if chosen else 0.0
 
     def count_view(
         self, name: str, weight: float, loss: Tensor, clean_loss: Tensor, moved: Tensor | None
@@ -137,15 +134,6 @@ class Objective:
             row = torch.stack([t.float() for t in (moved, loss, clean_loss)])
             self._effects.setdefault(name, []).append(row)
 
-    @property
-    def measures(self) -> bool:
-        """Whether effects of views are to be measured."""
-        return self._plan.measure
-
-    def add_gradients(self, gradients: Gradients, held: Gradients = ()) -> None:
-        """One for each parameter, or None; ``held`` are others that may share memory with them."""
-        self._sum.add(gradients, held)
-
     def add(
         self,
         key: str,
@@ -161,7 +149,7 @@ class Objective:
             gradients: Of ``scale`` times the value.
             received: Likewise, at cuts of the clean graph.
         """
-        self.add_gradients(gradients, [gradient for _, _, gradient in received])
+        self.sum.add(gradients, [gradient for _, _, gradient in received])
         for cut, index, gradient in received:
             cut.receive(index, gradient)
         self._acted[key.rpartition('.loss_')[0]] = True
@@ -174,7 +162,7 @@ class Objective:
         logger.warning(
             'iteration %d: view %s is not finite, or reaches its place in another way than the '
             'clean batch; it was dropped',
-            self._plan.iteration,
+            self.plan.iteration,
             key,
         )
 
@@ -195,10 +183,10 @@ class Objective:
             total: Their sum as the framework defines it.
         """
         if self.scaled:
-            finite = not self.overflow and all_finite(self._sum.gradients)
+            finite = not self.overflow and all_finite(self.sum.gradients)
             self._settings.loss_scale.update(finite)
         fill = self.fill
-        self._sum.scale(fill / self.scale)
+        self.sum.scale(fill / self.scale)
         carrier = total.new_zeros((), dtype=torch.float32)
         terms = {
             **weighted(losses, self.clean_weight * fill),
@@ -213,7 +201,7 @@ class Objective:
             self._undo_framework(terms)
             state.save_after(before)
             state.restore(before)
-        return {**terms, CARRIER: self._sum.attach_to(carrier)}
+        return {**terms, CARRIER: self.sum.attach_to(carrier)}
 
     def _undo_framework(self, terms: Losses) -> None:
         """Take out of the gradients what ``parse_losses`` is going to put in, a factor or the
@@ -236,10 +224,10 @@ class Objective:
             )
         for i, gradient in enumerate(found[1:]):
             if gradient is not None:
-                taken = self._sum.gradients[i]
-                self._sum.gradients[i] = -gradient if taken is None else taken - gradient
+                taken = self.sum.gradients[i]
+                self.sum.gradients[i] = -gradient if taken is None else taken - gradient
         if factor != 1:
-            self._sum.scale(1 / factor)
+            self.sum.scale(1 / factor)
 
 
 def _expected(weights: Mapping[str, Sequence[float]], plan: Plan) -> float:

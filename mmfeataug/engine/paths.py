@@ -139,6 +139,8 @@ def find_module(model: nn.Module, path: str, setting: str = 'at') -> nn.Module:
     modules = dict(model.named_modules())
     if path and path in modules:
         return modules[path]
+    # The stand-in of a config's empty path.
+    path = '' if path == '.' else path
     if is_pattern(path):
         raise TapError(
             f'{setting}={path!r}: a pattern may name several places, each for an augmentation of '

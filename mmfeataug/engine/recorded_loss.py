@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .augmentation import FeatureAugmentation
 from .batch import Batch, Losses, detached
-from .gradients import all_finite
+from .gradients import GradientSum, all_finite
 from .guards import BatchNormGuard, RandomState, no_autocast, wide, without_dropout
 from .loss_state import LossState
 from .recording import Recording, record
@@ -50,9 +50,8 @@ class RecordedLoss:
         taps: Where to record.
         batch: The stock loss, and what it is called with.
         state: Of the losses; keeps what a call of the loss changes.
-        parameters: Those that learn.
-        add: Called with gradients toward them, and with others that are kept and may share memory
-            with these, any number of times.
+        gradients: Of the parameters that learn; gets what this pass takes toward them. None:
+            nothing learns.
         clean_weight: Factor of the clean loss in these gradients.
         scale: Another one, against underflow; gradients of all kinds but those that methods see
             have it.
@@ -75,15 +74,14 @@ class RecordedLoss:
         batch: Batch,
         *,
         state: LossState | None = None,
-        parameters: Sequence[nn.Parameter] = (),
-        add: Callable[[Gradients, Gradients], object] = lambda gradients, held: None,
+        gradients: GradientSum | None = None,
         clean_weight: float = 1.0,
         scale: float = 1.0,
         keep_prefix: bool = False,
         contexts: Sequence[Callable[[Tape], AbstractContextManager]] = (),
     ) -> None:
         self.model, self.batch, self.scale = model, batch, scale
-        self.parameters, self._add = list(parameters), add
+        self.gradients = GradientSum(()) if gradients is None else gradients
         self.tape = Tape()
         self.state = LossState(model) if state is None else state
         self._before = self.state.save()
@@ -112,6 +110,11 @@ class RecordedLoss:
             for cut, _ in recording.cut_of:
                 cut.arrived = None
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those that learn."""
+        return self.gradients.parameters
+
     def rewind(self) -> None:
         """Random streams, and what losses keep, as the clean pass found them."""
         self.state.restore(self._before)
@@ -127,7 +130,7 @@ class RecordedLoss:
         before them.
         """
         if self.parameters:
-            self.tape.sweep(self.parameters, self._add, release=True)
+            self.tape.sweep(self.gradients, release=True)
         self.tape.release()
 
     def release(self) -> None:
@@ -158,14 +161,10 @@ class RecordedLoss:
                 retain_graph=True,
                 allow_unused=True,
             )
-        self._add(found, self.tape.waiting)
+        self.gradients.add(found, self.tape.waiting)
         # Of several taps, the gradient at the first one comes through the others.
         first = min((r.first_cut for r in recordings if r.fired), default=len(self.tape.cuts))
-        self.tape.sweep(self.parameters, self._add, until=first + 1)
-        for recording in recordings:
-            for cut, _ in recording.cut_of:
-                if cut.arrived is None:
-                    cut.arrived = list(cut.gradients)
+        self.tape.sweep(self.gradients, until=first + 1)
         if not keep_prefix:
             self.sweep()
         return total.detach()

@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """One augmented iteration: the clean pass, its gradients, and what is added to them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -13,14 +13,14 @@ from .exactness import verify
 from .objective import Objective
 from .recorded_loss import RecordedLoss
 from .settings import Outcome, Plan, Settings
-from .tap import Tap, TapError
+from .tap import Member, Tap, TapError
 from .views import add_views
 from .votes import on_all_ranks
 
 
 def run_step(
     model: nn.Module,
-    taps: Sequence[Tap],
+    taps: Mapping[Tap, Sequence[Member]],
     copy_taps: Sequence[CopyTaps],
     batch: Batch,
     settings: Settings,
@@ -31,8 +31,8 @@ def run_step(
 
     Args:
         model: In training mode.
-        taps: With active augmentations.
-        copy_taps: Of the active augmentations that look at copies of the batch.
+        taps: With their augmentations that act.
+        copy_taps: Of those that act and look at copies of the batch.
         batch: The stock loss, and what it is called with.
         settings: Of the handle.
         plan: Of the iteration.
@@ -43,15 +43,13 @@ def run_step(
     """
     written = None if settings.backward_checked else gradients_now(model)
     objective = Objective(model, settings, plan)
-    members = [member for tap in taps for member in tap.members]
-    learns = [a.learn for name, a in members if a.active and objective.is_wanted(name)]
+    learns = [augmentation.learn for members in taps.values() for _, augmentation in members]
     recorded = RecordedLoss(
         model,
-        taps,
+        list(taps),
         batch,
         state=settings.loss_state,
-        parameters=objective.parameters,
-        add=objective.add_gradients,
+        gradients=objective.sum,
         clean_weight=objective.clean_weight,
         scale=objective.scale,
         keep_prefix=any(learn != 'tail' for learn in learns)
@@ -64,15 +62,14 @@ def run_step(
             if tap not in tails and not tap.was_reached:
                 raise _unreached(tap, recorded)
         every = on_all_ranks([tap in tails for tap in taps], recorded.total) if taps else []
-        for tap, reached in zip(taps, every, strict=True):
+        for (tap, members), reached in zip(taps.items(), every, strict=True):
             if reached:
                 tap.was_reached = True
                 verify(tails[tap], settings.strict, step_count)
-                add_views(tails[tap], objective)
+                add_views(tails[tap], members, objective)
             else:
-                for name, augmentation in tap.members:
-                    if augmentation.active and objective.is_wanted(name):
-                        objective.skip(name, recorded.total)
+                for name, _ in members:
+                    objective.skip(name, recorded.total)
         for known, clean in zip(copy_taps, recorded.opened, strict=True):
             shared = objective.shared_generator(known.name)
             updates = step_count // plan.accumulation

@@ -14,8 +14,30 @@ ENTRY_POINTS = ('forward', 'loss', 'loss_and_predict', 'predict')
 ``self.forward``."""
 
 
+Member = tuple[str, FeatureAugmentation]
+"""An augmentation with the name it is logged under."""
+
+
 class FiringError(TapError):
     """A tap was reached more or less often than in the clean pass."""
+
+
+class NotCalledError(TapError):
+    """No feature passed a tap or a layer.
+
+    Args:
+        at: Its place.
+        module: There.
+    """
+
+    def __init__(self, at: str, module: nn.Module | None) -> None:
+        self.at = at
+        children = [] if module is None else [f'{at}.{n}' for n, _ in module.named_children()]
+        super().__init__(
+            f'at={at!r}: this module was not called in the training pass; choose one that is, such '
+            f'as {", ".join(children[:4]) or "its parent or a sibling"} '
+            '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
+        )
 
 
 class Tap:
@@ -51,7 +73,7 @@ class Tap:
             raise TapError(f"side={side!r} of the tap at {at!r}: write 'output' or 'input'")
         self.at, self.side = at, side
         self.module = None if at == 'inputs' else find_module(model, at)
-        self.members: list[tuple[str, FeatureAugmentation]] = []
+        self.members: list[Member] = []
         self.prefix: list[nn.Module] = []
         self.drawing: set[nn.Module] | None = None
         self.was_reached = self.verified = False
@@ -69,9 +91,9 @@ class Tap:
     def __str__(self) -> str:
         return self.at if self.side == 'output' else f'{self.at} ({self.side})'
 
-    def not_reached_error(self) -> TapError:
+    def not_reached_error(self) -> NotCalledError:
         """The error to raise if the first pass went by without reaching this tap."""
-        return not_called(self.at, self.module)
+        return NotCalledError(self.at, self.module)
 
     def replacements(
         self, around: Callable, at_tap: Callable
@@ -92,16 +114,6 @@ def entries(module: nn.Module) -> Iterator[str]:
         method = getattr(type(module), name, None)
         if callable(method) and method is not nn.Module.forward:
             yield name
-
-
-def not_called(at: str, module: nn.Module | None) -> TapError:
-    """The error to raise if no feature passed a tap or a layer."""
-    children = [] if module is None else [f'{at}.{n}' for n, _ in module.named_children()]
-    return TapError(
-        f'at={at!r}: this module was not called in the training pass; choose one that is, such as '
-        f'{", ".join(children[:4]) or "its parent or a sibling"} '
-        '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
-    )
 
 
 @contextmanager

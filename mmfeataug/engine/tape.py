@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .gradients import GradientSum
 from .guards import no_autocast
 
 Gradients = Sequence[Tensor | None]
@@ -107,19 +108,11 @@ class Tape:
         """Gradients that have arrived at cuts."""
         return [g for cut in self.cuts for g in cut.gradients if g is not None]
 
-    def sweep(
-        self,
-        parameters: Sequence[nn.Parameter],
-        add: Callable[[Gradients, Gradients], object],
-        until: int = 0,
-        release: bool = False,
-    ) -> None:
+    def sweep(self, into: GradientSum, until: int = 0, release: bool = False) -> None:
         """Take gradients on from the last cut to the one numbered ``until``, which is swept, too.
 
         Args:
-            parameters: To take them to.
-            add: Called with their gradients, and with those that wait at cuts, once for each cut
-                that has some.
+            into: Gets those of its parameters.
             until: Cuts before it keep what arrives.
             release: Let go of each cut's graph once it is swept.
         """
@@ -138,12 +131,12 @@ class Tape:
                 with no_autocast(sources[0]):
                     *found, _ = torch.autograd.grad(
                         sources,
-                        [*parameters, self.token],
+                        [*into.parameters, self.token],
                         gradients,
                         retain_graph=True,
                         allow_unused=True,
                     )
-                add(found, self.waiting)
+                into.add(found, self.waiting)
                 del sources, gradients, found
             del pairs
             if release:

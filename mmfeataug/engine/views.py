@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 
 from mmfeataug.functional import deviation
-from mmfeataug.utils.pytorch import OutOfMemoryError
 
 from .augmentation import FeatureAugmentation, Tail, View
 from .gradients import finite_flag
 from .guards import RunningStatistics, wide
 from .objective import Objective
 from .recorded_loss import RecordedTail, ViewGradients
-from .tap import FiringError, Tap, TapError
+from .tap import FiringError, Member, Tap, TapError
 from .votes import on_all_ranks, on_all_ranks_packed, on_any_rank
 
 
-def add_views(recorded_tail: RecordedTail, objective: Objective) -> None:
-    """All views of all augmentations at one tap.
+def add_views(recorded_tail: RecordedTail, members: Sequence[Member], objective: Objective) -> None:
+    """All views of augmentations at one tap.
 
     Args:
         recorded_tail: Behind the tap.
+        members: Those that act, by name.
         objective: Gathers what comes out.
 
     Raises:
@@ -40,9 +40,7 @@ def add_views(recorded_tail: RecordedTail, objective: Objective) -> None:
     clean = [wide(f) for f in recorded_tail.features]
     tap = recorded_tail.tap
     tap.shapes = [tuple(f.shape) for f in clean]
-    for name, augmentation in tap.members:
-        if not augmentation.active or not objective.is_wanted(name):
-            continue
+    for name, augmentation in members:
         objective.begin(name, clean[0])
         try:
             (usable,) = on_all_ranks([augmentation.accepts(clean)], clean[0])
@@ -50,7 +48,7 @@ def add_views(recorded_tail: RecordedTail, objective: Objective) -> None:
                 _add_each(recorded_tail, name, augmentation, clean, objective)
             else:
                 objective.skip(name, clean[0])
-        except (TapError, OutOfMemoryError):
+        except (TapError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:
             raise RuntimeError(f'{name} failed at the tap {tap}: {error}') from error
@@ -171,7 +169,7 @@ def _add_view(
         if not any(g is not None for g in found.all()):
             _warn_idle(tap, name, augmentation.learn)
         moved = [f.detach() for f in features]
-        distance = relative_distance(clean, moved) if objective.measures else None
+        distance = relative_distance(clean, moved) if objective.plan.measure else None
         objective.count_view(name, weight, total, recorded.total, distance)
         if augmentation.observer is not None:
             augmentation.observer(clean, moved, index=index)

@@ -26,9 +26,7 @@ def on_all_ranks(flags: Sequence[bool], like: Tensor) -> list[bool]:
     """
     if not is_distributed():
         return list(flags)
-    vote = torch.tensor([int(flag) for flag in flags], device=like.device)
-    distributed.all_reduce(vote, distributed.ReduceOp.MIN)
-    return [bool(v) for v in vote.tolist()]
+    return on_all_ranks_packed(torch.tensor(flags, device=like.device))
 
 
 def on_any_rank(flags: Sequence[bool], like: Tensor) -> list[bool]:

@@ -7,7 +7,6 @@ from typing import TypeGuard
 from mmfeataug.utils.settings import Fix, SettingError
 
 from .augmentation import Augmentation, FeatureAugmentation
-from .layers import FeatureTransform
 
 
 def share_weights(
@@ -61,8 +60,7 @@ def share_weights(
 
 def _makes_views(augmentation: Augmentation) -> TypeGuard[FeatureAugmentation]:
     """Whether it trains on views, neither as a layer nor by terms of its own."""
-    in_place = isinstance(augmentation, FeatureTransform) and not augmentation.as_view
-    return isinstance(augmentation, FeatureAugmentation) and not in_place
+    return isinstance(augmentation, FeatureAugmentation) and not augmentation.in_place
 
 
 def formula(clean: float, weights: Mapping[str, Sequence[float]], terms: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from .attack import (
     signed_step,
     uniform_in_ball,
 )
-from .consistency import feature_distance, prediction_divergence
+from .consistency import NORMS, feature_distance, prediction_divergence
 from .mixing import mean_inside, mix, weighted_cosine
 from .pixels import cospgd_weights, segpgd_weights
 from .semantic import labels_from_gradient, semantic_direction
@@ -30,6 +30,7 @@ from .statistics import (
 
 __all__ = [
     'AXES',
+    'NORMS',
     'ascend',
     'ascend_adaptively',
     'channel_dim',

@@ -57,15 +57,13 @@ def feature_distance(
     return torch.where(squared > 0, safe, torch.zeros_like(safe)).mean()
 
 
-def prediction_divergence(
-    logits: Tensor, target: Tensor, kind: str = 'kl', sigmoid: bool = False
-) -> Tensor:
-    """Divergence of the predicted distribution from a target one, mean over predictions.
+def prediction_divergence(logits: Tensor, target: Tensor, sigmoid: bool = False) -> Tensor:
+    """Kullback-Leibler divergence of the predicted distribution from a target one, mean over
+    predictions.
 
     Args:
         logits: Of the copy; classes are the channels of ``(N, K, H, W)`` or ``(R, K)``.
         target: Of the clean image, same shape.
-        kind: ``'kl'``, or ``'ce'`` (cross entropy, which is that plus the target's entropy).
         sigmoid: Treat each class as a separate binary decision, as in RetinaNet.
 
     Returns:
@@ -78,8 +76,6 @@ def prediction_divergence(
             f'predictions of shapes {tuple(logits.shape)} and {tuple(target.shape)} cannot be '
             'compared: the passes must look at the same proposals, see hold'
         )
-    if kind not in ('kl', 'ce'):
-        raise ValueError(f"kind={kind!r}: choose 'kl' or 'ce'")
     if sigmoid:
         p = target.sigmoid()
         cross = F.binary_cross_entropy_with_logits(logits, p, reduction='none')
@@ -89,4 +85,4 @@ def prediction_divergence(
         p = target.softmax(channel)
         cross = -(p * logits.log_softmax(channel)).sum(channel)
         own = -(p * target.log_softmax(channel)).sum(channel)
-    return (cross - own if kind == 'kl' else cross).mean()
+    return (cross - own).mean()

@@ -46,11 +46,10 @@ def too_few(features: Iterable[Tensor], axes: str) -> str:
         dims = _dims(x, axes)
         count = math.prod(x.shape[d] for d in dims) if dims else 0
         if count < 2:
-            one, other = (a for a in AXES if a != axes)
             return (
                 f'axes={axes!r} needs at least two values to take a deviation of, a feature of '
-                f'shape {tuple(x.shape)} has {count}; use axes={one!r} or axes={other!r}, or '
-                'another tap'
+                f'shape {tuple(x.shape)} has {count}: choose another place, such as a layer before '
+                'the pooling, or other axes where the method has that setting'
             )
     return ''
 
@@ -163,19 +162,20 @@ def perturb_statistics(
 ) -> Tensor:
     """Scale the mean and standard deviation of each channel.
 
-    ``(x - mu) * std_scale + mu * mean_scale``, with ``mu`` the mean over the batch and all
-    positions, which gets no gradient.
+    ``(x - mu) * std_scale + mu * mean_scale``.
 
     Args:
         x: ``(N, C, H, W)``, ``(N, L, C)`` or ``(R, C)``.
         mean_scale: Factor of the means, 1 changes nothing; broadcasts to ``x``.
         std_scale: Factor of the deviations, likewise; negative values invert a channel.
         relu: Clamp at 0, as behind a ReLU.
-        mean: ``mu``, if it is not to be taken from ``x`` alone.
+        mean: ``mu``; None: the mean over the batch and all positions, without a gradient.
 
-    Source: AdvBN, https://arxiv.org/abs/2009.08965.
+    Source: AdvBN, https://arxiv.org/abs/2009.08965; with means of each sample, and without the
+    clamp, it is NP's formula, https://arxiv.org/abs/2211.04393.
     """
     if mean is None:
         mean = x.detach().mean(statistic_dims(x, 'batch'), keepdim=True)
-    out = (x - mean) * std_scale + mean * mean_scale
+    std_scale = torch.as_tensor(std_scale, dtype=x.dtype, device=x.device)
+    out = torch.addcmul((mean_scale - std_scale) * mean, std_scale, x)
     return out.clamp(min=0) if relu else out

@@ -164,7 +164,7 @@ def judge(name: str, augmentation: Augmentation, effect: Effect) -> Finding:
         f'{name} at {augmentation.at}: {what}: {effect.distance:.2%} of the deviation away, '
         f'loss {effect.loss:.4g} beside {effect.clean:.4g} (means of the strongest view)'
     )
-    strength = getattr(augmentation, 'strength_name', '')
+    strength = augmentation.strength_name
     value = getattr(augmentation, strength) if strength else None
     most = getattr(augmentation, 'strength_most', math.inf)
     better = effect.better(value, most) if value is not None else None

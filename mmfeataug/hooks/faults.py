@@ -97,7 +97,7 @@ def handle_warnings(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> 
 
 def _zeros(augmentation: Any) -> Iterator[tuple[str, Any]]:
     """Settings without which a method does nothing, where they are 0."""
-    for key in ('strengths', getattr(augmentation, 'strength_name', ''), 'weight', 'prob'):
+    for key in ('strengths', augmentation.strength_name, 'weight', 'prob'):
         value = getattr(augmentation, key, None)
         each = value if isinstance(value, (list, tuple)) else [value]
         if each and all(isinstance(v, (int, float)) and v == 0 for v in each):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mmfeataug.engine import Augmentation, AugmentedLoss, Choice, Plan, tail_shares
+from mmfeataug.engine import Augmentation, AugmentedLoss, Choice, NotCalledError, Plan, tail_shares
 from mmfeataug.utils.settings import Fix
 
 from .budget import wall_time
@@ -140,9 +140,9 @@ def _mended(
 ) -> list[Finding]:
     """With a fix: a child of the place that is called, or the batch that a method needs."""
     augmentation, fix = handle.augmentations[name], None
-    least = getattr(augmentation, 'samples', 0)
-    if 'not called' in str(error):
-        fix = _moved(handle, augmentation, batch, error)
+    least = augmentation.least_samples
+    if isinstance(error, NotCalledError):
+        fix = _moved(handle, augmentation, batch, error.at)
     elif least > len(batch[0]):
         fix = Fix('config', 'train_dataloader.batch_size', least)
     kind = type(augmentation)
@@ -151,12 +151,10 @@ def _mended(
 
 
 def _moved(
-    handle: AugmentedLoss, augmentation: Augmentation, batch: Sequence[Any], error: Exception
+    handle: AugmentedLoss, augmentation: Augmentation, batch: Sequence[Any], at: str
 ) -> Fix | None:
-    """To a child that is called; None if the error is about a place of a layer beside it."""
-    places = getattr(augmentation, 'paths', (augmentation.at,))
-    at = next((p for p in places if str(error).startswith(f'at={p!r}: ')), None)
-    if at is None:
+    """To a child that is called; None if ``at`` is the place of a layer beside it."""
+    if at not in augmentation.paths:
         return None
     model = handle.model
 

@@ -42,9 +42,8 @@ class FeatureAugVisualizationHook(Hook):
     Training is not changed: the hook uses the views of the training step and needs no random
     numbers. Only the main process draws, about one second per picture. An augmentation
     that does not act in the iteration (it has a probability, or a schedule) is drawn the next time
-    it does; one with a probability is watched in every iteration until then. Of several
-    ``FeatureAugHook`` the one that drives the model is drawn; layers that ``AugmentedBackbone``
-    declares need none.
+    it does; one with a probability is watched in every iteration until then. Layers that
+    ``AugmentedBackbone`` declares need no ``FeatureAugHook``.
 
     Memory, in the iterations that are watched: ``samples`` images, and for each view the feature of
     ``samples`` images twice, fp32, in main memory; rows without images (RoI vectors) are kept all.
@@ -208,8 +207,7 @@ def _augmentations(model: nn.Module) -> Iterator[tuple[str, str, Augmentation]]:
     handle = vars(model).get('loss')
     if isinstance(handle, AugmentedLoss):
         for name, augmentation in handle.augmentations.items():
-            places = getattr(augmentation, 'paths', (augmentation.at,))
-            yield name, ', '.join(places), augmentation
+            yield name, ', '.join(augmentation.paths), augmentation
     for layer, path in layers(model).items():
         yield layer.name, path, layer
 

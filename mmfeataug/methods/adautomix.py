@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mmfeataug.engine import BatchAugmentation, CopyPass, no_autocast
 from mmfeataug.functional import mix, weighted_cosine
 from mmfeataug.registry import AUGMENTATIONS, MODELS
-from mmfeataug.utils.settings import in_range, non_negative
+from mmfeataug.utils.settings import in_range, non_negative, positive
 
 from .targets import Mixture, mixed_targets
 
@@ -92,13 +92,12 @@ class AdAutoMix(BatchAugmentation):
             raise ValueError(
                 f'random_samples=True at {at!r}: with samples=2 there is nothing to draw'
             )
-        if not alpha > 0:
-            raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive number')
         if similarity not in ('raise', 'lower'):
             raise ValueError(f"similarity={similarity!r} at {at!r}: choose 'raise' or 'lower'")
         if teacher_bn not in ('frozen', 'eval'):
             raise ValueError(f"teacher_bn={teacher_bn!r} at {at!r}: choose 'frozen' or 'eval'")
-        self.samples, self.random_samples, self.alpha = samples, random_samples, alpha
+        self.samples, self.random_samples = samples, random_samples
+        self.alpha = positive('alpha', alpha, at)
         self.lam_margin = in_range('lam_margin', lam_margin, at)
         self.beta = in_range('beta', beta, at)
         self.adversarial = adversarial

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View, average_over_ranks
-from mmfeataug.functional import perturb_statistics, signed_step, statistic_dims, too_few
+from mmfeataug.functional import perturb_statistics, signed_step, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.settings import non_negative, share
 
@@ -45,6 +45,8 @@ class AdvBN(FeatureAugmentation):
         ValueError: For invalid settings.
     """
 
+    axes = 'batch'
+
     def __init__(
         self,
         *,
@@ -74,10 +76,6 @@ class AdvBN(FeatureAugmentation):
     def active(self) -> bool:
         """False if the view has no weight or cannot move."""
         return bool(self.has_weight and self.step_size and self.eps)
-
-    def fault(self, features: list[Tensor]) -> str:
-        """Why there are too few values for a standard deviation; empty if there are enough."""
-        return too_few(features, 'batch')
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view; see :meth:`FeatureAugmentation.views`."""

@@ -7,12 +7,7 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View
-from mmfeataug.functional import (
-    mean_std,
-    replace_statistics,
-    statistic_dims,
-    too_few,
-)
+from mmfeataug.functional import mean_std, replace_statistics, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.settings import non_negative, share
 
@@ -37,6 +32,7 @@ class AdvStyle(FeatureAugmentation):
     """
 
     strength_name = 'gamma'
+    axes = 'spatial'
 
     def __init__(
         self,
@@ -57,10 +53,6 @@ class AdvStyle(FeatureAugmentation):
     def active(self) -> bool:
         """False if the view has no weight or does not move."""
         return bool(self.gamma and self.has_weight)
-
-    def fault(self, features: list[Tensor]) -> str:
-        """Why there are too few values for a standard deviation; empty if there are enough."""
-        return too_few(features, 'spatial')
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view; see :meth:`FeatureAugmentation.views`."""

@@ -16,7 +16,6 @@ from mmfeataug.functional import (
     project_linf,
     reinject_statistics,
     signed_step,
-    too_few,
 )
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.pixels import PixelScale
@@ -118,11 +117,9 @@ class AFAN(FeatureAugmentation):
             raise ValueError(f"unit={unit!r} at {at!r}: choose 'absolute', 'std' or 'pixel'")
         if unit == 'pixel' and at != 'inputs':
             raise ValueError(f"unit='pixel' at {at!r}: only at='inputs' there are pixels")
-        if isinstance(against, str):
-            raise TypeError(f'against={against!r} at {at!r}: give a list of words')
-        words: Any = [against] if all(isinstance(w, str) for w in against) else against
-        if any(isinstance(group, str) for group in words):
-            raise TypeError(f'against={against!r} at {at!r}: give words, or lists of words')
+        words: Any = [against] if _are_words(against) else against
+        if not isinstance(words, (list, tuple)) or not all(map(_are_words, words)):
+            raise TypeError(f'against={against!r} at {at!r}: give a list of words, or several')
         self.against: list[tuple[str, ...]] = [tuple(group) for group in words]
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
@@ -153,7 +150,7 @@ class AFAN(FeatureAugmentation):
 
     def fault(self, features: list[Tensor]) -> str:
         """Too few values for statistics to re-inject."""
-        return too_few(features, self.axes) if any(self.reinject) else ''
+        return super().fault(features) if any(self.reinject) else ''
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view per strength; see :meth:`FeatureAugmentation.views`."""
@@ -240,3 +237,7 @@ class AFAN(FeatureAugmentation):
                 'give one value, or one per strength'
             )
         return values
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value)

@@ -22,10 +22,9 @@ from mmfeataug.utils.settings import in_range
 class DistortImages(FeatureTransform):
     """Train on distorted images: each with one distortion, drawn from several families.
 
-    The same as the pipeline step ``mmfeataug.CombinedDistortion``, without a change of the
-    pipeline. It acts on the preprocessed batch, including padding, on the model's device. Views of
-    other methods are then views of the distorted images. FMA (https://arxiv.org/abs/2012.01386)
-    compares itself with this data augmentation.
+    It acts on the preprocessed batch, including padding, on the model's device. Views of other
+    methods are then views of the distorted images. FMA (https://arxiv.org/abs/2012.01386) compares
+    itself with this data augmentation.
 
     Processes that share a random seed draw alike; ``randomness=dict(diff_rank_seed=True)`` gives
     each process its own draws.

@@ -25,7 +25,7 @@ class DSU(StatisticTransform):
     Args:
         at: Place.
         factor: Factor of the spread; 1 is the paper's.
-        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+        prob, side, as_view, weight, bn, learn: See :class:`StatisticTransform`.
     """
 
     strength_name = 'factor'
@@ -33,6 +33,11 @@ class DSU(StatisticTransform):
     def __init__(self, *, at: str, factor: float = 1.0, prob: float = 0.5, **kwargs) -> None:
         super().__init__(at=at, prob=prob, **kwargs)
         self.factor = non_negative('factor', factor, at)
+
+    @property
+    def active(self) -> bool:
+        """False if nothing is ever changed."""
+        return super().active and self.factor > 0
 
     def transform(self, feature: Tensor) -> Tensor:
         """See the class."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mmfeataug.functional import feature_distance
+from mmfeataug.functional import NORMS, feature_distance
 from mmfeataug.registry import AUGMENTATIONS
 
 from .consistency import Consistency
@@ -25,7 +25,8 @@ class FMA(Consistency):
         at: One place or several, with equal weight.
         norm: See :func:`mmfeataug.functional.feature_distance`.
         scale_channels: Likewise.
-        distortions, weight, task_weight, target, teacher, side, bn: See :class:`Consistency`.
+        distortions, weight, task_weight, target, teacher, side, bn, hold, image_range: See
+            :class:`Consistency`.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class FMA(Consistency):
         **kwargs,
     ) -> None:
         super().__init__(at=at, **kwargs)
+        if norm not in NORMS:
+            raise ValueError(f'norm={norm!r} at {at!r}: choose one of {", ".join(NORMS)}')
         self.norm, self.scale_channels = norm, scale_channels
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:

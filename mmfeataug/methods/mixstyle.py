@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmfeataug.functional import mean_std, replace_statistics, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.settings import positive
 
 from .statistic import StatisticTransform, other_samples
 
@@ -21,14 +22,12 @@ class MixStyle(StatisticTransform):
     Args:
         at: Place, such as ``'backbone.layer1'``.
         alpha: Of the Beta distribution; small values leave one of the two styles nearly pure.
-        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+        prob, side, as_view, weight, bn, learn: See :class:`StatisticTransform`.
     """
 
     def __init__(self, *, at: str, alpha: float = 0.1, prob: float = 0.5, **kwargs) -> None:
         super().__init__(at=at, prob=prob, **kwargs)
-        if not alpha > 0:
-            raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive number')
-        self.alpha = alpha
+        self.alpha = positive('alpha', alpha, at)
 
     def transform(self, feature: Tensor) -> Tensor:
         """See the class."""

@@ -21,7 +21,7 @@ class MoEx(StatisticTransform):
     Args:
         at: Place, early: ``'backbone.maxpool'`` (the release), ``'backbone.layer1'``.
         axes: What moments are taken over; ``'channel'`` is the paper's choice.
-        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+        prob, side, as_view, weight, bn, learn: See :class:`StatisticTransform`.
     """
 
     def __init__(self, *, at: str, axes: str = 'channel', prob: float = 0.5, **kwargs) -> None:

@@ -54,7 +54,7 @@ class MRFP(MapTransform):
 
     Args:
         at: Place; ``'backbone.maxpool'`` is the release's place.
-        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+        prob, side, as_view, weight, bn, learn: See :class:`StatisticTransform`.
     """
 
     def __init__(self, *, at: str, prob: float = 0.5, **kwargs) -> None:
@@ -92,7 +92,7 @@ class HRFPPlus(MapTransform):
         prob, side: See :class:`StatisticTransform`.
     """
 
-    samples = 1
+    least_samples = 1
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class HRFPPlus(MapTransform):
         """See :meth:`FeatureTransform.install`."""
         super().install(module, owner)
         # First: NP+ and MRFP may change what the source returns.
-        find_module(owner, self.source).register_forward_hook(self._keep, prepend=True)
+        find_module(owner, self.source, 'source').register_forward_hook(self._keep, prepend=True)
 
     def transform(self, feature: Tensor) -> Tensor:
         """See the class.
@@ -125,16 +125,22 @@ class HRFPPlus(MapTransform):
         Raises:
             ValueError: If ``source`` has not run before, or yields no maps.
         """
-        if self._read is None or (fault := self.fault([self._read])):
-            why = 'it has not run before' if self._read is None else fault
+        if self._read is None:
+            why = 'it has not run before'
+        elif not isinstance(self._read, Tensor):
+            why = f'it returns {type(self._read).__name__}, not one map'
+        else:
+            why = self.fault([self._read])
+        if why:
             raise ValueError(f'HRFPPlus at {self.at!r}: source={self.source!r}: {why}')
+        assert self._read is not None
         code = encode(self._read.to(feature.dtype), feature.shape[1])
         # Replays from a tap in the decoder do not run the source again: a constant to them.
         self._read = self._read.detach()
         size = feature.shape[2:]
         return feature + F.interpolate(code, size=size, mode='bilinear', align_corners=True)
 
-    def _keep(self, module: nn.Module, args: Any, output: Tensor) -> None:
+    def _keep(self, module: nn.Module, args: Any, output: Any) -> None:
         self._read = output if self._acts else None
 
     def __getstate__(self) -> dict[str, Any]:

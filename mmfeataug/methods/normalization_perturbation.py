@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from mmfeataug.functional import statistic_dims
+from mmfeataug.functional import perturb_statistics, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.settings import non_negative
 
@@ -29,7 +29,7 @@ class NormalizationPerturbation(StatisticTransform):
         at: Place, early.
         sigma: Deviation of the factors; 0.75 is the listing's.
         plus: NP+, which needs two samples.
-        prob, side, as_view, weight, bn: See :class:`StatisticTransform`.
+        prob, side, as_view, weight, bn, learn: See :class:`StatisticTransform`.
     """
 
     strength_name = 'sigma'
@@ -39,7 +39,7 @@ class NormalizationPerturbation(StatisticTransform):
     ) -> None:
         super().__init__(at=at, prob=prob, **kwargs)
         self.sigma, self.plus = non_negative('sigma', sigma, at), plus
-        self.samples = 2 if plus else 1
+        self.least_samples = 2 if plus else 1
 
     @property
     def name(self) -> str:
@@ -57,18 +57,7 @@ class NormalizationPerturbation(StatisticTransform):
         a, b = (1 + self.sigma * torch.randn_like(mean) for _ in range(2))
         if self.plus:
             b = 1 + sensitivity(mean) * (b - 1)
-        return scale_statistics(feature, mean, a, b)
-
-
-def scale_statistics(feature: Tensor, mean: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """NP's formula; see :class:`NormalizationPerturbation`.
-
-    Args:
-        feature: ``(N, C, H, W)`` or ``(N, L, C)``.
-        mean: Of each channel and sample, broadcasts to the feature.
-        a, b: Factors, likewise.
-    """
-    return torch.addcmul((b - a) * mean, a, feature)
+        return perturb_statistics(feature, b, a, relu=False, mean=mean)
 
 
 def sensitivity(mean: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class PAdaIN(StatisticTransform):
     Args:
         at: Place; ``'backbone.layer1.0.conv1'`` is a place of the release.
         prob: Of a swap; 0.01 is the release's.
-        side, as_view, weight, bn: See :class:`StatisticTransform`.
+        side, as_view, weight, bn, learn: See :class:`StatisticTransform`.
     """
 
     def __init__(self, *, at: str, prob: float = 0.01, **kwargs) -> None:

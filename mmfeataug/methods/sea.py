@@ -17,7 +17,7 @@ from mmfeataug.engine import (
 )
 from mmfeataug.functional import channel_dim, labels_from_gradient, semantic_direction
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.utils.settings import non_negative, share
+from mmfeataug.utils.settings import non_negative, positive, share
 
 
 @AUGMENTATIONS.register_module()
@@ -73,11 +73,9 @@ class SeA(FeatureAugmentation):
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         self.eta = non_negative('eta', eta, at)
         self.weight = share('weight', weight, at)
-        if not alpha > 0:
-            raise ValueError(f'alpha={alpha!r} at {at!r}: give a positive temperature')
         if not isinstance(rows, int) or rows < 2:
             raise ValueError(f'rows={rows!r} at {at!r}: give a whole number of at least 2')
-        self.alpha, self.rows, self.background = alpha, rows, background
+        self.alpha, self.rows, self.background = positive('alpha', alpha, at), rows, background
         self._classifier: nn.Parameter | None = None
 
     @property

@@ -28,7 +28,6 @@ class StabilityTraining(Consistency):
     Args:
         at: One place or several.
         form: ``'prediction'`` or ``'embedding'``.
-        divergence: ``'kl'`` or ``'ce'``, see :func:`mmfeataug.functional.prediction_divergence`.
         sigmoid: Treat each class as a separate binary decision.
         distortions: Gaussian noise as in the paper; its strength here is ours.
         weight, task_weight, target, teacher, side, bn, hold, image_range: See :class:`Consistency`.
@@ -39,7 +38,6 @@ class StabilityTraining(Consistency):
         *,
         at: str | Sequence[str],
         form: str = 'prediction',
-        divergence: str = 'kl',
         sigmoid: bool = False,
         distortions: Sequence[dict] = GAUSSIAN_NOISE,
         **kwargs,
@@ -47,7 +45,7 @@ class StabilityTraining(Consistency):
         super().__init__(at=at, distortions=distortions, **kwargs)
         if form not in FORMS:
             raise ValueError(f'form={form!r} at {at!r}: choose one of {", ".join(FORMS)}')
-        self.form, self.divergence, self.sigmoid = form, divergence, sigmoid
+        self.form, self.sigmoid = form, sigmoid
 
     @property
     def name(self) -> str:
@@ -58,4 +56,4 @@ class StabilityTraining(Consistency):
         """Divergence or distance, see the class."""
         if self.form == 'embedding':
             return feature_distance(x, target, 'l2')
-        return prediction_divergence(x, target, self.divergence, self.sigmoid)
+        return prediction_divergence(x, target, self.sigmoid)

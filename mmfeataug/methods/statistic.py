@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import FeatureTransform
-from mmfeataug.functional import too_few
 from mmfeataug.utils.settings import in_range
 
 
@@ -13,14 +12,12 @@ class StatisticTransform(FeatureTransform):
     """Change statistics of a feature, with a probability.
 
     Args:
-        at, side, as_view, weight, bn: See :class:`FeatureTransform`.
+        at, side, as_view, weight, bn, learn: See :class:`FeatureTransform`.
         prob: Probability that a call changes anything.
     """
 
-    samples = 2
-    """Least number of samples in a batch that the method can work with."""
+    least_samples = 2
     axes = 'spatial'
-    """What its statistics are taken over; see :func:`mmfeataug.functional.statistic_dims`."""
 
     def __init__(self, *, at: str, prob: float = 0.5, **kwargs) -> None:
         super().__init__(at=at, **kwargs)
@@ -30,24 +27,6 @@ class StatisticTransform(FeatureTransform):
     def active(self) -> bool:
         """False if nothing is ever changed."""
         return super().active and self.prob > 0
-
-    def fault(self, features: list[Tensor]) -> str:
-        """Too few samples, or too few values to take a deviation of."""
-        least = min(map(len, features))
-        if least < self.samples:
-            return (
-                f'{type(self).__name__} at {self.at!r} needs at least {self.samples} samples in a '
-                f'batch of each process, got {least}: set '
-                f'train_dataloader.batch_size={self.samples} or more'
-            )
-        if not too_few(features, self.axes):
-            return ''
-        shapes = ', '.join(str(tuple(f.shape)) for f in features)
-        return (
-            f'{type(self).__name__} at {self.at!r} takes deviations over axes={self.axes!r}, and '
-            f'features of shape {shapes} have fewer than two values there: choose another place, '
-            'such as a layer before the pooling'
-        )
 
     def is_drawn(self, generator: torch.Generator | None = None) -> bool:
         """With the probability ``prob``; see :meth:`FeatureTransform.is_drawn`."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfeataug.registry import MODELS
+from mmfeataug.utils.settings import positive
 
 
 @MODELS.register_module()
@@ -42,9 +43,8 @@ class MarginSoftmaxLoss(nn.Module):
         if use_sigmoid:
             raise ValueError('use_sigmoid=True: the margin is on the logits of a softmax')
         self.use_sigmoid = use_sigmoid
-        if not temperature > 0:
-            raise ValueError(f'temperature={temperature!r}: give a positive number')
-        self.margin, self.temperature = margin, temperature
+        self.margin = margin
+        self.temperature = positive('temperature', temperature, type(self).__name__)
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def get_cls_channels(self, num_classes: int) -> int:

@@ -6,9 +6,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-OutOfMemoryError = getattr(torch, 'OutOfMemoryError', torch.cuda.OutOfMemoryError)
-"""Raised where the memory of a device does not suffice; ``torch.OutOfMemoryError`` since 2.5."""
-
 
 def autocast_dtype(device: str) -> torch.dtype | None:
     """The type that autocast computes in on a kind of device; None where it is off.

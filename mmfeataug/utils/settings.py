@@ -48,16 +48,19 @@ def explained(kind: type, error: TypeError) -> TypeError | None:
     """What a constructor says of a setting it does not have, with the nearest that it has; None if
     its error is another.
     """
-    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if found is None:
+    found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if found is None or found[1] not in [cls.__name__ for cls in kind.__mro__]:
         return None
-    signatures = [inspect.signature(cls.__init__).parameters for cls in kind.__mro__]  # type: ignore[misc]
-    known = dict.fromkeys(
-        p.name for of in signatures for p in of.values() if p.kind == p.KEYWORD_ONLY
-    )
-    near = difflib.get_close_matches(found[1], known, 1)
+    known: dict[str, None] = {}
+    for cls in kind.__mro__:
+        parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+        known |= dict.fromkeys(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
+        if all(p.kind != p.VAR_KEYWORD for p in parameters):
+            # It hands nothing on.
+            break
+    near = difflib.get_close_matches(found[2], known, 1)
     hint = f'the nearest is {near[0]}' if near else f'it has {", ".join(known)}'
-    return TypeError(f'{kind.__name__} has no setting {found[1]!r}: {hint}')
+    return TypeError(f'{kind.__name__} has no setting {found[2]!r}: {hint}')
 
 
 def non_negative(name: str, value: float, at: object) -> float:
@@ -80,6 +83,17 @@ def in_range(name: str, value: float, at: object, most: float = 1.0) -> float:
     if not 0 <= value <= most or value == float('inf'):
         limit = 'that is not negative' if most == float('inf') else f'from 0 to {most:g}'
         raise ValueError(f'{name}={value!r} at {at!r}: give a finite number {limit}')
+    return float(value)
+
+
+def positive(name: str, value: float, at: object) -> float:
+    """A finite number above 0.
+
+    Raises:
+        TypeError, ValueError: Naming the setting, its value and its place.
+    """
+    if not non_negative(name, value, at):
+        raise ValueError(f'{name}={value!r} at {at!r}: give a positive number')
     return float(value)
 
 

@@ -262,10 +262,6 @@ class TestLayers:
         ('kind', 'settings'),
         [
             ('MixStyle', {}),
-            ('DSU', {}),
-            ('MoEx', {}),
-            ('PAdaIN', {}),
-            ('NormalizationPerturbation', {}),
             ('NormalizationPerturbation', dict(plus=True)),
         ],
     )

@@ -17,7 +17,6 @@ from tests.models import (
     build_detector,
     build_segmentor,
     classifier_cfg,
-    faster_rcnn_cfg,
     step,
 )
 from tests.oracle import difference, double, double_precision, held_against_reference
@@ -27,12 +26,6 @@ from tests.oracle import difference, double, double_precision, held_against_refe
 def _double():
     with double_precision():
         yield
-
-
-def faster_rcnn_r50():
-    cfg = faster_rcnn_cfg(channels=(32, 64, 128, 256))
-    cfg['backbone'].update(depth=50, base_channels=8)
-    return build_detector(cfg)
 
 
 def vit():
@@ -81,7 +74,7 @@ def same_as_without(build, entries, runs, **kwargs):
 @pytest.mark.parametrize(
     ('build', 'at', 'learn'),
     [
-        (faster_rcnn_r50, 'backbone.layer2', 'network'),
+        (build_detector, 'backbone.layer2', 'network'),
         (deeplab_r50, 'backbone.layer3.0', 'tail'),
         (faster_rcnn_swin, 'backbone.stages.1', 'tail'),
         (faster_rcnn_swin, 'backbone.stages.1', 'skips'),
@@ -105,18 +98,18 @@ def test_gradients(build, at, learn, runs):
 )
 def test_switches_of_a_pass_hold_when_it_runs_again(settings, runs):
     side = settings.pop('side', 'output')
-    same_as_without(deeplab_r50, [afan('backbone.layer2', side, **settings)], runs)
+    same_as_without(build_segmentor, [afan('backbone.layer2', side, **settings)], runs)
 
 
 def test_several_taps(runs):
     paths = ('backbone.layer1.1', 'backbone.layer3', 'backbone')
     entries = [afan(at, strengths=(1.0,), weight=0.2, learn='network') for at in paths]
-    same_as_without(deeplab_r50, entries, runs)
+    same_as_without(build_segmentor, entries, runs)
 
 
 def test_nested_regions(runs):
     """Those inside run again in the form that they had."""
-    model, batch = double(deeplab_r50)
+    model, batch = double(build_segmentor)
     other = checkpointed(copy.deepcopy(model))
     turn_on_activation_checkpointing(other, ['backbone.layer2', 'backbone.layer4'])
     entry = afan('backbone.layer3', learn='network')
@@ -161,7 +154,7 @@ def test_an_error_inside_leaves_nothing():
 @pytest.mark.parametrize('mode', ['with_cp', 'activation_checkpointing'])
 def test_tap_inside(mode):
     """Refused by name, with the nearest place outside."""
-    model, batch = double(deeplab_r50)
+    model, batch = double(build_segmentor)
     if mode == 'with_cp':
         checkpointed(model)
     else:
@@ -179,7 +172,7 @@ def test_tap_inside(mode):
 
 def test_layer_inside_that_the_hook_drives():
     """It would be gone when the region runs again."""
-    model, batch = double(deeplab_r50)
+    model, batch = double(build_segmentor)
     checkpointed(model)
     layer = dict(type='mmfeataug.MixStyle', at='backbone.layer1.0.conv1', prob=1.0)
     with mmfeataug.attach(model, [layer]), pytest.raises(TapError, match=r'inside.*layer1.0'):
@@ -187,7 +180,7 @@ def test_layer_inside_that_the_hook_drives():
 
 
 def test_places_inside_are_not_listed():
-    model, batch = double(deeplab_r50)
+    model, batch = double(build_segmentor)
     checkpointed(model)
     places = tail_shares(model, lambda: model.parse_losses(model.loss(*batch))[0], repeats=1)
     assert {'backbone.layer2', 'backbone.layer2.0'} < places.keys()
@@ -206,7 +199,7 @@ def test_nothing_stays():
 
 def test_methods_on_copies_of_the_batch(runs):
     """Whose clean pass is watched only."""
-    model, batch = double(deeplab_r50)
+    model, batch = double(build_segmentor)
     other = checkpointed(copy.deepcopy(model))
     entry = dict(type='mmfeataug.StabilityTraining', at='decode_head.conv_seg')
     found = []

@@ -84,6 +84,15 @@ class TestSettings:
             ),
             (dict(type='MixStyle', at='neck', p=0.5), "MixStyle has no setting 'p': "),
             (dict(type='MixStyle', prob=0.5), "missing .*'at'"),
+            (dict(type='MixStyle', at='neck', alpha='0.1'), "alpha='0.1' at 'neck': give a number"),
+            (dict(type='AFAN', at='neck', against=7), "against=7 at 'neck': give a list"),
+            # A constructor that hands nothing on has its own settings alone.
+            (dict(type='HRFPPlus', at='neck', as_view=True), "no setting 'as_view': it has at, so"),
+            # What another constructor says is no setting of the method.
+            (
+                dict(type='FMA', at='neck', distortions=[dict(type='RandomGamma', gama=(1, 2))]),
+                "RandomGamma.*unexpected keyword argument 'gama'",
+            ),
         ],
     )
     def test_names(self, detector, entry, message):
@@ -98,12 +107,25 @@ class TestSettings:
             (dict(clean_weight=0.0), 'clean_weight=0.0 must be positive'),
             (dict(clean_weight=-1.0), 'clean_weight=-1.0'),
             (dict(clean_weight='0.5'), "clean_weight='0.5': give a finite number"),
+            (dict(clean_weight=[1]), r'clean_weight=\[1\]: give a finite number'),
+            (dict(seed=None), 'seed=None: give a whole number'),
             (dict(clean_weight=float('inf')), 'clean_weight=inf: give a finite number'),
         ],
     )
     def test_values(self, detector, settings, message):
         with pytest.raises((TypeError, ValueError), match=message):
             mmfeataug.attach(detector, [afan('backbone.layer2')], **settings)
+
+    @pytest.mark.parametrize(
+        ('entry', 'message'),
+        [
+            (dict(type='FMA', norm='l3'), "norm='l3' at 'backbone': choose one of mse"),
+            (dict(type='AFAN', at=''), "at='': the model has no such module"),
+        ],
+    )
+    def test_before_training(self, detector, entry, message):
+        with pytest.raises(ValueError, match=message):
+            mmfeataug.attach(detector, [entry])
 
     @pytest.mark.parametrize('augmentations', [dict(type='AFAN', at='x'), 'AFAN', 3])
     def test_augmentations_must_be_a_list(self, detector, augmentations):

@@ -66,6 +66,7 @@ def exact(device):
         yield make
 
 
+@pytest.mark.slow
 @EACH
 def test_off_is_stock(build, at, made):
     """Contract 2: the same losses to the last bit, and no pass more."""
@@ -87,6 +88,7 @@ def flat(value):
     return value if isinstance(value, list) else [value]
 
 
+@pytest.mark.slow
 @EACH
 def test_replay_is_exact(build, at, exact):
     """Contract 3."""
@@ -104,7 +106,13 @@ def test_replay_is_exact(build, at, exact):
     assert difference(found[0][1], found[1][1]) < 1e-7
 
 
-@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    'layout',
+    [
+        pytest.param(torch.contiguous_format, marks=pytest.mark.slow, id='contiguous'),
+        pytest.param(torch.channels_last, id='channels-last'),
+    ],
+)
 @pytest.mark.parametrize('learn', ['tail', 'network'])
 @EACH
 def test_unmoved_view(build, at, learn, layout, exact):

@@ -3,6 +3,7 @@
 
 import copy
 import itertools
+from functools import cache
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from mmfeataug.registry import AUGMENTATIONS
 from tests.contract.test_1_stock_outside import assert_same
 from tests.models import build_segmentor, deeplab_cfg, raw_test_batch
 
+EncoderDecoder = pytest.importorskip('mmseg.models').EncoderDecoder
 RUNS = itertools.count()
 AUGMENTATION = dict(
     type='mmfeataug.AFAN',
@@ -29,10 +31,15 @@ AUGMENTATION = dict(
 )
 
 
+@cache
+def data(count):
+    inputs, samples = raw_test_batch(build_segmentor(), size=32, images=count)
+    return [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
+
+
 class Samples(Dataset):
     def __init__(self, count=8):
-        inputs, samples = raw_test_batch(build_segmentor(), size=32, images=count)
-        self.data = [dict(inputs=x, data_samples=s) for x, s in zip(inputs, samples, strict=True)]
+        self.data = data(count)
 
     def __len__(self):
         return len(self.data)
@@ -192,30 +199,24 @@ class TestSchedule:
 
 
 class TestTraining:
-    def test_loss_is_stock_after_training(self, tmp_path):
-        runner, _ = train(tmp_path, FeatureAugHook([AUGMENTATION]))
-        assert 'loss' not in vars(runner.model)
-
-    def test_norms_are_logged(self, tmp_path):
-        _, spy = train(tmp_path, FeatureAugHook([AUGMENTATION], clean_weight=0.5))
+    def test_what_a_run_leaves(self, tmp_path):
+        """Norms in the log, the stock loss, and a checkpoint with stock keys."""
+        runner, spy = train(tmp_path, FeatureAugHook([AUGMENTATION], clean_weight=0.5))
         for log in spy.logs:
             assert log['afan.linf'] == pytest.approx(0.04, abs=0.021)
             assert log['afan.dropped'] == 0
+        assert 'loss' not in vars(runner.model)
+        saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['state_dict']
+        stock = build_segmentor()
+        stock.load_state_dict(saved, strict=True)
+        assert list(saved) == list(stock.state_dict())
 
     def test_off_trains_like_stock(self, tmp_path):
         stock, _ = train(tmp_path / 'stock')
         ours, _ = train(tmp_path / 'ours', FeatureAugHook([AUGMENTATION], prob=0.0))
         assert_same(ours.model.state_dict(), stock.model.state_dict())
 
-    def test_checkpoint_is_stock(self, tmp_path):
-        train(tmp_path, FeatureAugHook([AUGMENTATION]))
-        saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)['state_dict']
-        stock = build_segmentor()
-        stock.load_state_dict(saved, strict=True)
-        assert list(saved) == list(stock.state_dict())
-
-    @pytest.mark.parametrize('at_iteration', [1, 3])
-    def test_killed_and_resumed_is_uninterrupted(self, tmp_path, at_iteration):
+    def test_killed_and_resumed_is_uninterrupted(self, tmp_path):
         """A schedule, random draws of the method and dropout included. Iteration-based, as
         segmentation is trained."""
         hook = dict(
@@ -227,9 +228,7 @@ class TestTraining:
         )
         whole = make_runner(tmp_path / 'whole', hook, by_iter=6, hooks=[Draws()])
         whole.train()
-        first = make_runner(
-            tmp_path / 'cut', hook, by_iter=6, spy=Spy(at_iteration), hooks=[Draws()]
-        )
+        first = make_runner(tmp_path / 'cut', hook, by_iter=6, spy=Spy(3), hooks=[Draws()])
         with pytest.raises(KeyboardInterrupt):
             first.train()
         second = make_runner(
@@ -446,7 +445,7 @@ def test_images_of_several_branches(tmp_path, kind):
     assert 'loss' not in vars(model)
 
 
-class PastTheLoss(type(build_segmentor())):
+class PastTheLoss(EncoderDecoder):
     """Calls its own loss in some iterations only."""
 
     own = ()

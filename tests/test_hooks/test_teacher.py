@@ -26,7 +26,7 @@ def mixed_segmentor(**settings):
     entry = dict(
         type='mmfeataug.AdAutoMix',
         at='backbone.layer3',
-        channels=256,
+        channels=64,
         compare='decode_head.conv_seg',
         **settings,
     )

@@ -30,10 +30,10 @@ pytestmark = pytest.mark.adautomix
 
 PLACES = {
     'classifier': dict(at='backbone.layer3', channels=32, compare='head.fc'),
-    'deeplabv3plus': dict(at='backbone.layer3', channels=256, compare='decode_head.conv_seg'),
+    'deeplabv3plus': dict(at='backbone.layer3', channels=64, compare='decode_head.conv_seg'),
     'upernet-swin': dict(at='neck_or_norm', channels=0, compare='decode_head.conv_seg'),
-    'faster-rcnn': dict(at='backbone.layer3', channels=256, compare='neck'),
-    'retinanet': dict(at='backbone.layer3', channels=256, compare='neck'),
+    'faster-rcnn': dict(at='backbone.layer3', channels=64, compare='neck'),
+    'retinanet': dict(at='backbone.layer3', channels=64, compare='neck'),
 }
 PLACES['upernet-swin'].update(at='decode_head.lateral_convs.2', channels=32)
 CONFIGS = {
@@ -289,7 +289,9 @@ def test_passes_are_counted(recorder):
 @MODELS
 def test_each_loss_reaches_its_own_parameters_only(kind):
     """The generator's loss trains the generator, the network's the network."""
-    _, logged, found = run(kind, samples=2, lam_margin=0.0)
+    model, logged, found = run(kind, samples=2, lam_margin=0.0)
+    assert all(p.grad is None or not p.grad.requires_grad for p in model.parameters())
+    copy.deepcopy(model)
     assert {k for k in logged if k.startswith('adautomix.loss')} == {
         'adautomix.loss_0',
         'adautomix.loss_1',
@@ -319,14 +321,6 @@ def test_each_loss_reaches_its_own_parameters_only(kind):
 
 
 @MODELS
-def test_nothing_is_left(kind):
-    model, _, found = run(kind, samples=3)
-    assert all(g is None or g.isfinite().all() for g in found.values())
-    assert all(p.grad is None or not p.grad.requires_grad for p in model.parameters())
-    copy.deepcopy(model)
-
-
-@MODELS
 def test_keys_and_predictions_are_stock(kind):
     model, _, _ = build(kind)
     make, config = CONFIGS[kind]
@@ -349,9 +343,8 @@ def flat(value):
 
 
 @pytest.mark.parametrize('off', [dict(mixup_weight=0.0), dict(samples=2)], ids=str)
-@MODELS
-def test_off_is_stock(kind, off):
-    model, entry, teacher = build(kind, weight=0.0, **off)
+def test_off_is_stock(off):
+    model, entry, teacher = build('deeplabv3plus', weight=0.0, **off)
     batch = random_test_batch(model)
     _, stock = step(model, batch)
     with mmfeataug.attach(model, [entry]) as handle:

@@ -208,7 +208,7 @@ class TestSettings:
             ({'bn': 'aux'}, ValueError, "bn='aux'"),
             ({'unit': 'pixel'}, ValueError, 'only at=.inputs'),
             ({'against': 'cls'}, TypeError, 'list of words'),
-            ({'against': [['cls'], 'bbox']}, TypeError, 'words, or lists of words'),
+            ({'against': [['cls'], 'bbox']}, TypeError, 'list of words, or several'),
         ],
     )
     def test_refusals(self, settings, error, message):
