@@ -99,7 +99,7 @@ def arguments(case, out, *more):
 
 
 def run(tool, case, out, *more):
-    tool.main(arguments(case, out, *more))
+    tool.start(lambda: tool.main(arguments(case, out, *more)))
     return read(case, out)
 
 

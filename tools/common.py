@@ -7,8 +7,9 @@ import os
 import os.path as osp
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.distributed
 from mmengine.config import Config, DictAction
@@ -18,6 +19,7 @@ from mmengine.runner import Runner
 
 import mmfeataug.registry  # first: mmengine and mmpretrain rely on what it declares
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
+from mmfeataug.utils.corruptions import ALL
 from mmfeataug.utils.environment import missing_operators
 from mmfeataug.utils.errors import root_cause
 
@@ -48,6 +50,28 @@ def add_aux_bn_argument(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help="use the second batch norms of a model trained with bn='separate'",
     )
+
+
+def add_corruption_argument(parser: argparse.ArgumentParser, help: str) -> None:
+    """``--corruption NAME SEVERITY``, which may be repeated; :func:`check_corruptions` reads it."""
+    parser.add_argument(
+        '--corruption', nargs=2, action='append', metavar=('NAME', 'SEVERITY'), help=help
+    )
+
+
+def check_corruptions(
+    parser: argparse.ArgumentParser, pairs: Iterable[tuple[str, str]]
+) -> list[tuple[str, int]]:
+    """Names and severities of ``--corruption``; the parser refuses those that are none."""
+    checked = []
+    for name, severity in pairs:
+        if name not in ALL or severity not in tuple('12345'):
+            parser.error(
+                f'--corruption {name} {severity}: give one of {", ".join(ALL)}, and a severity of '
+                '1 to 5'
+            )
+        checked.append((name, int(severity)))
+    return checked
 
 
 TRAIN = ('train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -147,6 +171,12 @@ def build_model(cfg: Config) -> torch.nn.Module:
 def build_runner(cfg: Config) -> Runner:
     """The runner that a config asks for."""
     return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+
+
+def first_batch(model: torch.nn.Module, loader: Iterable[Any], training: bool) -> tuple[Any, Any]:
+    """Inputs and samples of the first batch of a data loader, preprocessed for a model."""
+    data = model.data_preprocessor(next(iter(loader)), training)
+    return data['inputs'], data['data_samples']
 
 
 def only_train(cfg: Config, folder: str) -> None:

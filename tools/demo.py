@@ -23,12 +23,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from model_converters.efficientnet_lite0 import write_weights
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 from test_robustness import main as test_robustness
 
 from mmfeataug.datasets import make_demo_data
 from mmfeataug.evaluation import read_table
+from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import print_table, results_on_stdout
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'demo'
@@ -88,17 +89,10 @@ def train(name: str, work_dir: Path, seed: int, progress: Progress, label: str) 
     runner.train()
 
 
-def train_all(out: Path, seed: int, console: Console) -> dict[tuple[str, str], Path]:
+def train_all(out: Path, seed: int) -> dict[tuple[str, str], Path]:
     """Folders of the runs by pipeline and method."""
     folders = {}
-    columns = (
-        TextColumn('{task.description:42}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    options = dict(console=console, redirect_stdout=False, redirect_stderr=False)
-    with Progress(*columns, **options) as progress:
+    with progress_bar(42, redirect_stdout=False, redirect_stderr=False) as progress:
         for (pipeline, method), name in TRAINED.items():
             folder = out / name
             # Of an earlier demo: its figures would be taken for this one's.
@@ -137,11 +131,10 @@ def main(out: TextIO) -> None:
     console, start = Console(width=110, stderr=True), time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     write_weights(WEIGHTS)
-    console.print(f'Drawing scenes into {DATA} ...')
     make_demo_data(DATA, val=16, layouts=('voc', 'cityscapes'))
 
     with contextlib.redirect_stdout(io.StringIO()):
-        folders = train_all(args.out, args.seed, console)
+        folders = train_all(args.out, args.seed)
         results = list(evaluate_all(folders, console))
         runs = [f'{method}={folder}' for (_, method), folder in folders.items()]
         report([*runs, '--out', str(args.out), '--title', 'mmfeataug: the demo'])

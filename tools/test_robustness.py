@@ -9,16 +9,16 @@ import json
 import os.path as osp
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import TextIO
 
 from common import (
     TEST,
     add_aux_bn_argument,
     add_common_arguments,
     build_runner,
-    check_data,
     load_config,
+    missing_data,
     start,
 )
 from mmengine.config import Config
@@ -30,18 +30,10 @@ from rich.table import Table
 
 from mmfeataug.engine import stock_state_dict
 from mmfeataug.evaluation import (
-    PREDICTIONS,
     SEVERITIES,
-    OtherRunError,
-    RefusedError,
-    RunTable,
-    check_sources,
-    conditions_of,
     evaluate_offline,
-    fingerprint,
     main_metric,
     read_other_sets,
-    read_reference,
     read_table,
     rows,
     summary_line,
@@ -77,9 +69,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='robustness.json of the classifier that mCE is relative to',
     )
     parser.add_argument(
-        '--images',
+        '--cache',
         metavar='DIR',
-        help='read corrupted images that tools/dataset_converters/make_corrupted.py wrote',
+        help='folder where corrupted images are kept: the first test fills it, later ones read it; '
+        'the scores are the same',
     )
     parser.add_argument(
         '--also',
@@ -159,19 +152,6 @@ class CheckpointCheck(Hook):
         print(f'warning: {message}: these keep their first values', file=sys.stderr)
 
 
-def run(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Evaluate what the table lacks."""
-    name, loop = 'CorruptionTestLoop', cfg.test_cfg
-    if type_name(loop) == name:
-        # What the config asks of it, the command line says here.
-        loop = loop.get('loop')
-    cfg.test_cfg = dict(type=f'mmfeataug.{name}', loop=loop, **options)
-    runner = build_runner(cfg)
-    runner.register_hook(CheckpointCheck())
-    with silence():
-        runner.test()
-
-
 def show(table: dict, out: TextIO) -> None:
     if table['metrics']:
         metric = main_metric(table)
@@ -190,108 +170,63 @@ def show(table: dict, out: TextIO) -> None:
         print(f'Note: {note}', file=out)
 
 
-def check(args: argparse.Namespace) -> tuple[list, dict, dict | None]:
-    """Conditions, other test sets and table of reference, before a model is built.
+def check(args: argparse.Namespace) -> dict[str, str]:
+    """Other test sets of the command line, names to configs.
 
     Raises:
         SystemExit: Naming the argument that cannot be.
     """
-    option = '--corruptions'
-    try:
-        wanted = conditions_of(args.corruptions, args.severities)
-        if not args.from_predictions:
-            option = '--images' if args.images else option
-            check_sources(wanted, args.images)
-        option = '--also'
-        pairs = [pair.partition('=') for pair in args.also]
-        if wrong := [''.join(pair) for pair in pairs if not all(pair)]:
-            raise ValueError(f'{wrong[0]!r} is no NAME=CONFIG')
-        args.also = {name: path for name, _, path in pairs}
-        if len(args.also) < len(pairs):
-            raise ValueError('give each name once')
-        others = read_other_sets(args.also)
-        option = '--reference'
-        reference = read_reference(args.reference, wanted) if args.reference else None
-    except (OSError, ValueError, ImportError) as error:
-        raise SystemExit(f'{option}: {error}') from error
-    if args.from_predictions:
-        if args.images or args.save_predictions or args.aux_bn or args.launcher != 'none':
-            raise SystemExit(
-                '--from-predictions runs no model: leave out --images, --save-predictions, '
-                '--aux-bn and --launcher'
-            )
-    elif args.checkpoint is None:
-        raise SystemExit('give a checkpoint, or --from-predictions')
-    elif '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
-        raise SystemExit(f'checkpoint {args.checkpoint!r} is no file')
-    return wanted, others, reference
-
-
-def online(args: argparse.Namespace, cfg: Config, open_table: Callable[..., RunTable]) -> dict:
-    """The table, after the model was run under what it lacks."""
-    made_with = fingerprint(cfg, args.checkpoint)
-    found = open_table(args.checkpoint, made_with)
-    cfg.load_from, cfg.resume = args.checkpoint, False
-    quiet(cfg, args.workers)
-    predictions = found.folder / PREDICTIONS if args.save_predictions else None
-    # Processes that may see other disks have to ask the first one.
-    if args.launcher == 'none' and not found.pending(predictions):
-        found.save()
-        return found.table
-    names = ('corruptions', 'severities', 'images', 'save_predictions', 'reference', 'resume')
-    options = {name: getattr(args, name) for name in names}
-    run(cfg, dict(options, also=args.also, out_dir=str(found.folder), made_with=made_with))
-    return read_table(found.path) if is_main_process() else {}
-
-
-def offline(
-    args: argparse.Namespace,
-    cfg: Config,
-    others: Mapping[str, Any],
-    open_table: Callable[..., RunTable],
-) -> dict:
-    """The table of predictions that were kept."""
-    init_default_scope(scope_of(cfg) or 'mmengine')
-    evaluators = {name: other.cfg.test_evaluator for name, other in others.items()}
-    with silence():
-        return evaluate_offline(
-            args.from_predictions, open_table, cfg, evaluators, args.checkpoint
-        ).table
+    files = [args.reference]
+    if not args.from_predictions:
+        if args.checkpoint is None:
+            raise SystemExit('give a checkpoint, or --from-predictions')
+        files.append(args.checkpoint)
+    elif args.cache or args.save_predictions or args.aux_bn or args.launcher != 'none':
+        raise SystemExit(
+            '--from-predictions runs no model: leave out --cache, --save-predictions, --aux-bn and '
+            '--launcher'
+        )
+    for path in filter(None, files):
+        if '://' not in path and not osp.isfile(path):
+            raise SystemExit(f'{path!r} is no file')
+    pairs = [pair.partition('=') for pair in args.also]
+    also = {name: path for name, _, path in pairs}
+    if len(also) < len(pairs) or not all(map(all, pairs)):
+        raise SystemExit(f'--also {" ".join(args.also)}: give NAME=CONFIG, and each name once')
+    return also
 
 
 @results_on_stdout
 def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    wanted, others, reference = check(args)
+    also = check(args)
     cfg = load_config(args, TEST)
-    for name, other in others.items():
-        try:
-            check_data(other.cfg, ('test_dataloader',))
-        except SystemExit as error:
-            raise SystemExit(f'--also {name}: {error}') from None
+    for name, other in read_other_sets(also).items():
+        if fault := missing_data(other.cfg, ('test_dataloader',)):
+            raise SystemExit(f'--also {name}: {fault}')
     # The Runner's logs too: it would write its config over the one beside the checkpoints.
     folder = cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'robustness')
-
-    def open_table(checkpoint: str, made_with: dict) -> RunTable:
-        name = osp.splitext(osp.basename(args.config))[0]
-        made_with['also'] = {name: other.digest for name, other in others.items()}
-        try:
-            return RunTable(folder, name, checkpoint, made_with, wanted, reference, args.resume)
-        except RefusedError:
-            raise
-        except ValueError as error:
-            raise SystemExit(str(error)) from error
-
-    try:
-        if args.from_predictions:
-            table = offline(args, cfg, others, open_table)
-        else:
-            table = online(args, cfg, open_table)
-    except OtherRunError as error:
-        raise SystemExit(f'--resume: {error}') from error
-    except RefusedError as error:
-        raise SystemExit(str(error)) from error
+    quiet(cfg, args.workers)
+    name = 'CorruptionTestLoop'
+    if type_name(cfg.test_cfg) == name:
+        # What the config asks of it, the command line says here.
+        cfg.test_cfg = cfg.test_cfg.get('loop') or {}
+    names = ('corruptions', 'severities', 'reference', 'resume')
+    options = dict({name: getattr(args, name) for name in names}, also=also, out_dir=folder)
+    if args.from_predictions:
+        init_default_scope(scope_of(cfg) or 'mmengine')
+        with silence():
+            evaluate_offline(args.from_predictions, cfg, checkpoint=args.checkpoint, **options)
+    else:
+        cfg.load_from, cfg.resume = args.checkpoint, False
+        options |= dict(cache=args.cache, save_predictions=args.save_predictions)
+        cfg.test_cfg = dict(type=f'mmfeataug.{name}', loop=cfg.test_cfg, **options)
+        runner = build_runner(cfg)
+        runner.register_hook(CheckpointCheck())
+        with silence():
+            runner.test()
     if is_main_process():
+        table = read_table(osp.join(folder, 'robustness.json'))
         if args.json:
             print(json.dumps(table, allow_nan=False), file=out)
         else:

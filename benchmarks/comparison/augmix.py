@@ -28,8 +28,7 @@ class AugMix:
 
     Paper: https://arxiv.org/abs/1912.02781: three chains of one to three operations, weights of a
     Dirichlet and a beta distribution with parameter 1, severity 3. Rotation, shear and translation
-    are left out. One of the distortions of ``mmfeataug.CombinedDistortion`` and of
-    ``mmfeataug.StabilityTraining``.
+    are left out. One of the distortions of ``mmfeataug.StabilityTraining``.
     """
 
     def __call__(self, image: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / 'tools'))
 RESULTS, COSTS = HERE / 'results', HERE / 'costs.json'
 WORK = ROOT / 'work_dirs' / 'comparison'
+CACHE = WORK / 'corrupted'
 WEIGHTS = ROOT / 'work_dirs' / 'enet-lite0.pth'
 CORRUPTIONS = ('benchmark', 'unseen')
 SEVERITY = 3
@@ -120,22 +121,6 @@ def versions() -> dict[str, str]:
     return found | {'device': device}
 
 
-def copies(bed: str, part: str) -> Path:
-    """Where the corrupted images of a test bed are; ``camvid`` and ``camvid-240`` share them."""
-    return WORK / f'{bed.partition("-")[0]}-{part}-c'
-
-
-def make_copies(bed: str, part: str, workers: int) -> None:
-    """Write the corrupted images that are missing."""
-    config = WORK / f'{bed}-{part}.py'
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config_of(specification(bed, 'baseline', 0, part)).dump(config)
-    tool = ROOT / 'tools' / 'dataset_converters' / 'make_corrupted.py'
-    words = ['--out', copies(bed, part), '--severities', SEVERITY, '--workers', workers]
-    words += ['--corruptions', *CORRUPTIONS]
-    subprocess.run([sys.executable, tool, config, *map(str, words)], cwd=ROOT, check=True)
-
-
 def train(cfg: Config, folder: Path) -> Path:
     """Train what is left to train; the last checkpoint."""
     from common import build_runner
@@ -163,8 +148,7 @@ def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     checkpoint = train(cfg.copy(), folder / 'train')
     config = folder / 'config.py'
     cfg.dump(config)
-    images = copies(spec['testbed'], spec['part'])
-    words = ['--images', images, '--severities', SEVERITY, '--out-dir', folder, '--workers', 0]
+    words = ['--cache', CACHE, '--severities', SEVERITY, '--out-dir', folder, '--workers', 0]
     words += ['--resume', '--corruptions', *CORRUPTIONS]
     test_robustness.main([str(word) for word in (config, checkpoint, *words)])
     table = json.loads((folder / 'robustness.json').read_text())
@@ -233,8 +217,8 @@ def start_one(spec: dict[str, Any], folder: Path) -> subprocess.Popen:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
-def run_all(specs: Sequence[dict[str, Any]], jobs: int, make: bool = True) -> int:
-    """Run what has no result yet, so many at a time; make the corrupted images before.
+def run_all(specs: Sequence[dict[str, Any]], jobs: int) -> int:
+    """Run what has no result yet, so many at a time.
 
     Returns:
         How many failed.
@@ -242,8 +226,6 @@ def run_all(specs: Sequence[dict[str, Any]], jobs: int, make: bool = True) -> in
     from mmfeataug.utils.progress import progress_bar
 
     waiting = [spec for spec in specs if not result_of(spec).exists()]
-    for bed, part in dict.fromkeys((spec['testbed'], spec['part']) for spec in waiting if make):
-        make_copies(bed, part, jobs)
     running: list[tuple[subprocess.Popen, dict]] = []
     failed = 0
     try:
@@ -300,7 +282,6 @@ def repeat(path: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, 'again.json')
         spec = {key: kept[key] for key in keys} | {'out': str(out)}
-        make_copies(spec['testbed'], spec['part'], 2)
         if start_one(spec, Path(folder)).wait():
             raise SystemExit(Path(folder, 'run.log').read_text()[-2000:])
         again = json.loads(out.read_text())
@@ -326,9 +307,6 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=2, help='trainings side by side')
     parser.add_argument('--costs', action='store_true', help='measure costs; trains nothing')
     parser.add_argument('--rounds', type=int, default=5, help='steps with views to time')
-    parser.add_argument(
-        '--no-copies', action='store_true', help='the corrupted images are made elsewhere'
-    )
     parser.add_argument('--repeat', metavar='JSON', help='run one result again, and compare')
     parser.add_argument('--one', help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -357,7 +335,7 @@ def main() -> None:
         )
     if args.costs:
         return measure(specs, args.rounds)
-    if failed := run_all(specs, args.jobs, not args.no_copies):
+    if failed := run_all(specs, args.jobs):
         raise SystemExit(f'{failed} runs failed; their logs are {WORK}/*/*/*/run.log')
     return None
 

@@ -17,7 +17,7 @@ def corrupt_images(
     scope: str | None,
     corruption: str,
     severity: int,
-    images: str | None = None,
+    cache: str | None = None,
 ) -> None:
     """Insert a corruption after the loading of images, in every data set of a dataloader's config.
 
@@ -26,15 +26,14 @@ def corrupt_images(
         scope: Package that the config is of, such as ``'mmdet'``.
         corruption: Name of the corruption.
         severity: 1 to 5.
-        images: Folder with corrupted copies that are read; None: images are corrupted when loaded.
+        cache: Folder where corrupted images are kept, as of ``Corrupt``.
 
     Raises:
-        ValueError: If a pipeline loads no image.
+        ValueError: If a pipeline loads no image, or two.
     """
-    kind = dict(type='mmfeataug.Corrupt')
-    if images is not None:
-        kind = dict(type='mmfeataug.LoadCorrupted', folder=str(images))
-    step = dict(kind, corruption=corruption, severity=severity)
+    step = dict(type='mmfeataug.Corrupt', corruption=corruption, severity=severity)
+    if cache is not None:
+        step['cache'] = str(cache)
     for dataset, place, rgb in behind_loading(loader, scope):
         # A list of its own: data sets may share one.
         pipeline = dataset.get('pipeline') or []
@@ -49,11 +48,16 @@ def behind_loading(
     the image is RGB there.
 
     Raises:
-        ValueError: If a pipeline loads no image.
+        ValueError: If a pipeline loads no image, or two.
     """
     for dataset in data_sets(loader.get('dataset')).values():
         pipeline = dataset.get('pipeline') or []
         loads = [i for i, step in enumerate(pipeline) if LOADS(type_name(step))]
+        if loads and 'Multiple' in type_name(pipeline[loads[0]]):
+            raise ValueError(
+                f'{type_name(pipeline[loads[0]])} of {type_name(dataset)} loads two images for '
+                'each sample: corruptions are for data sets with one'
+            )
         if loads:
             yield dataset, loads[0] + 1, False
         elif 'mmpretrain' in (scope, *packages_of(dataset.get('type'))):

@@ -8,6 +8,7 @@ import inspect
 import io
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -15,8 +16,11 @@ from mmcv.transforms import BaseTransform
 
 from mmfeataug.registry import TRANSFORMS
 from mmfeataug.utils.corruptions import ALL, FAMILIES
+from mmfeataug.utils.files import write_at_once
+from mmfeataug.utils.images import image_key, seed_of
 from mmfeataug.utils.pixels import range_of
 
+from .cache import encode, library_version, read, suffix_of
 from .unseen import corrupt_unseen
 
 
@@ -45,6 +49,10 @@ class Corrupt(BaseTransform):
         rgb: Whether images are RGB already. Defaults to False.
         image_range: Smallest and largest value of the images. Defaults to None: those of their
             type, 0 to 255 in floating point. The corruptions work on 8 bits.
+        cache: Folder where corrupted images are kept, as
+            ``<corruption>/<severity>/<name>-<digest>.png``; what is there is read. The digest is of
+            all that the image depends on: the clean pixels, the settings, the library's version.
+            Defaults to None: nothing is kept.
 
     Raises:
         ValueError: If ``corruption`` or ``severity`` is unknown, or the image is not what the
@@ -64,6 +72,7 @@ class Corrupt(BaseTransform):
         severity: int = 1,
         rgb: bool = False,
         image_range: tuple[float, float] | None = None,
+        cache: str | None = None,
     ) -> None:
         if corruption not in ALL:
             raise ValueError(
@@ -78,48 +87,63 @@ class Corrupt(BaseTransform):
         self.corruption = corruption
         self.severity = int(severity)
         self.rgb, self.image_range = rgb, image_range
+        self.cache, self._library = cache, library_version()
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by its corrupted version."""
         if self.severity:
-            image = results['img']
-            bands = image if image.ndim == 3 else image[..., None]
-            if bands.shape[2] not in (1, 3) or min(bands.shape[:2]) < 32:
-                raise ValueError(
-                    f'Corrupt got an image of shape {image.shape}: it needs 1 or 3 channels and at '
-                    "least 32 x 32 pixels (color_type='color' of LoadImageFromFile)"
-                )
-            low, high = range_of(image, self.image_range)
-            step = (high - low) / 255
-            order = slice(None, None, None if self.rgb else -1)
-            levels = bands
-            if image.dtype != np.uint8:
-                levels = np.rint((bands - low) / step).clip(0, 255)
-            # A grey image as three equal channels, of which one comes back.
-            rgb = levels.repeat(3 // bands.shape[2], 2)[..., order].astype(np.uint8)
-            rgb = np.ascontiguousarray(rgb)
-            corrupted = corrupt_image(rgb, self.corruption, self.severity, self.seed(results))
-            corrupted = corrupted[..., order][..., : bands.shape[2]].reshape(image.shape)
-            if step != 1 or low:
-                corrupted = corrupted * step + low
-                if image.dtype.kind in 'iu':
-                    corrupted = np.rint(corrupted)
-            results['img'] = np.ascontiguousarray(corrupted, dtype=image.dtype)
+            image, seed = results['img'], self.seed(results)
+            if self.cache is None:
+                results['img'] = self._corrupted(image, seed)
+            else:
+                results['img'] = self._cached(image, seed, image_key(results))
         return results
+
+    def _cached(self, image: np.ndarray, seed: int, name: str) -> np.ndarray:
+        """The corrupted image from the cache, where it is put if it is missing or damaged."""
+        head = f'{seed}|{image.dtype.str}{image.shape}|{self.rgb}|{self.image_range}'
+        digest = hashlib.sha256(f'{head}|{self._library}|'.encode())
+        digest.update(np.ascontiguousarray(image).data)
+        # The name is for people, and names of files have at most 255 bytes.
+        name = f'{Path(name).stem[:50]}-{digest.hexdigest()[:20]}{suffix_of(image.dtype)}'
+        path = Path(str(self.cache), self.corruption, str(self.severity), name)
+        found = read(path, image, self.rgb)
+        if found is None:
+            found = self._corrupted(image, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_at_once(path, encode(found, self.rgb))
+        return found
+
+    def _corrupted(self, image: np.ndarray, seed: int) -> np.ndarray:
+        bands = image if image.ndim == 3 else image[..., None]
+        if bands.shape[2] not in (1, 3) or min(bands.shape[:2]) < 32:
+            raise ValueError(
+                f'Corrupt got an image of shape {image.shape}: it needs 1 or 3 channels and at '
+                "least 32 x 32 pixels (color_type='color' of LoadImageFromFile)"
+            )
+        low, high = range_of(image, self.image_range)
+        step = (high - low) / 255
+        order = slice(None, None, None if self.rgb else -1)
+        levels = bands
+        if image.dtype != np.uint8:
+            levels = np.rint((bands - low) / step).clip(0, 255)
+        # A grey image as three equal channels, of which one comes back.
+        rgb = levels.repeat(3 // bands.shape[2], 2)[..., order].astype(np.uint8)
+        rgb = np.ascontiguousarray(rgb)
+        corrupted = corrupt_image(rgb, self.corruption, self.severity, seed)
+        corrupted = corrupted[..., order][..., : bands.shape[2]].reshape(image.shape)
+        if step != 1 or low:
+            corrupted = corrupted * step + low
+            if image.dtype.kind in 'iu':
+                corrupted = np.rint(corrupted)
+        return np.ascontiguousarray(corrupted, dtype=image.dtype)
 
     def seed(self, results: dict) -> int:
         """Seed in [0, 2**32) for an image, from its name, the corruption and the severity."""
-        path = results.get('img_path')
-        image_id = results.get('img_id', results.get('sample_idx'))
-        if path is None and image_id is None:
-            raise ValueError(
-                "Corrupt seeds its noise by results['img_path'], results['img_id'] or "
-                f"results['sample_idx'], and found none among {sorted(results)}: load the image by "
-                'LoadImageFromFile'
-            )
-        name = str(image_id) if path is None else os.path.basename(path)
-        key = f'{name}|{self.corruption}|{self.severity}'
-        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], 'little')
+        name = image_key(results)
+        if results.get('img_path') is not None:
+            name = os.path.basename(name)
+        return seed_of(name, self.corruption, self.severity)
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(corruption={self.corruption!r}, severity={self.severity})'
@@ -164,4 +188,4 @@ def _library(name: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f'Corrupt needs the package {name} ({error}): pip install mmfeataug[robustness]'
-        ) from error
+        ) from None

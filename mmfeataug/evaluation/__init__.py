@@ -16,7 +16,7 @@ from .comparison.paired import Against, against
 from .comparison.runs import Run, by_task, label_of, read_runs, seed_of
 from .comparison.significance import Difference, over_images, paired_difference
 from .comparison.trained_on import trained_on
-from .corruptions.corruption import CorruptionTestLoop, check_sources, conditions_of
+from .corruptions.corruption import CorruptionTestLoop, conditions_of
 from .corruptions.offline import evaluate_offline
 from .corruptions.other_sets import read_other_sets
 from .corruptions.run_table import RunTable, predictions_file
@@ -76,7 +76,6 @@ __all__ = [
     'Target',
     'against',
     'by_task',
-    'check_sources',
     'clean_loss',
     'compare_attacks',
     'compare_tables',

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import DumpResults, Evaluator
+from mmengine.runner import Runner
 
+from mmfeataug.engine import patched
 from mmfeataug.utils.files import write_at_once
 
+from .scores import count_tested_only
 from .unfinished import RefusedError
 
 PREDICTIONS = 'predictions'
@@ -48,6 +51,19 @@ class Predictions(Sequence):
         if isinstance(index, slice):
             return [unpack(sample) for sample in self._samples[index]]
         return unpack(self._samples[index])
+
+    def evaluate(self, evaluator: Any) -> dict[str, Any]:
+        """What an evaluator says of them.
+
+        Args:
+            evaluator: Config of it, such as ``cfg.test_evaluator``. COCO's counts the objects of
+                these images alone, whatever its annotation file has.
+        """
+        # It asks nothing of a runner.
+        built = Runner.build_evaluator(None, copy.deepcopy(evaluator))  # type: ignore[arg-type]
+        built.dataset_meta = self.dataset_meta
+        count_tested_only(built, self)
+        return built.offline_evaluate(self)
 
     def found(self) -> int:
         """Number of detected instances."""
@@ -97,12 +113,10 @@ def saving(evaluator: Evaluator, path: str | Path, **head: Any) -> Iterator[None
         dump.evaluate(size)
         return metrics
 
-    evaluator.process = process_and_keep
-    evaluator.evaluate = evaluate_and_write
-    try:
+    owner: Any = evaluator
+    keep, write = (lambda *_: process_and_keep), (lambda *_: evaluate_and_write)
+    with patched([(owner, 'process', keep), (owner, 'evaluate', write)]):
         yield
-    finally:
-        del evaluator.process, evaluator.evaluate
 
 
 class DumpPredictions(DumpResults):

@@ -16,6 +16,41 @@ from .robustness import mean
 JSON, CSV, MARKDOWN = 'robustness.json', 'robustness.csv', 'robustness.md'
 ATTACKED = 'adversarial.json'
 """What ``AdversarialTestLoop`` writes."""
+SETTINGS = (
+    'attack',
+    'at',
+    'side',
+    'norm',
+    'unit',
+    'image_range',
+    'against',
+    'steps',
+    'step_size',
+    'random_start',
+    'restarts',
+)
+"""What has to be the same for two attacks to be compared; seeds may differ."""
+
+
+def read_json(path: str | os.PathLike, what: str, needed: Iterable[str]) -> dict[str, Any]:
+    """Read an object from a JSON file.
+
+    Args:
+        path: Of the file.
+        what: What it should be.
+        needed: Keys that it must have.
+
+    Raises:
+        ValueError: If the file is something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON file: {error}') from error
+    missing = [key for key in needed if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise ValueError(f'{path} is no {what}: it has no {", ".join(missing)}')
+    return content
 
 
 def read_table(path: str | os.PathLike) -> dict[str, Any]:
@@ -24,15 +59,8 @@ def read_table(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ValueError: If the file is none.
     """
-    try:
-        table = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON file: {error}') from error
-    needed = ('config', 'checkpoint', 'task', 'metrics', 'clean', 'corrupted')
-    missing = [key for key in needed if not isinstance(table, dict) or key not in table]
-    if missing:
-        raise ValueError(f'{path} is no table of robustness: it has no {", ".join(missing)}')
-    return table
+    needed = ('config', 'checkpoint', 'task', 'metrics', 'clean', 'also', 'corrupted', 'made_with')
+    return read_json(path, 'table of robustness', needed)
 
 
 def write_table(table: Mapping[str, Any], folder: str | os.PathLike) -> None:
@@ -60,7 +88,7 @@ def to_csv(table: Mapping[str, Any]) -> str:
     """
     metrics = _every_metric(table)
     lines = [('clean', 0, table['clean'])]
-    lines += [(name, 0, scores) for name, scores in _also(table).items()]
+    lines += [(name, 0, scores) for name, scores in table['also'].items()]
     for name, by_severity in table['corrupted'].items():
         lines += [(name, int(severity), scores) for severity, scores in by_severity.items()]
     out = io.StringIO()
@@ -98,7 +126,7 @@ def summary_rows(table: Mapping[str, Any]) -> list[list[str]]:
     """Header, and a line for each metric: P, other test sets, mPC, rPC, the worst corruption and
     the families' means.
     """
-    also = _also(table)
+    also = table['also']
     families = list(next(iter(table['summary'].values()))['families'])
     lines: list[list[str]] = [['metric', 'P', *also, 'mPC', 'rPC', 'worst', *families]]
     for metric in _every_metric(table):
@@ -117,9 +145,9 @@ def summary_line(table: Mapping[str, Any], metric: str) -> str:
     """Summary of a metric in one line."""
     summary, show = table['summary'][metric], _format(table, metric)
     line = f'P {show(summary["P"])}, mPC {show(summary["mPC"])}, rPC {_ratio(summary)}'
-    if summary.get('worst'):
+    if summary['worst']:
         line += f', worst {_worst(summary, show)}'
-    for name, scores in _also(table).items():
+    for name, scores in table['also'].items():
         if metric in scores:
             line += f', {name} {show(scores[metric])}'
     error = ((table['mCE'] or {}).get('metrics') or {}).get(metric, {})
@@ -132,7 +160,7 @@ def summary_line(table: Mapping[str, Any], metric: str) -> str:
 
 def to_markdown(table: Mapping[str, Any]) -> str:
     """A table for each metric, one with all summaries, and the notes."""
-    images = (table.get('made_with') or {}).get('images')
+    images = table['made_with'].get('images')
     tested = f'Checkpoint: `{table["checkpoint"]}`' + (f', {images} test images' if images else '')
     parts = [f'# Robustness of {table["config"]}', tested]
     if table['metrics']:
@@ -157,7 +185,7 @@ def markdown_row(cells: Iterable[str]) -> str:
 
 def _format(table: Mapping[str, Any], metric: str) -> Callable[[float | None], str]:
     """Two decimals for percents, four for parts of 1."""
-    values = [scores.get(metric) for scores in (table['clean'], *_also(table).values())]
+    values = [scores.get(metric) for scores in (table['clean'], *table['also'].values())]
     values += [s.get(metric) for by in table['corrupted'].values() for s in by.values()]
     decimals = 4 if all(value is None or abs(value) <= 1 for value in values) else 2
     return lambda value: '-' if value is None else f'{value:.{decimals}f}'
@@ -168,17 +196,11 @@ def _ratio(summary: Mapping[str, Any]) -> str:
 
 
 def _worst(summary: Mapping[str, Any], show: Callable[[float | None], str]) -> str:
-    # Tables of earlier versions have none.
-    worst = summary.get('worst')
+    worst = summary['worst']
     return f'{worst["corruption"]} {show(worst["value"])}' if worst else '-'
-
-
-def _also(table: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Scores on other test sets; tables of earlier versions have none."""
-    return table.get('also') or {}
 
 
 def _every_metric(table: Mapping[str, Any]) -> list[str]:
     """Those of the table, then those that only other test sets have."""
-    names = [*table['metrics'], *(name for scores in _also(table).values() for name in scores)]
-    return list(dict.fromkeys(names))
+    others = (name for scores in table['also'].values() for name in scores)
+    return list(dict.fromkeys([*table['metrics'], *others]))

@@ -48,7 +48,7 @@ def is_done(table: Mapping[str, Any], condition: tuple[str, int]) -> bool:
     if condition == CLEAN:
         return table['clean'] is not None
     if not severity:
-        return name in table.get('also', {})
+        return name in table['also']
     return str(severity) in table['corrupted'].get(name, {})
 
 
@@ -103,7 +103,7 @@ def read_earlier(path: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: Saying what is different.
     """
     table = read_table(path)
-    refuse_other(path, table.get('made_with') or {}, made_with)
+    refuse_other(path, table['made_with'], made_with)
     return table
 
 
@@ -123,14 +123,13 @@ def refuse_other(path: str, old: Mapping[str, Any], made_with: Mapping[str, Any]
             shown = '' if key == 'config' else f': {old.get(key)} there, {new} now'
             raise OtherRunError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
     libraries = made_with.get('libraries')
-    # Older tables do not say.
-    if libraries is not None and old.get('libraries', libraries) != libraries:
+    if libraries is not None and old.get('libraries') != libraries:
         raise OtherRunError(
             f'{path} was made with other versions of the libraries that corrupt images: '
-            f'{old["libraries"]} there, {libraries} now. {ANEW}'
+            f'{old.get("libraries")} there, {libraries} now. {ANEW}'
         )
-    known = old.get('also') or {}
-    for name, new in (made_with.get('also') or {}).items():
+    known = old.get('also', {})
+    for name, new in made_with.get('also', {}).items():
         if known.get(name, new) != new:
             raise OtherRunError(f'{path} was made with another test set {name!r}. {ANEW}')
 

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfeataug.registry import MODELS
-from mmfeataug.utils.settings import positive
 
 
 @MODELS.register_module()
@@ -43,8 +42,9 @@ class MarginSoftmaxLoss(nn.Module):
         if use_sigmoid:
             raise ValueError('use_sigmoid=True: the margin is on the logits of a softmax')
         self.use_sigmoid = use_sigmoid
-        self.margin = margin
-        self.temperature = positive('temperature', temperature, type(self).__name__)
+        if not temperature > 0:
+            raise ValueError(f'temperature={temperature!r}: give a positive number')
+        self.margin, self.temperature = margin, temperature
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def get_cls_channels(self, num_classes: int) -> int:

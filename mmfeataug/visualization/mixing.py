@@ -2,8 +2,7 @@
 """How images are mixed: parts, masks, mixtures and their targets."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +10,11 @@ from torch import Tensor
 
 from mmfeataug.functional import mean_inside, mix
 from mmfeataug.methods import Mixture
+
+from .panels import picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ('tab:orange', 'tab:cyan', 'tab:pink', 'tab:green', 'tab:olive')
 
@@ -53,10 +57,9 @@ def draw_mixing(
     images: np.ndarray,
     samples: Sequence[Any],
     mixture: Mixture,
-    path: Path,
     meta: Mapping[str, Any] | None = None,
     rows: int = 4,
-) -> Path:
+) -> 'Figure':
     """Draw one row per mixture: each part under its mask, the mixed image, its targets.
 
     Args:
@@ -64,12 +67,8 @@ def draw_mixing(
         samples: Their data samples. Boxes are drawn with their mass, the mask's mean inside them;
             label maps are mixed as colours; labels are named with their shares.
         mixture: Of the batch.
-        path: PNG to write.
         meta: ``classes`` and ``palette`` of the data set.
         rows: At most so many mixtures.
-
-    Returns:
-        ``path``.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -87,28 +86,25 @@ def draw_mixing(
     rows, columns = min(rows, len(images)), count + 1 + (targets is not None)
     width = 3.2
     height = width * images.shape[1] / images.shape[2] + 0.35
-    figure = Figure(figsize=(width * columns + 0.9, height * rows), layout='constrained')
+    size = (width * columns + 0.9, height * rows)
+    figure = Figure(figsize=size, layout='constrained', dpi=90)
     grid = figure.subplots(rows, columns, squeeze=False)
     for b, line in enumerate(grid):
         for n, axes in enumerate(line[:count]):
             sample, mask = int(mixture.index[n, b]), mixture.masks[b, n].numpy()
             heat = axes.imshow(mask, cmap='magma', vmin=0, vmax=1)
             # Bright where much of the part is taken.
-            _picture(axes, 0.55 * images[sample] + 0.45 * _heat(mask))
             name = f'image {sample}{_label(samples[sample], meta)}'
-            span = f'mask {mask.min():.2f} to {mask.max():.2f}'
-            axes.set_title(f'{name}: share {mixture.shares[n]:.2f}, {span}', fontsize=8)
-        _picture(line[count], mixed[b])
-        line[count].set_title('mixed', fontsize=8)
+            title = f'share {mixture.shares[n]:.2f}, mask {mask.min():.2f} to {mask.max():.2f}'
+            shaded = 0.55 * images[sample] + 0.45 * _heat(mask)
+            picture(axes, shaded, f'{name}: {title}', 8)
+        picture(line[count], mixed[b], 'mixed', 8)
         if targets is not None:
-            _picture(line[count + 1], targets[b])
-            line[count + 1].set_title('mixed label map', fontsize=8)
+            picture(line[count + 1], targets[b], 'mixed label map', 8)
         if 'gt_instances' in first:
             _boxes(line, b, samples, mixture)
     figure.colorbar(heat, ax=grid, shrink=0.6, label='mask')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90, bbox_inches='tight')
-    return path
+    return figure
 
 
 def _boxes(line: Any, b: int, samples: Sequence[Any], mixture: Mixture) -> None:
@@ -141,8 +137,3 @@ def _heat(mask: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
 
     return 255 * colormaps['magma'](mask)[..., :3]
-
-
-def _picture(axes: Any, image: np.ndarray) -> None:
-    axes.imshow(image.clip(0, 255).astype(np.uint8))
-    axes.set(xticks=[], yticks=[])

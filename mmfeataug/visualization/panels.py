@@ -100,13 +100,13 @@ def heat(
     figure.colorbar(drawn, ax=axes, shrink=0.75)
 
 
-def picture(axes: Any, image: np.ndarray, title: str) -> None:
+def picture(axes: Any, image: np.ndarray, title: str, size: int = 9) -> None:
     """An image."""
     axes.imshow(image.clip(0, 255).astype(np.uint8))
-    frame(axes, title)
+    frame(axes, title, size)
 
 
-def frame(axes: Any, title: str) -> None:
+def frame(axes: Any, title: str, size: int = 9) -> None:
     """A title and no ticks."""
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, fontsize=size)

@@ -2,12 +2,14 @@
 """Loss around the features of a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def loss_surface(
@@ -44,30 +46,29 @@ def loss_surface(
     return losses
 
 
-def draw_surface(
-    surfaces: Mapping[str, np.ndarray],
-    path: Path,
-    title: str,
-    reach: str = '',
-) -> Path:
+def draw_surface(surfaces: Mapping[str, np.ndarray], title: str, reach: str = '') -> 'Figure':
     """Draw one map per checkpoint, with contours; all with the same colours and levels.
 
     Args:
         surfaces: Of :func:`loss_surface`, by what stands above the map.
-        path: PNG to write.
         title: Above all of them.
         reach: What 1 on an axis is.
 
-    Returns:
-        ``path``.
+    Raises:
+        ValueError: If no loss is finite.
     """
     from matplotlib.figure import Figure
 
     values = np.concatenate([s[np.isfinite(s)] for s in surfaces.values()])
+    if not len(values):
+        raise ValueError(
+            'the loss is not finite anywhere on the surface, so there is nothing to draw (a box '
+            'without area has an infinite loss): take another batch (--batch)'
+        )
     low, high = float(values.min()), float(values.max())
     high = high if high > low else low + 1e-6
     levels = np.linspace(low, high, 13)[1:-1]
-    figure = Figure(figsize=(4.4 * len(surfaces) + 0.8, 4.5), layout='constrained')
+    figure = Figure(figsize=(4.4 * len(surfaces) + 0.8, 4.5), layout='constrained', dpi=130)
     figure.suptitle(title, fontsize=10)
     grid = figure.subplots(1, len(surfaces), squeeze=False)[0]
     for axes, (name, losses) in zip(grid, surfaces.items(), strict=True):
@@ -88,6 +89,4 @@ def draw_surface(
         axes.set_aspect('equal')
     grid[0].set_ylabel(f'random direction{reach}', fontsize=8)
     figure.colorbar(drawn, ax=list(grid), shrink=0.8, label='training loss')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path
+    return figure

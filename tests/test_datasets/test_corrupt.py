@@ -119,6 +119,13 @@ class TestRandomness:
         np.testing.assert_array_equal(run(image, 'glass_blur'), first)
         assert not np.array_equal(run(image, 'glass_blur', img_path='other.jpg'), first)
 
+    def test_seeds_stay(self, library):
+        """Tables of other versions were made with these."""
+        fog = Corrupt('fog', 3)
+        assert fog.seed(dict(img_path='a/x.jpg', img_id=1)) == 1055016918
+        # A number is taken whole.
+        assert fog.seed(dict(img_path=None, img_id='7/8')) == 1342342871
+
     def test_image_id_stands_in_for_a_path(self, library, image):
         first = run(image, 'shot_noise', img_id=1)
         np.testing.assert_array_equal(run(image, 'shot_noise', img_id=1, img_path=None), first)

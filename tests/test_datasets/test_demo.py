@@ -10,7 +10,6 @@ import pytest
 
 from mmfeataug.datasets import make_demo_data
 from mmfeataug.datasets.demo import MARKER, THINGS, imagenet
-from mmfeataug.datasets.demo.cityscapes import run_lengths
 from mmfeataug.datasets.demo.coco import categories, polygons
 from mmfeataug.datasets.demo.render import render
 from mmfeataug.datasets.demo.scenes import sample_scene
@@ -100,13 +99,6 @@ class TestMaskCodes:
         coco_mask = pytest.importorskip('pycocotools.mask')
         rles = coco_mask.frPyObjects(polygons(mask), *mask.shape)
         np.testing.assert_array_equal(coco_mask.decode(coco_mask.merge(rles)), mask)
-
-    def test_run_lengths_decode_to_the_mask(self, mask):
-        coco_mask = pytest.importorskip('pycocotools.mask')
-        code = run_lengths(mask)
-        assert sum(code['counts']) == mask.size
-        rle = coco_mask.frPyObjects(code, *mask.shape)
-        np.testing.assert_array_equal(coco_mask.decode(rle), mask)
 
 
 class TestFiles:

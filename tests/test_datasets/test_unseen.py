@@ -38,7 +38,7 @@ def test_names():
     assert len(set(ALL)) == len(ALL) == len(BENCHMARK) + 4 + len(UNSEEN)
 
 
-@pytest.mark.parametrize('severity', range(1, 6))
+@pytest.mark.parametrize('severity', [1, 5])
 @pytest.mark.parametrize('name', UNSEEN)
 def test_images_of_all_kinds(name, severity):
     image = scene()
@@ -82,7 +82,7 @@ def test_a_function_of_image_and_seed(name):
     finally:
         cv2.setNumThreads(threads[0])
         torch.set_num_threads(threads[1])
-    others = [corrupt_image(image, name, 3, seed) for seed in range(12)]
+    others = (corrupt_image(image, name, 3, seed) for seed in range(12))
     assert any(not np.array_equal(other, first) for other in others)
 
 
@@ -129,14 +129,13 @@ def best_shift(clean, moved):
     return max(shifts, key=lambda shift: (np.roll(others, shift, (0, 1)) * edges).sum())
 
 
-@pytest.mark.parametrize('severity', [1, 3, 5])
 @pytest.mark.parametrize('name', UNSEEN)
-def test_pixels_stay_where_they_are(name, severity):
+def test_pixels_stay_where_they_are(name):
     image = np.full((72, 96, 3), (90, 80, 110), np.uint8)
     image[12:64, 20:84] = 190, 160, 140
-    shifts = [best_shift(image, corrupt_image(image, name, severity, seed)) for seed in range(15)]
+    shifts = [best_shift(image, corrupt_image(image, name, 5, seed)) for seed in range(9)]
     assert Counter(shifts).most_common(1)[0][0] == (0, 0)
-    moved = np.roll(corrupt_image(image, name, severity, 1), (-1, 2), (0, 1))
+    moved = np.roll(corrupt_image(image, name, 5, 1), (-1, 2), (0, 1))
     assert best_shift(image, moved) != (0, 0)
 
 

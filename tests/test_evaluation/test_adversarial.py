@@ -92,7 +92,7 @@ def test_pixels(case, norm):
     model, inputs, samples = case
     kept, scale = inputs.clone(), PixelScale(model)
     losses = []
-    with Target(model, resized=True).open(inputs, samples) as batch:
+    with Target(model).open(inputs, samples) as batch:
         for eps in (1.0, 8.0) if norm == 'linf' else (20.0, 400.0):
             attack = make_attack('pgd', eps, at='inputs', norm=norm, unit='pixel', steps=4)
             (moved,) = batch.attack(attack)
@@ -179,7 +179,7 @@ def test_attack_without_a_random_start_begins_at_the_clean_gradient():
 def test_several_tensors_at_a_place():
     model, inputs, samples = made('detector')
     attack = make_attack('pgd', 0.3, at='neck', unit='std', steps=2)
-    with Target(model, 'neck', resized=True).open(inputs, samples) as batch:
+    with Target(model, 'neck').open(inputs, samples) as batch:
         features = batch.attack(attack)
         assert batch.loss_of(features, attack.against) > batch.loss
         found = batch.predict(features)
@@ -196,7 +196,7 @@ def test_features_of_rois_have_no_place_in_a_prediction():
     model, inputs, samples = made('detector')
     at = 'roi_head.bbox_head.shared_fcs.1'
     with (
-        Target(model, at, resized=True).open(inputs, samples) as batch,
+        Target(model, at).open(inputs, samples) as batch,
         pytest.raises(TapError, match='RoI heads'),
     ):
         batch.predict(batch.features)
@@ -205,7 +205,7 @@ def test_features_of_rois_have_no_place_in_a_prediction():
 def test_against_attacks_the_named_terms():
     model, inputs, samples = made('detector')
     grown = {}
-    with Target(model, LAYER, resized=True).open(inputs, samples) as batch:
+    with Target(model, LAYER).open(inputs, samples) as batch:
         for word in ('cls', 'bbox'):
             attack = make_attack('pgd', 0.5, at=LAYER, unit='std', against=[word])
             features = batch.attack(attack)
@@ -233,7 +233,7 @@ def test_nothing_is_left_behind(case, at):
     streams = RandomState()
     unit = 'pixel' if at == 'inputs' else 'std'
     attack = make_attack('pgd', 1.0, at=at, unit=unit, steps=2)
-    with Target(model, at, resized=True).open(inputs, samples) as batch:
+    with Target(model, at).open(inputs, samples) as batch:
         batch.predict(batch.attack(attack))
     assert RandomState() == streams
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
@@ -277,22 +277,10 @@ def test_batch_norms_and_dropout_rest_while_heads_train():
     assert not any(m.training for m in model.modules())
 
 
-def test_boxes_are_brought_to_the_resized_image():
-    model, inputs, samples = made('detector')
-    for sample in samples:
-        sample.set_metainfo(dict(ori_shape=(128, 32), img_shape=(64, 48), scale_factor=(1.5, 0.5)))
-    (first, _) = for_loss(samples, inputs, model, resized=False)
-    boxes = samples[0].gt_instances.bboxes
-    torch.testing.assert_close(
-        first.gt_instances.bboxes, boxes * torch.tensor([1.5, 0.5, 1.5, 0.5])
-    )
-    assert torch.equal(for_loss(samples, inputs, model, True)[0].gt_instances.bboxes, boxes)
-
-
 def test_padded_label_maps():
     model, inputs, samples = made('segmentor')
     samples[0].set_metainfo(dict(img_shape=(32, 64)))
-    first, second = for_loss(samples, inputs, model, False)
+    first, second = for_loss(samples, inputs, model)
     labels = first.gt_sem_seg.data
     assert labels.shape == (1, 64, 64)
     assert labels[:, 32:].eq(255).all()
@@ -426,6 +414,16 @@ def test_a_swap_is_refused_before_the_test_where_a_batch_has_one_image(demo_data
         Runner.from_cfg(cfg).test()
 
 
+def test_the_step_size_of_statistics_is_written_down(demo_data, tmp_path):
+    cfg = config_of('deeplabv3plus_r18_demo-cityscapes', demo_data['cityscapes'])
+    cfg.work_dir, cfg.log_level = str(tmp_path), 'ERROR'
+    loop = dict(type='mmfeataug.AdversarialTestLoop', attack='statistics', at=LAYER, eps=[1.0])
+    for given, kept in ((None, 0.2), (0.0, 0.0)):
+        cfg.experiment_name = f'{tmp_path.name}_{given}'
+        cfg.test_cfg = dict(loop, step_size=given)
+        assert Runner.from_cfg(cfg).test_loop.settings['step_size'] == kept
+
+
 def test_a_loader_of_another_name_is_refused_before_the_clean_test(demo_data, tmp_path):
     cfg = config_of('deeplabv3plus_r18_demo-cityscapes', demo_data['cityscapes'])
     cfg.work_dir, cfg.log_level, cfg.experiment_name = str(tmp_path), 'ERROR', tmp_path.name
@@ -438,6 +436,10 @@ def test_a_loader_of_another_name_is_refused_before_the_clean_test(demo_data, tm
     cfg.test_dataloader.dataset.pipeline = [dict(loader, type='LoadBiomedicalImageFromFile'), *rest]
     ((_, place, _),) = behind_loading(cfg.test_dataloader, 'mmseg')
     assert place == 1
+    # Change detection has two images: the second would stay clean.
+    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadMultipleRSImageFromFile'), *rest]
+    with pytest.raises(ValueError, match='loads two images for each sample'):
+        list(behind_loading(cfg.test_dataloader, 'mmseg'))
 
 
 def test_a_detector_that_finds_nothing_has_no_precision():
@@ -596,6 +598,8 @@ def test_surface_tool(segmentor_file, demo_data, tmp_path):
     args += ['--points', 3, '--out', tmp_path / 'new' / 'surface.png', '--cfg-options', *options]
     run('analysis_tools/loss_surface.py', *args)
     assert Image.open(tmp_path / 'new' / 'surface.png').width > 1000
+    log = run('analysis_tools/loss_surface.py', *args[:8], '--eps', 0, ok=False)
+    assert '--eps 0: give a length above 0' in log
 
 
 @pytest.mark.parametrize('kind', ['detector', 'segmentor'])
@@ -606,7 +610,7 @@ def test_every_pass_is_in_training_mode(kind):
     modes = []
     head.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     place = 'neck' if kind == 'detector' else LAYER
-    with Target(model, place, resized=True).open(inputs, samples) as batch:
+    with Target(model, place).open(inputs, samples) as batch:
         batch.attack(make_attack('pgd', 0.3, at=place, unit='std', steps=2))
         assert batch.total_at(batch.features) == pytest.approx(batch.loss)
     assert len(modes) > 3

@@ -183,7 +183,7 @@ def test_other_tasks_have_no_pixels(kind):
     model, inputs, samples = made(kind)
     attack = make_attack('segpgd', 2.0, at='inputs')
     with (
-        Target(model, resized=True).open(inputs, samples) as batch,
+        Target(model).open(inputs, samples) as batch,
         pytest.raises(PixelLossError, match=f'{type(model).__name__}.*attack=.pgd'),
     ):
         batch.attack(attack)
@@ -223,7 +223,7 @@ MEMBERS = dict(
 def test_an_ensemble_is_its_strongest_member(kind):
     model, inputs, samples = made(kind, images=1)
     ensemble = make_attack('ensemble', 2.0, at='inputs', steps=2)
-    with Target(model, resized=True).open(inputs, samples) as batch:
+    with Target(model).open(inputs, samples) as batch:
         members = list(ensemble.members(batch))
         assert {name for name, _ in members} == MEMBERS[kind]
         found = []

@@ -1,8 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What the loop under corruptions can beside a table: configs, copies on disk, other test sets."""
+"""What the loop under corruptions can beside a table: configs, a cache, other test sets."""
 
 import csv
-import importlib.util
 import json
 import os
 import pickle
@@ -17,7 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmfeataug.evaluation import predictions_file, read_predictions
+from mmfeataug.evaluation import RefusedError, predictions_file, read_predictions
 from mmfeataug.evaluation.corruptions.corruption import conditions_of
 from tests.launch import launch
 from tests.robustness_runs import ROOT, arguments, held, read, run
@@ -81,52 +80,19 @@ def test_the_tool_on_such_a_config(classifier, tool, tmp_path):
     assert not (tmp_path / 'x/predictions').exists()
 
 
-@pytest.fixture
-def make(tool, monkeypatch):
-    """tools/dataset_converters/make_corrupted.py; its fellow has the name of a module here."""
-    path = ROOT / 'tools/dataset_converters/make_corrupted.py'
-    spec = importlib.util.spec_from_file_location('make_corrupted_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-NOISE = ['--corruptions', 'gaussian_noise', '--severities', '1', '3']
-
-
-def test_from_disk(case, tool, make, tmp_path, monkeypatch, capsys):
-    """The same scores to the bit, and nothing is corrupted."""
-    folder = tmp_path / 'copies'
-    make([str(case['config']), '--out', str(folder), *NOISE, '--workers', '0'])
-    assert '2 conditions complete' in capsys.readouterr().out
-    for name in ('corrupt', 'make_corrupted'):
-        monkeypatch.setattr(sys.modules[f'mmfeataug.datasets.{name}'], 'corrupt_image', None)
-    monkeypatch.setattr(
-        sys.modules['mmfeataug.evaluation.corruptions.corruption'], 'corrupt_image', None
-    )
-    moved = dict(case, folder=tmp_path)
-    assert held(run(tool, moved, 'disk', '--images', str(folder))) == held(case['table'])
-
-
-@pytest.mark.classification
-def test_copies_that_are_missing(classifier, tool, make, tmp_path):
-    folder, case = tmp_path / 'copies', dict(classifier, folder=tmp_path)
-    with pytest.raises(SystemExit, match=r'--images: .*has no manifest.json: make the copies by'):
-        run(tool, case, 'x', '--images', str(folder))
-    make([str(case['config']), '--out', str(folder), *NOISE[:-1]])
-    with pytest.raises(SystemExit, match=r'lacks images of gaussian_noise 3: make .*ies 3'):
-        run(tool, case, 'x', '--images', str(folder))
-    assert not (tmp_path / 'x').exists()
-    gone = next((folder / 'gaussian_noise/1').rglob('*.png'))
-    gone.unlink()
-    with pytest.raises(SystemExit, match=r'gaussian_noise 1: .* cannot be used: FileNotFoundError'):
-        run(tool, case, 'x', '--images', str(folder), '--severities', '1')
-    # What was made is kept; the rest is made, and gone on with.
-    make([str(case['config']), '--out', str(folder), *NOISE])
-    table = run(tool, case, 'x', '--images', str(folder), '--resume')
-    assert held(table) == held(classifier['table'])
-    with pytest.raises(SystemExit, match='did you mean'):
-        make([str(case['config']), '--out', str(folder), '--corruptions', 'gausian_noise'])
+def test_cache(case, tool, tmp_path, monkeypatch):
+    """The same scores to the bit, and the second test corrupts nothing."""
+    moved, cache = dict(case, folder=tmp_path), tmp_path / 'cache'
+    args = ['--cache', str(cache), '--workers', '2']
+    assert held(run(tool, moved, 'first', *args)) == held(case['table'])
+    kept = sorted(path for path in cache.rglob('*') if path.is_file())
+    assert {str(path.parent.relative_to(cache)) for path in kept} == {
+        'gaussian_noise/1',
+        'gaussian_noise/3',
+    }
+    monkeypatch.setattr(sys.modules['mmfeataug.datasets.corrupt'], 'corrupt_image', None)
+    assert held(run(tool, moved, 'second', *args)) == held(case['table'])
+    assert kept == sorted(path for path in cache.rglob('*') if path.is_file())
 
 
 OTHER = """
@@ -180,13 +146,23 @@ def test_another_test_set_and_resume(classifier, tool, tmp_path):
     # It stays when it is not asked for, and is no other one under the name.
     assert run(tool, case, 'x', '--resume')['also'] == table['also']
     night.write_text(OTHER.format(base=str(classifier['config']), indices=4))
-    with pytest.raises(SystemExit, match=r"--resume: .*another test set 'night'"):
+    with pytest.raises(SystemExit, match="another test set 'night'"):
         run(tool, case, 'x', *also)
-    for wrong in ('fog=x.py', 'clean=x.py', 'a/b=x.py', 'night', 'fog_3=x.py', 'weather=x.py'):
-        with pytest.raises(SystemExit, match='--also: '):
+    for wrong in ('fog=x.py', 'clean=x.py', 'a/b=x.py', 'fog_3=x.py', 'weather=x.py'):
+        with pytest.raises(SystemExit, match='is no name for a test set'):
             run(tool, case, 'x', '--also', wrong)
-    with pytest.raises(SystemExit, match=r'--also: night: nowhere\.py cannot be read'):
+    for wrong in (['night'], ['=x.py'], ['night=x.py', 'night=y.py']):
+        with pytest.raises(SystemExit, match='give NAME=CONFIG, and each name once'):
+            run(tool, case, 'x', *(word for one in wrong for word in ('--also', one)))
+    with pytest.raises(SystemExit, match=r'night: nowhere\.py cannot be read'):
         run(tool, case, 'x', '--also', 'night=nowhere.py')
+    night.write_text(
+        OTHER.format(base=str(classifier['config']), indices=5).replace(
+            'indices=5', "indices=5, data_root='nowhere'"
+        )
+    )
+    with pytest.raises(SystemExit, match="--also night: test_dataloader: data_root='nowhere'"):
+        run(tool, case, 'x', *also)
 
 
 JUDGE = """
@@ -220,12 +196,14 @@ def test_from_predictions(case, tool, tmp_path, monkeypatch):
     moved = dict(case, folder=tmp_path)
     table = run(tool, moved, 'kept', '--save-predictions', '--workers', '2')
     assert held(table) == held(case['table'])
-    monkeypatch.setattr(tool, 'run', None)
+    monkeypatch.setattr(tool, 'build_runner', None)
     folder = tmp_path / 'kept/predictions'
     check_order(case, folder)
     kept = ['--from-predictions', str(folder)]
     if JUDGES[case['task']] is None:
         assert held(run(tool, moved, 'again', *kept)) == held(table)
+        # Its table is the one of the run.
+        assert held(run(tool, moved, 'kept', *kept, '--resume')) == held(table)
     else:
         judge = tmp_path / 'judge.py'
         metric = JUDGES[case['task']]
@@ -237,8 +215,8 @@ def test_from_predictions(case, tool, tmp_path, monkeypatch):
         assert 'sum/all' not in again['metrics']
     with pytest.raises(SystemExit, match=r'lacks predictions of 1 of 4 .*gaussian_noise 5'):
         run(tool, moved, 'y', *kept, '--severities', '1', '3', '5')
-    with pytest.raises(SystemExit, match='leave out --images'):
-        run(tool, moved, 'y', *kept, '--images', 'x')
+    with pytest.raises(SystemExit, match='leave out --cache'):
+        run(tool, moved, 'y', *kept, '--cache', 'x')
 
 
 def check_order(case, folder):
@@ -271,7 +249,7 @@ def test_predictions_that_a_table_lacks(classifier, tool, tmp_path):
     with pytest.raises(SystemExit, match=r'gaussian_noise_1.pkl is of another checkpoint'):
         run(tool, case, 'y', *kept)
     files[1].write_bytes(b'nothing')
-    with pytest.raises(SystemExit, match=r'gaussian_noise_1.pkl holds no predictions'):
+    with pytest.raises((SystemExit, RefusedError), match=r'gaussian_noise_1.pkl holds no'):
         run(tool, case, 'z', *kept)
 
 

@@ -282,6 +282,13 @@ def test_a_step_that_does_not_say_where_to_is_named(drawn):
         for_loss(samples, inputs, model, Geometry(dataset))
 
 
+def test_an_image_of_another_data_set_is_named(drawn):
+    dataset, model, inputs, samples = data('mmdet', drawn, [RESIZE, BOXES])
+    samples[1].set_metainfo(dict(img_path='other.png', img_id='other'))
+    with pytest.raises(ValueError, match=r"no image with \{'img_path': 'other.png'"):
+        for_loss(samples, inputs, model, Geometry(dataset))
+
+
 def test_a_pipeline_that_draws_is_refused(drawn):
     class RandomSize(BaseTransform):
         sizes = [(64, 64), (96, 64), (64, 96), (96, 96)]

@@ -63,6 +63,14 @@ def coco_file(folder, predictions):
     return str(path)
 
 
+def test_an_annotation_file_of_more_images(tmp_path):
+    """Those that were not tested have not missed their objects."""
+    init_default_scope('mmdet')
+    every = boxes([0, 0, 0, 0])
+    evaluator = dict(type='CocoMetric', metric='bbox', ann_file=coco_file(tmp_path, every))
+    assert Predictions(every[:2], {}, CLASSES).evaluate(evaluator)['coco/bbox_mAP_50'] == 1.0
+
+
 @pytest.mark.parametrize('file', [True, False], ids=['file', 'no file'])
 def test_copies_of_an_image_count_in_coco(tmp_path, file):
     init_default_scope('mmdet')
@@ -108,6 +116,17 @@ def test_images_of_segmentation():
     assert one == two == pytest.approx(60.0)
     assert one < test.evaluate(np.array([1, 0]))['mIoU'] < 100
     assert test.names == [f'dir/{i}.png' for i in range(6)]
+
+
+@pytest.mark.parametrize('key', ['img_id', 'sample_idx'])
+def test_images_without_a_path_have_a_number(key):
+    init_default_scope('mmseg')
+    samples = [{**sample, 'img_path': None, key: i} for i, sample in enumerate(maps([0] * 6))]
+    evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+    assert Resampled(evaluator, Predictions(samples, {}, CLASSES)).names == list('012345')
+    del samples[3][key]
+    with pytest.raises(ValueError, match='an image is named by'):
+        Resampled(evaluator, Predictions(samples, {}, CLASSES))
 
 
 def test_an_evaluator_without_results_per_image_is_refused():

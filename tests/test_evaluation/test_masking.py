@@ -17,7 +17,14 @@ from mmfeataug.evaluation.attacks.masking import MaskingCheck, fired, flag_lines
 from mmfeataug.evaluation.attacks.pgd import PGD
 from mmfeataug.evaluation.attacks.transfer import Transferred
 from mmfeataug.utils.pixels import PixelScale
-from tests.test_evaluation.test_adversarial import build_from, config_of, made
+from tests import models
+from tests.test_evaluation.test_adversarial import (
+    KINDS,
+    PREPROCESSOR,
+    build_from,
+    config_of,
+    made,
+)
 
 SETTINGS = dict(at='inputs', eps=4.0, steps=6, unit='pixel')
 STEPS, GUESS = 'more steps gain nothing', 'a random direction is as strong'
@@ -48,6 +55,11 @@ class Detached(nn.Module):
         return self.inner(x.detach() + (x - x.detach()) * signs.to(x))
 
 
+def wide_detector():
+    cfg = models.faster_rcnn_cfg(channels=(64, 128, 256, 512))
+    return models.build_detector(dict(cfg, data_preprocessor=PREPROCESSOR))
+
+
 @pytest.fixture(scope='module')
 def learnt():
     """Models that know their few images by heart, once for each task."""
@@ -55,7 +67,12 @@ def learnt():
 
     def get(kind):
         if kind not in known:
-            model, inputs, samples = made(kind, images=2 if kind == 'segmentor' else 4)
+            # Narrow models learn too little.
+            with pytest.MonkeyPatch.context() as patch:
+                if kind != 'classifier':
+                    patch.setattr(models, 'BASE', 64)
+                    patch.setitem(KINDS, 'detector', wide_detector)
+                model, inputs, samples = made(kind, images=2 if kind == 'segmentor' else 4)
             if kind == 'segmentor':
                 # Grey by class, so that there is something to learn fast.
                 labels = torch.stack([s.gt_sem_seg.data for s in samples]).clamp(max=4)
@@ -89,10 +106,10 @@ def flags(model, inputs, samples, other=None):
 
     def transfer():
         attack = copy.copy(check.attack)
-        with Target(other, resized=True).open(inputs, samples) as batch:
+        with Target(other).open(inputs, samples) as batch:
             return batch.attack(attack)
 
-    with Target(model, resized=True).open(inputs, samples) as batch:
+    with Target(model).open(inputs, samples) as batch:
         check.add(batch, transfer if other is not None else None)
     return check.result()
 
@@ -204,7 +221,7 @@ def test_another_order_of_colours_is_transferred(turned, tmp_path):
     batch = dict(inputs=list(images), data_samples=[s.set_gt_label(0) for s in samples])
     own = model.eval().data_preprocessor(copy.deepcopy(batch), False)['inputs']
     other = Config(dict(model=cfg(not turned)))
-    transfer = Transferred(model, other, str(checkpoint), PGD(eps=2.0, steps=2), 0, False)
+    transfer = Transferred(model, other, str(checkpoint), PGD(eps=2.0, steps=2), 0, None)
     (moved,) = transfer(batch, own, slice(0, 2))
     scale = PixelScale(model)
     assert (scale.raw(moved) - scale.raw(own)).abs().max() == pytest.approx(2.0, abs=0.01)

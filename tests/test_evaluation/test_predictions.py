@@ -157,15 +157,9 @@ def test_predictions_of_an_earlier_run_are_made_anew(tmp_path):
 def test_predictions_of_two_configs_are_not_mixed(tmp_path):
     keep(tmp_path, dict(config='one', checkpoint='/a.pth'))
     keep(tmp_path, dict(config='two', checkpoint='/a.pth'), ('fog', 1))
-
-    def open_table(checkpoint, made_with):
-        record = RunTable(tmp_path / 'out', 'cfg', checkpoint, made_with, [('fog', 1)])
-        record.table['clean'] = {}
-        return record
-
     cfg = Config(dict(test_evaluator=[], test_dataloader={}))
     with pytest.raises(RefusedError, match=r'fog_1\.pkl is of another checkpoint or config'):
-        evaluate_offline(tmp_path, open_table, cfg, {})
+        evaluate_offline(tmp_path, cfg, tmp_path, corruptions=['fog'], severities=[1])
 
 
 def test_another_version_of_the_corruptions_is_not_gone_on_with(tmp_path):

@@ -32,7 +32,8 @@ def everywhere(value, names=BENCHMARK, metric='m'):
 
 
 def table(clean, corrupted, task='detection', **more):
-    return dict(config='c', checkpoint='c.pth', task=task, clean=clean, corrupted=corrupted, **more)
+    head = dict(config='c', checkpoint='c.pth', task=task, made_with={})
+    return dict(head, clean=clean, corrupted=corrupted, **more)
 
 
 @pytest.mark.parametrize('name', ['robustness', 'report'])

@@ -91,8 +91,8 @@ def test_stopped_and_resumed(case, tool, monkeypatch):
     with pytest.raises(SystemExit, match='--resume'):
         run(tool, case, 'stopped')
     assert held(run(tool, case, 'stopped', '--resume')) == held(case['table'])
-    # Nothing is left to do: no model is built.
-    monkeypatch.setattr(tool, 'run', None)
+    # Nothing is left to do.
+    monkeypatch.setattr(CorruptionTestLoop, 'evaluate', None)
     assert held(run(tool, case, 'stopped', '--resume')) == held(case['table'])
 
 
@@ -109,13 +109,12 @@ def test_killed_and_resumed(classifier, extras, tool):
 
 @pytest.mark.classification
 def test_refuses_another_run(classifier, tool):
-    args = arguments(classifier, 'plain', '--resume')
     with pytest.raises(SystemExit, match='another text of the config'):
-        tool.main([*args, '--cfg-options', 'test_dataloader.batch_size=1'])
+        run(tool, classifier, 'plain', '--resume', '--cfg-options', 'test_dataloader.batch_size=1')
     stat = os.stat(classifier['checkpoint'])
     os.utime(classifier['checkpoint'], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     with pytest.raises(SystemExit, match="checkpoint's time of modification"):
-        tool.main(args)
+        run(tool, classifier, 'plain', '--resume')
     os.utime(classifier['checkpoint'], ns=(stat.st_atime_ns, stat.st_mtime_ns))
     path = classifier['folder'] / 'named' / 'robustness.json'
     path.parent.mkdir()
@@ -129,7 +128,7 @@ def test_refuses_another_run(classifier, tool):
 
 @pytest.mark.classification
 def test_reference(classifier, tool, monkeypatch):
-    monkeypatch.setattr(tool, 'run', None)
+    monkeypatch.setattr(CorruptionTestLoop, 'evaluate', None)
     path = classifier['folder'] / 'plain' / 'robustness.json'
     assert case_error(classifier['table']).keys() == {'mean_error', 'errors'}
     table = run(tool, classifier, 'plain', '--resume', '--reference', str(path))
@@ -137,6 +136,8 @@ def test_reference(classifier, tool, monkeypatch):
     assert table['mCE']['reference']['config'] == 'small'
     with pytest.raises(SystemExit, match=r'lacks 1 of 3 conditions \(gaussian_noise 5\)'):
         run(tool, classifier, 'x', '--reference', str(path), '--severities', '1', '3', '5')
+    with pytest.raises(SystemExit, match=r"'nowhere\.json' is no file"):
+        run(tool, classifier, 'x', '--reference', 'nowhere.json')
 
 
 def case_error(table):

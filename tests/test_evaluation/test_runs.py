@@ -25,7 +25,7 @@ def table(clean, corrupted, task='detection', config='cfg', wanted=(), reference
     """Scores of one metric: ``corrupted`` is ``{name: {severity: value}}``."""
     scores = {n: {str(s): {metric: v} for s, v in by.items()} for n, by in corrupted.items()}
     base = dict(config=config, checkpoint=f'{config}.pth', task=task, clean={metric: clean})
-    return complete({**base, 'corrupted': scores}, wanted, reference)
+    return complete({**base, 'corrupted': scores, 'made_with': {}}, wanted, reference)
 
 
 def make_run(folder, result=None, records=(), where='robustness'):
@@ -47,7 +47,7 @@ def attack(folder, curve, where='adversarial', **settings):
     points = [dict(eps=e, metrics={'m': v}, loss=0.0, step_size=0.1) for e, v in curve.items()]
     head = dict(config='cfg.py', checkpoint='c.pth', task='detection', attack='pgd', at='inputs')
     head |= dict(side='output', norm='linf', steps=3, step_size=None, against=[], seed=0)
-    head |= dict(unit='pixel', random_start=True)
+    head |= dict(unit='pixel', random_start=True, image_range=None, restarts=1, made_with={})
     (folder / where).mkdir(parents=True)
     text = json.dumps({**head, **settings, 'curve': points})
     (folder / where / 'adversarial.json').write_text(text)
@@ -77,12 +77,9 @@ def test_names(tmp_path):
 
 def test_name_of_the_dumped_config(tmp_path):
     run = make_run(tmp_path / 'wd', records=[dict(iter=1, loss=1.0)])
-    (run / 'my_config.py').write_text(
-        "default_scope = 'mmseg'\n"
-        "custom_hooks = [dict(type='mmfeataug.FeatureAugHook', clean_weight=0.25)]\n"
-    )
+    (run / 'my_config.py').write_text("default_scope = 'mmseg'\n")
     (found,) = read_runs([str(run)])
-    assert (found.name, found.tasks, found.clean_weight) == ('my_config', ['segmentation'], 0.25)
+    assert (found.name, found.tasks) == ('my_config', ['segmentation'])
 
 
 def test_the_config_is_that_of_the_training(tmp_path):
@@ -139,6 +136,7 @@ def test_a_killed_run_leaves_half_a_line(tmp_path):
         ('robustness/robustness.json', '{"config": "c"}', 'no table'),
         ('adversarial.json', '{"config": ', 'no JSON'),
         ('adversarial.json', '[]', 'no result of an attack'),
+        ('cost.json', '{}', 'no result of tools/analysis_tools/measure_cost.py'),
         ('1/vis_data/scalars.json', '{"iter": 1, "loss": 2}\n{"iter": 2, "lo\n', 'line 2'),
         ('1/vis_data/scalars.json', '3\n', 'line 1'),
     ],
@@ -146,6 +144,7 @@ def test_a_killed_run_leaves_half_a_line(tmp_path):
 def test_broken_files_are_named(tmp_path, name, text, why):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
+    make_run(tmp_path, records=[dict(iter=1, loss=1.0)])
     path.write_text(text)
     with pytest.raises(ValueError, match=why) as caught:
         read_run(tmp_path)
@@ -210,15 +209,17 @@ def test_hierarchical_names(tmp_path):
 def test_terms_of_a_log():
     stock = {'decode.loss_ce': 0.6, 'aux.loss_ce': 0.4, 'decode.acc_seg': 70.0, 'lr': 0.1}
     ours = {'afan.loss_0': 0.3, 'afan2.loss_0': 0.2, 'afan.linf': 0.1, 'feature_aug.active': 1.0}
+    ours['feature_aug.clean_weight'] = 0.5
     records = [{'iter': 10, 'loss': 1.5, **stock, **ours}, {'iter': 20, 'loss': 1.0, **stock}]
     assert methods_in(records) == {'afan', 'afan2', 'feature_aug'}
-    assert clean_loss(records[:1], clean_weight=0.5) == [(10, pytest.approx(2.0))]
-    # Without views the hook leaves the stock loss as it is.
-    assert clean_loss(records, clean_weight=0.5)[1] == (20, pytest.approx(1.0))
+    assert clean_loss(records[:1]) == [(10, pytest.approx(2.0))]
+    # A stock run logs no weight.
+    assert clean_loss(records[1:]) == [(20, pytest.approx(1.0))]
     assert view_losses(records) == {'afan.loss_0': [(10, 0.3)], 'afan2.loss_0': [(10, 0.2)]}
     assert method_scalars(records) == {
         'afan.linf': [(10, 0.1)],
         'feature_aug.active': [(10, 1.0)],
+        'feature_aug.clean_weight': [(10, 0.5)],
     }
 
 
@@ -234,14 +235,13 @@ def test_clean_loss_is_what_stock_would_have_logged(active, window, interval):
         {
             'iter': i,
             'loss_cls': statistics.fmean(logged[max(0, i - window) : i]),
-            'feature_aug.active': sum(turns[:i]) / i,
-            'afan.loss_0': 0.1,
+            'feature_aug.clean_weight': 1 - 0.5 * sum(turns[:i]) / i,
         }
         for i in range(interval, 201, interval)
     ]
     # Between two records nobody knows where views began.
     rough = 0.35 if interval > window else 0.03
-    assert all(v == pytest.approx(1.0, abs=rough) for _, v in clean_loss(records, 0.5, window))
+    assert all(v == pytest.approx(1.0, abs=rough) for _, v in clean_loss(records, window))
 
 
 def test_a_log_knows_the_clean_weight():
@@ -275,9 +275,8 @@ def test_curves_of_views_end_with_them():
 
 
 def test_the_only_term_of_a_classifier_is_called_loss():
-    assert clean_loss([{'iter': 1, 'loss': 0.7, 'afan.loss_0': 0.7}], 0.5) == [
-        (1, pytest.approx(1.4))
-    ]
+    record = {'iter': 1, 'loss': 0.7, 'afan.loss_0': 0.7, 'feature_aug.clean_weight': 0.5}
+    assert clean_loss([record]) == [(1, pytest.approx(1.4))]
 
 
 def test_cost():

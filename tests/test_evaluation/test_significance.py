@@ -99,6 +99,7 @@ def test_over_images():
 
 # Runs on disk.
 
+JPEG = [dict(type='RandomJPEG')]
 NOISY = [dict(type='mmfeataug.FMA', at='backbone.layer1')]
 
 
@@ -178,7 +179,7 @@ def test_unseen_corruptions_near_the_training_are_left_out(tmp_path):
 def test_other_test_sets_are_compared_too(tmp_path):
     for name, night in {'base': 30.0, 'ours': 34.0}.items():
         folder = run(tmp_path / name, 50.0, 1.0, 1.0, 0)
-        # One of an earlier version: no set takes the place of a figure.
+        # No set takes the place of a figure.
         also = {'night': {'m': night}, 'weather': {'m': 99.0}, 'P': {'m': 99.0}}
         one = dict(table(50.0, {'fog': {1: 2.0}}), also=also)
         make_run(folder, one)
@@ -211,7 +212,7 @@ def test_cost_is_read_and_a_broken_one_named(tmp_path):
     folder = run(tmp_path / 'a', 50.0, 1.0, 2.0, steps=1.5)
     assert read_run(folder).stock_steps == 1.5
     (folder / 'cost.json').write_text('{}')
-    with pytest.raises(ValueError, match=r'cost.json says no stock_steps'):
+    with pytest.raises(ValueError, match=r'cost.json is no .*: it has no stock_steps'):
         read_run(folder)
 
 
@@ -232,9 +233,13 @@ def steps(*pipeline):
         (steps(dict(type='mmdet.Corrupt', corruption='fog')), ('fog',), ('snow', 'glass_blur')),
         (steps(dict(type='Corrupt', corruption='shot_noise')), ('gaussian_noise',), ('fog',)),
         (steps(dict(type='RandomPlasmaShadow')), ('plasma_brightness',), ('brightness', 'rain')),
-        (steps(dict(type='mmfeataug.CombinedDistortion')), ('glass_blur', 'contrast'), ('snow',)),
         (
-            steps(dict(type='mmfeataug.CombinedDistortion', distortions=[dict(type='RandomJPEG')])),
+            dict(model=dict(augmentations=[dict(type='mmfeataug.DistortImages')])),
+            ('glass_blur', 'contrast'),
+            ('snow',),
+        ),
+        (
+            dict(model=dict(augmentations=[dict(type='DistortImages', distortions=JPEG)])),
             ('jpeg_compression',),
             ('glass_blur', 'gaussian_noise'),
         ),

@@ -195,7 +195,7 @@ def test_bars_in_names_part_no_cells():
     table = complete(
         dict(
             config='cfg', checkpoint='x', task='segmentation', clean={name: 0.5},
-            corrupted={'fog': {'1': {name: 0.25}}},
+            corrupted={'fog': {'1': {name: 0.25}}}, made_with={},
         )
     )  # fmt: skip
     row = next(line for line in to_markdown(table).splitlines() if 'bus' in line and '0.5' in line)

@@ -29,7 +29,7 @@ _base_ = {base!r}
 custom_hooks = [
     dict(type='mmfeataug.FeatureAugHook', augmentations=[
         dict(type='mmfeataug.AFAN', at='backbone.layer2', strengths=(0.5, 1.0)),
-        dict(type='mmfeataug.PAdaIN', at='backbone.layer1'),
+        dict(type='mmfeataug.PAdaIN', at=['backbone.layer1', 'backbone.layer[2]']),
         dict(type='mmfeataug.AdvStyle'),
         dict(type='mmfeataug.SeA', at='decode_head.conv_seg'),
         dict(type='FMA', at=['backbone.layer3', 'backbone.layer4']),
@@ -241,15 +241,19 @@ def test_tool_draws_every_kind(demo_data, tmp_path, monkeypatch):
     args = [tmp_path / 'weights.pth', '2', '--out', tmp_path / 'out', '--cfg-options', *options]
     printed = run(tool, config, *args[:4], '--corruption', 'gaussian_noise', 5, *args[4:])
     assert 'nothing left this batch as it is' in printed
-    names = ['0_afan_0', '0_afan_1', '1_padain_0', '2_advstyle_0', '3_sea_0', '4_fma_0']
+    names = ['0_afan_0', '0_afan_1', '1_padain_0', '2_padain_0', '3_advstyle_0', '4_sea_0']
     # Two of the backbone's four levels lead to the loss; each copy is drawn.
-    names += [*(f'5_afan_0_level_{k}' for k in (0, 1)), '6_twice_0', '6_twice_1']
+    names += ['5_fma_0', *(f'6_afan_0_level_{k}' for k in (0, 1)), '7_twice_0', '7_twice_1']
     assert sorted(p.stem for p in (tmp_path / 'out').iterdir()) == [*names, 'predictions']
     # A row for the clean image, one for the corrupted.
     rows = np.array_split(np.asarray(Image.open(tmp_path / 'out/predictions.png'), float), 2)
     assert not np.allclose(rows[0][: len(rows[1])], rows[1], atol=20)
     for path in (tmp_path / 'out').iterdir():
         assert Image.open(path).width > 500
+    # Before anything is drawn.
+    for corruption in (('fog', 'x'), ('moonlight', 3)):
+        log = run(tool, config, *args[:4], '--corruption', *corruption, *args[4:], ok=False)
+        assert f'--corruption {corruption[0]} {corruption[1]}: give one of' in log
     # Only whole parts of a path are looked at.
     for name in ('nowhere.png', 'leftImg8bit.png'):
         args[1] = name

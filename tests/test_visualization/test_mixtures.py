@@ -12,7 +12,7 @@ import mmfeataug
 from mmfeataug.functional import mix
 from mmfeataug.methods.targets import Mixture
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.visualization import draw_mixing, mixed_map, record_mixtures
+from mmfeataug.visualization import draw_mixing, mixed_map, record_mixtures, save
 from tests.models import random_test_batch, step
 from tests.test_methods.test_adautomix import build
 from tests.test_tools import ROOT, data_options, run
@@ -59,7 +59,8 @@ def test_mixtures_are_drawn(kind, count, tmp_path):
 
     pictures = inputs.float().movedim(1, -1).numpy()
     pictures = 255 * (pictures - pictures.min()) / np.ptp(pictures)
-    path = draw_mixing(pictures, samples, mixture, tmp_path / 'new' / 'mixing.png', rows=2)
+    figure = draw_mixing(pictures, samples, mixture, rows=2)
+    path = save(figure, tmp_path / 'new' / 'mixing.png')
     columns = count + 1 + (kind == 'deeplabv3plus')
     width, height = Image.open(path).size
     assert width == pytest.approx(90 * (3.2 * columns + 0.9), rel=0.2)

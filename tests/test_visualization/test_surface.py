@@ -2,9 +2,8 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from mmfeataug.visualization.surface import draw_surface, loss_surface
+from mmfeataug.visualization import draw_surface, loss_surface, to_array
 
 
 def bowl(points):
@@ -36,7 +35,12 @@ def test_middle_has_to_be_a_point(points):
 
 
 @pytest.mark.parametrize('flat', [False, True])
-def test_pictures(tmp_path, flat):
+def test_pictures(flat):
     losses = np.ones((5, 5)) if flat else plane()
-    path = draw_surface({'a': losses, 'b': losses + 1}, tmp_path / 'new' / 's.png', 'title')
-    assert Image.open(path).width > Image.open(path).height
+    height, width, _ = to_array(draw_surface({'a': losses, 'b': losses + 1}, 'title')).shape
+    assert width > height
+
+
+def test_a_batch_without_a_finite_loss_is_refused():
+    with pytest.raises(ValueError, match=r'not finite anywhere.*take another batch'):
+        draw_surface({'a': np.full((3, 3), np.inf)}, 'title')

@@ -39,6 +39,7 @@ from common import (
     TRAIN,
     add_common_arguments,
     build_runner,
+    first_batch,
     load_config,
     missing_data,
     only_train,
@@ -213,8 +214,7 @@ def batch_maker(size: Sequence[int] | None, is_noise: bool) -> Any:
         if is_noise:
             side = 224 if scope_of(runner.cfg) == 'mmpretrain' else 256
             return random_batch(model, tuple(size or (side, side)), loader.batch_size or 2)
-        data = model.data_preprocessor(next(iter(loader)), True)
-        return data['inputs'], data['data_samples']
+        return first_batch(model, loader, True)
 
     return make
 

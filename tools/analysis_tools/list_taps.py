@@ -8,7 +8,6 @@ data, or noise with random targets if --size is given.
 """
 
 import argparse
-import copy
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -16,19 +15,18 @@ from typing import TextIO
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch.utils._pytree import tree_flatten
 
 from mmfeataug.datasets import random_batch
 from mmfeataug.engine import first_choices, tail_shares
 from mmfeataug.utils.configs import set_workers
+from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import print_table, results_on_stdout
 from mmfeataug.utils.tasks import refuse_branches
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import build_model, start
+from common import build_model, first_batch, start
 
 _FIRST = (
     '* first choices: the first stages of the backbone with stride 4 and 8; the later one is '
@@ -63,14 +61,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def first_batch(cfg: Config, model: torch.nn.Module) -> tuple:
-    """Preprocessed inputs and samples of the first training batch."""
-    loader = copy.deepcopy(cfg.train_dataloader)
-    set_workers(loader)
-    data = model.data_preprocessor(next(iter(Runner.build_dataloader(loader, seed=0))), True)
-    return data['inputs'], data['data_samples']
-
-
 @results_on_stdout
 def main(out: TextIO) -> None:
     args = parse_args()
@@ -84,20 +74,20 @@ def main(out: TextIO) -> None:
         refuse_branches(model, '--size makes', 'leave --size out, to take training data')
     elif cfg.get('train_dataloader') is None:
         raise SystemExit(f'{args.config} has no train_dataloader: give --size, for noise instead')
-    batch = (
-        random_batch(model, tuple(args.size), args.batch_size)
-        if args.size
-        else first_batch(cfg, model)
-    )
-    steps = track(range(args.repeats + 1), 'stock steps', console=Console(stderr=True))
-    ticks = iter(steps)
+    if args.size:
+        batch = random_batch(model, tuple(args.size), args.batch_size)
+    else:
+        set_workers(cfg.train_dataloader)
+        batch = first_batch(model, Runner.build_dataloader(cfg.train_dataloader, seed=0), True)
+    with progress_bar() as progress:
+        task = progress.add_task('stock steps', total=args.repeats + 1)
 
-    def compute_loss() -> torch.Tensor:
-        next(ticks, None)
-        return model.parse_losses(model.loss(*batch))[0]
+        def compute_loss() -> torch.Tensor:
+            loss = model.parse_losses(model.loss(*batch))[0]
+            progress.advance(task)
+            return loss
 
-    places = tail_shares(model, compute_loss, repeats=args.repeats)
-    next(ticks, None)
+        places = tail_shares(model, compute_loss, repeats=args.repeats)
     image = next(t for t in tree_flatten(batch[0])[0] if isinstance(t, torch.Tensor))
     stars = first_choices(model, places, tuple(image.shape[-2:]))
     columns = (

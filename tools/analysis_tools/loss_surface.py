@@ -8,6 +8,7 @@ same signs for both.
 
 import argparse
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -19,10 +20,10 @@ from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.utils.tasks import refuse_branches
-from mmfeataug.visualization import draw_surface, loss_surface
+from mmfeataug.visualization import draw_surface, loss_surface, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TEST, add_common_arguments, build_model, load_config, start
+from common import TEST, add_common_arguments, build_model, first_batch, load_config, start
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,14 +49,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='PNG; loss_surface.png in the work dir by default')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     add_common_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.eps is not None and not args.eps > 0:
+        parser.error(f'--eps {args.eps:g}: give a length above 0')
+    return args
 
 
 @results_on_stdout
 def main(out: TextIO) -> None:
     args = parse_args()
     pixels = args.at == 'inputs'
-    eps = args.eps or (4.0 if pixels else 0.5)
+    eps = (4.0 if pixels else 0.5) if args.eps is None else args.eps
     unit = 'pixel' if pixels else 'std'
     names = args.names or [str(Path(*Path(c).parts[-2:])) for c in args.checkpoints]
     if len(names) != len(args.checkpoints) or len(set(names)) != len(names):
@@ -65,10 +69,9 @@ def main(out: TextIO) -> None:
     refuse_branches(model, 'a surface is of', 'take the plain detector and its weights')
     set_workers(cfg.test_dataloader)
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
-    data = next((d for i, d in enumerate(loader) if i == args.batch), None)
-    if data is None:
+    if not 0 <= args.batch < len(loader):
         raise SystemExit(f'--batch {args.batch}: the test set has {len(loader)} batches')
-    data = model.data_preprocessor(data, False)
+    inputs, samples = first_batch(model, islice(loader, args.batch, None), False)
     target = Target(model, args.at, args.side, args.seed, Geometry(loader.dataset))
     options = dict(at=args.at, side=args.side, unit=unit, steps=1, step_size=eps)
     attack = PGD(eps=eps, **options, random_start=False)
@@ -78,7 +81,7 @@ def main(out: TextIO) -> None:
         for name, checkpoint in zip(names, args.checkpoints, strict=True):
             load_checkpoint(model, checkpoint, map_location='cpu')
             task = progress.add_task(name, total=args.points**2)
-            with target.open(data['inputs'], data['data_samples']) as batch:
+            with target.open(inputs, samples) as batch:
                 attack.images = batch.images
                 directions = attack.directions(batch.features, batch.gradients, args.seed)
                 surfaces[name] = loss_surface(
@@ -91,7 +94,7 @@ def main(out: TextIO) -> None:
     reach = f' (1: {eps:g} {"grey levels" if pixels else "deviations"})'
     path = args.out or Path(cfg.work_dir) / 'loss_surface.png'
     title = f'{Path(args.config).stem}: loss around {args.at}'
-    print(draw_surface(surfaces, path, title, reach), file=out)
+    print(save(draw_surface(surfaces, title, reach), path), file=out)
 
 
 if __name__ == '__main__':

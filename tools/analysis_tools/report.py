@@ -17,9 +17,7 @@ from mmengine.registry import init_default_scope
 
 from mmfeataug.datasets import corrupt_images
 from mmfeataug.evaluation import (
-    ALL,
     PREDICTIONS,
-    SEVERITIES,
     Run,
     by_task,
     compare_tables,
@@ -37,9 +35,9 @@ from mmfeataug.visualization import (
 from mmfeataug.visualization.report import Examples, write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import check_data, start
+from common import add_corruption_argument, check_corruptions, check_data, start
 
-CORRUPTIONS = (('gaussian_noise', 3), ('defocus_blur', 3))
+CORRUPTIONS = (('gaussian_noise', '3'), ('defocus_blur', '3'))
 MOST = 3
 
 
@@ -72,33 +70,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'baseline and name have one run each and kept their predictions; 0: no such interval. '
         '200 by default, if that takes less than ten minutes',
     )
-    parser.add_argument(
-        '--corruption',
-        nargs=2,
-        action='append',
-        metavar=('NAME', 'SEVERITY'),
-        help=f'of the examples, beside clean images; may be there {MOST} times. '
-        f'{", ".join(f"{name} {severity}" for name, severity in CORRUPTIONS)} by default',
+    add_corruption_argument(
+        parser,
+        f'of the examples, beside clean images; may be there {MOST} times. '
+        f'{", ".join(map(" ".join, CORRUPTIONS))} by default',
     )
     args = parser.parse_args(argv)
     if args.examples < 0:
         parser.error(f'--examples {args.examples}: give a number of images, or 0')
     if args.resamples is not None and args.resamples < 0:
         parser.error(f'--resamples {args.resamples}: give a number of draws, or 0')
-    args.corruption = [(name, severity) for name, severity in args.corruption or CORRUPTIONS]
+    args.corruption = check_corruptions(parser, args.corruption or CORRUPTIONS)
     if len(args.corruption) > MOST:
         parser.error(f'--corruption is there {len(args.corruption)} times: at most {MOST}')
-    for name, severity in args.corruption:
-        if name not in ALL or str(severity) not in map(str, SEVERITIES):
-            parser.error(
-                f'--corruption {name} {severity}: give one of {", ".join(ALL)}, and a severity of '
-                '1 to 5'
-            )
     return args
 
 
 def find_models(
-    groups: Mapping[str, Sequence[Run]], corruptions: Sequence[tuple[str, str]]
+    groups: Mapping[str, Sequence[Run]], corruptions: Sequence[tuple[str, int]]
 ) -> tuple[dict[str, Config], dict[str, str], dict[str, dict], list[str]]:
     """Config, checkpoint and test data loaders of the first seed that has both, by name; and what
     is missing.
@@ -123,12 +112,12 @@ def find_models(
     return configs, checkpoints, loaders, notes
 
 
-def under_conditions(cfg: Config, corruptions: Sequence[tuple[str, str]]) -> dict[str, dict]:
+def under_conditions(cfg: Config, corruptions: Sequence[tuple[str, int]]) -> dict[str, dict]:
     """The test data loader, with clean and with corrupted images."""
     found = {'clean': cfg.test_dataloader}
     for name, severity in corruptions:
         loader = found[f'{name} {severity}'] = copy.deepcopy(cfg.test_dataloader)
-        corrupt_images(loader, scope_of(cfg), name, int(severity))
+        corrupt_images(loader, scope_of(cfg), name, severity)
     return found
 
 

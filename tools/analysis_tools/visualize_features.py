@@ -23,7 +23,7 @@ from mmengine.runner import Runner, load_checkpoint
 
 import mmfeataug
 from mmfeataug.datasets import corrupt_images
-from mmfeataug.engine import BatchAugmentation
+from mmfeataug.engine import BatchAugmentation, build_each
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
@@ -47,7 +47,9 @@ from common import (
     TEST,
     TRAIN,
     add_common_arguments,
+    add_corruption_argument,
     build_model,
+    check_corruptions,
     load_config,
     start,
 )
@@ -60,17 +62,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('image', help='index in the training set, or the name of one of its files')
     parser.add_argument('--out', type=Path, required=True, help='folder to write pictures to')
     parser.add_argument('--batch-size', type=int, default=4, help='images in the batch')
-    parser.add_argument(
-        '--corruption',
-        nargs=2,
-        action='append',
-        default=[],
-        metavar=('NAME', 'SEVERITY'),
-        help='draw predictions on the image, clean and corrupted so, as fog 3; may be repeated',
+    add_corruption_argument(
+        parser, 'draw predictions on the image, clean and corrupted so, as fog 3; may be repeated'
     )
     parser.add_argument('--seed', type=int, default=0, help='of crops, flips and draws')
     add_common_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.corruption = check_corruptions(parser, args.corruption or ())
+    return args
 
 
 def build_batch(cfg, model, image: str, size: int, seed: int) -> tuple:
@@ -128,7 +127,7 @@ def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Pa
     loaders = {'clean': loader}
     for name, severity in corruptions:
         changed = loaders[f'{name} {severity}'] = copy.deepcopy(loader)
-        corrupt_images(changed, scope_of(cfg), name, int(severity))
+        corrupt_images(changed, scope_of(cfg), name, severity)
     paint, method = Painter(cfg, checkpoint), Path(checkpoint).stem
     pictures = {(method, label): paint(loader, [index])[0] for label, loader in loaders.items()}
     return save(draw_predictions(pictures), path)
@@ -140,16 +139,16 @@ def main(out: TextIO) -> None:
     cfg = load_config(args, (*TRAIN[:1], *TEST[: bool(args.corruption)]))
     model = build_model(cfg)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
-    entries = [a for hook in cfg.get('custom_hooks', []) for a in hook.get('augmentations') or ()]
-    entries += collect(model)
-    if not entries:
+    hooks = cfg.get('custom_hooks') or ()
+    entries = [a for hook in hooks for a in hook.get('augmentations') or ()] + collect(model)
+    built = [made for entry in entries for _, made in build_each(model, entry, AUGMENTATIONS)]
+    if not built:
         raise SystemExit(f'{args.config} has no augmentations')
     refuse_branches(model, 'pictures show', 'draw the plain detector with its augmentations')
     inputs, samples, _ = build_batch(cfg, model, args.image, args.batch_size, args.seed)
     show = shown(model, map(type_name, pipeline_of(cfg.train_dataloader)))
     images = show(inputs)
-    for number, entry in enumerate(entries):
-        augmentation = AUGMENTATIONS.build({'_scope_': 'mmfeataug', **entry})
+    for number, augmentation in enumerate(built):
         changes = record(augmentation)
         torch.manual_seed(args.seed)
         with mmfeataug.attach(model, [augmentation], seed=args.seed) as handle:

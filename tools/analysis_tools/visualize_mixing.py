@@ -21,7 +21,7 @@ from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.configs import type_name
 from mmfeataug.utils.results import results_on_stdout
-from mmfeataug.visualization import draw_mixing, record_mixtures, shown
+from mmfeataug.visualization import draw_mixing, record_mixtures, save, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import TRAIN, add_common_arguments, build_model, load_config, start
@@ -75,7 +75,7 @@ def main(out: TextIO) -> None:
         handle.follow(model)
         model.loss(inputs, samples)
     path = (args.out_dir or Path(cfg.work_dir)) / 'mixing.png'
-    print(draw_mixing(images, samples, mixtures[-1], path, meta), file=out)
+    print(save(draw_mixing(images, samples, mixtures[-1], meta), path), file=out)
 
 
 if __name__ == '__main__':

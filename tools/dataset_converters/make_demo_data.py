@@ -42,7 +42,6 @@ def main() -> None:
         size=args.size,
         seed=args.seed,
         layouts=args.layouts,
-        progress=True,
     )
     for layout, folder in folders.items():
         print(f'{layout}: {folder}')

@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmfeataug.utils.files import write_at_once
+from mmfeataug.utils.progress import progress_bar
+
 from . import cityscapes, coco, imagenet, voc
 from .render import Picture, render
 from .scenes import THINGS, sample_scene
@@ -31,7 +34,6 @@ def make_demo_data(
     size: tuple[int, int] = (224, 160),
     seed: int = 0,
     layouts: Sequence[str] = tuple(LAYOUTS),
-    progress: bool = False,
 ) -> dict[str, str]:
     """Draw scenes of textured shapes and write them in the layouts of well-known data sets.
 
@@ -49,7 +51,6 @@ def make_demo_data(
             default size are 1 in 100.
         seed: Not negative.
         layouts: Any of ``'voc'``, ``'coco'``, ``'cityscapes'``, ``'imagenet'``.
-        progress: Show mmengine's progress bar.
 
     Returns:
         The folder for each layout, to be used as ``data_root``: ``root/VOCdevkit``, ``root/coco``,
@@ -67,8 +68,11 @@ def make_demo_data(
     for layout in layouts:
         if layout not in complete:
             _mark(root, parameters, complete)
-            pictures = _pictures(train, val, size, seed, layout if progress else None)
-            LAYOUTS[layout].write(root / LAYOUTS[layout].FOLDER, pictures)
+            with progress_bar() as progress:
+                pictures = progress.track(
+                    _pictures(train, val, size, seed), total=train + val, description=layout
+                )
+                LAYOUTS[layout].write(root / LAYOUTS[layout].FOLDER, pictures)
             complete.append(layout)
             _mark(root, parameters, complete)
     return {layout: str(root / LAYOUTS[layout].FOLDER) for layout in layouts}
@@ -112,22 +116,11 @@ def _complete_layouts(root: Path, parameters: dict[str, Any]) -> list[str]:
 
 def _mark(root: Path, parameters: dict[str, Any], complete: Sequence[str]) -> None:
     root.mkdir(parents=True, exist_ok=True)
-    # Replacing in one go: a reader in another process never finds half a file.
-    draft = root / f'{MARKER}.{os.getpid()}'
-    draft.write_text(json.dumps(dict(parameters, layouts=list(complete))))
-    draft.replace(root / MARKER)
+    write_at_once(root / MARKER, json.dumps(dict(parameters, layouts=list(complete))))
 
 
-def _pictures(
-    train: int, val: int, size: tuple[int, int], seed: int, title: str | None
-) -> Iterator[Picture]:
-    """Paint all scenes one after the other, under a progress bar if it has a title."""
-    numbered = [('train', index) for index in range(train)]
-    numbered += [('val', index) for index in range(val)]
-    if title:
-        from mmengine.utils import track_iter_progress
-
-        print(f'{title}:')
-        numbered = track_iter_progress(numbered)
-    for split, index in numbered:
-        yield render(sample_scene(seed, split, index, size))
+def _pictures(train: int, val: int, size: tuple[int, int], seed: int) -> Iterator[Picture]:
+    """Paint all scenes one after the other."""
+    for split, count in (('train', train), ('val', val)):
+        for index in range(count):
+            yield render(sample_scene(seed, split, index, size))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from .coco import Annotations
 from .render import Picture
 from .scenes import SPLITS, THINGS
 
@@ -47,41 +48,17 @@ def write(root: Path, pictures: Iterable[Picture]) -> None:
         root: The ``cityscapes`` folder.
         pictures: Painted scenes of both splits.
     """
-    images: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    annotations: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for picture in pictures:
-        split, number = picture.scene.split, picture.scene.number
-        stem = f'{CITY}/{CITY}_{number:06d}_000019_'
-        _write_one(root, split, stem, picture)
-        width, height = picture.scene.size
-        images[split].append(
-            dict(
-                id=number,
-                file_name=f'{stem}leftImg8bit.png',
-                width=width,
-                height=height,
-                segm_file=f'{stem}gtFine_labelIds.png',
-            )
-        )
-        for thing in picture.things():
-            x0, y0, x1, y1 = thing.box
-            annotations[split].append(
-                dict(
-                    id=len(annotations[split]) + 1,
-                    image_id=number,
-                    category_id=THING_IDS[thing.name],
-                    iscrowd=0,
-                    bbox=[x0, y0, x1 - x0, y1 - y0],
-                    area=int(thing.mask.sum()),
-                    segmentation=run_lengths(thing.mask),
-                )
-            )
-    (root / 'annotations').mkdir(parents=True, exist_ok=True)
     categories = [dict(id=k, name=name) for name, k in THING_IDS.items()]
-    for split in SPLITS:
-        content = dict(images=images[split], annotations=annotations[split], categories=categories)
-        path = root / 'annotations' / f'instancesonly_filtered_gtFine_{split}.json'
-        path.write_text(json.dumps(content))
+    contents = {split: Annotations(categories) for split in SPLITS}
+    for picture in pictures:
+        split = picture.scene.split
+        stem = f'{CITY}/{CITY}_{picture.scene.number:06d}_000019_'
+        _write_one(root, split, stem, picture)
+        contents[split].add(
+            picture, f'{stem}leftImg8bit.png', segm_file=f'{stem}gtFine_labelIds.png'
+        )
+    for split, content in contents.items():
+        content.write(root / 'annotations' / f'instancesonly_filtered_gtFine_{split}.json')
 
 
 def _write_one(root: Path, split: str, stem: str, picture: Picture) -> None:
@@ -116,17 +93,3 @@ def _instance_ids(picture: Picture) -> np.ndarray:
         ids[thing.mask] = 1000 * THING_IDS[thing.name] + count[thing.name]
         count[thing.name] += 1
     return ids
-
-
-def run_lengths(mask: np.ndarray) -> dict:
-    """COCO's uncompressed run-length code: lengths of runs down the columns, background first.
-
-    Args:
-        mask: bool of shape (height, width).
-    """
-    flat = np.concatenate([[False], mask.ravel(order='F'), [False]])
-    edges = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(np.concatenate([[0], edges, [mask.size]]))
-    # A mask that reaches the last pixel ends with a run of nothing.
-    counts = counts[:-1] if counts[-1] == 0 else counts
-    return dict(counts=counts.tolist(), size=list(mask.shape))

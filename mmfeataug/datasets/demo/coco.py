@@ -2,8 +2,9 @@
 """COCO: instances of 2017 with the 80 official categories."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,9 +49,7 @@ def write(root: Path, pictures: Iterable[Picture]) -> None:
         root: The ``coco`` folder.
         pictures: Painted scenes of both splits.
     """
-    ids = {category['name']: category['id'] for category in categories()}
-    images: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    annotations: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    contents = {split: Annotations(categories()) for split in SPLITS}
     for picture in pictures:
         scene = picture.scene
         file_name = f'{scene.number:012d}.jpg'
@@ -59,16 +58,40 @@ def write(root: Path, pictures: Iterable[Picture]) -> None:
         cv2.imwrite(
             str(folder / file_name), picture.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]
         )
-        width, height = scene.size
-        images[scene.split].append(
-            dict(id=scene.number, file_name=file_name, width=width, height=height, license=1)
+        contents[scene.split].add(picture, file_name, license=1)
+    for split, content in contents.items():
+        content.write(
+            root / 'annotations' / f'instances_{split}2017.json',
+            info=dict(description='mmfeataug demo scenes', version='1.0', year=2017),
+            licenses=[dict(id=1, name='Apache-2.0', url='')],
+        )
+
+
+class Annotations:
+    """What a COCO file says of one split.
+
+    Args:
+        categories: Each with ``id`` and ``name``.
+    """
+
+    def __init__(self, categories: Sequence[dict]) -> None:
+        self._categories = categories
+        self._images: list[dict] = []
+        self._things: list[dict] = []
+
+    def add(self, picture: Picture, file_name: str, **more: Any) -> None:
+        """Add an image with its things; ``more`` is said of the image."""
+        ids = {category['name']: category['id'] for category in self._categories}
+        number, (width, height) = picture.scene.number, picture.scene.size
+        self._images.append(
+            dict(id=number, file_name=file_name, width=width, height=height, **more)
         )
         for thing in picture.things():
             x0, y0, x1, y1 = thing.box
-            annotations[scene.split].append(
+            self._things.append(
                 dict(
-                    id=len(annotations[scene.split]) + 1,
-                    image_id=scene.number,
+                    id=len(self._things) + 1,
+                    image_id=number,
                     category_id=ids[thing.name],
                     iscrowd=0,
                     bbox=[x0, y0, x1 - x0, y1 - y0],
@@ -76,17 +99,12 @@ def write(root: Path, pictures: Iterable[Picture]) -> None:
                     segmentation=polygons(thing.mask),
                 )
             )
-    (root / 'annotations').mkdir(parents=True, exist_ok=True)
-    for split in SPLITS:
-        content = dict(
-            info=dict(description='mmfeataug demo scenes', version='1.0', year=2017),
-            licenses=[dict(id=1, name='Apache-2.0', url='')],
-            images=images[split],
-            annotations=annotations[split],
-            categories=categories(),
-        )
-        path = root / 'annotations' / f'instances_{split}2017.json'
-        path.write_text(json.dumps(content))
+
+    def write(self, path: Path, **head: Any) -> None:
+        """Write the file, ``head`` first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = dict(images=self._images, annotations=self._things, categories=self._categories)
+        path.write_text(json.dumps({**head, **content}))
 
 
 def polygons(mask: np.ndarray) -> list[list[float]]:

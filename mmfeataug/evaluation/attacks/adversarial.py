@@ -3,8 +3,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mmengine.dist import (
 from mmengine.model import BaseTTAModel
 from mmengine.runner import TestLoop
 
+from mmfeataug.engine import patched
 from mmfeataug.models import collect
 from mmfeataug.registry import LOOPS
 from mmfeataug.utils.models import model_of
@@ -34,9 +35,8 @@ from .attacked_batch import Target, rows_of
 from .attacks import GRADIENT, make_attack
 from .base import Attack
 from .curve import markdown, read_earlier_curve, score, write_curve
-from .flags import Asked, look_for_masking
 from .geometry import Geometry
-from .masking import fired
+from .masking import fired, look_for_masking
 from .pgd import KINDS
 from .strongest import Strongest
 
@@ -146,9 +146,7 @@ class AdversarialTestLoop(TestLoop):
                 f'image_range={image_range!r} with unit={pgd.get("unit")!r}: only grey levels have '
                 'a range; leave it out'
             )
-        options = dict(at=at, side=side, steps=steps, step_size=step_size, **pgd)
-        if restarts != 1:
-            options['restarts'] = restarts
+        options = dict(at=at, side=side, steps=steps, step_size=step_size, restarts=restarts, **pgd)
         # Each is made here, so that wrong settings show before the data is read.
         self.attacks: dict[float, Attack | Strongest] = {
             float(e): make_attack(attack, float(e), **options)  # type: ignore[arg-type]
@@ -171,13 +169,13 @@ class AdversarialTestLoop(TestLoop):
             side=side,
             norm=pgd.get('norm'),
             steps=getattr(next(iter(self.attacks.values())), 'steps', 0),
-            step_size=step_size if attack != 'statistics' else (step_size or 0.2),
+            step_size=0.2 if attack == 'statistics' and step_size is None else step_size,
             against=list(against),
             seed=seed,
             unit=pgd.get('unit', UNIT_OF.get(attack)),
             random_start=random_start if gradient else None,
-            **({} if image_range is None else {'image_range': list(image_range)}),
-            **({} if restarts == 1 else {'restarts': restarts}),
+            image_range=None if image_range is None else list(image_range),
+            restarts=restarts,
         )
         self.model = model_of(runner)
         if isinstance(self.model, BaseTTAModel):
@@ -214,7 +212,11 @@ class AdversarialTestLoop(TestLoop):
             step_size=step_size,
             **pgd,
         )
-        self._asked = Asked(flag_images if gradient else 0, transfer, transfer_config)
+        self._asked: dict[str, Any] = dict(
+            images=flag_images if gradient else 0,
+            transfer=transfer,
+            transfer_config=transfer_config,
+        )
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
@@ -236,7 +238,8 @@ class AdversarialTestLoop(TestLoop):
                 self._sums.zero_()
                 self._won.clear()
                 step = partial(self._attacked, attack, eps, progress, task)
-                with self._test_step(step), self._kept(eps):
+                instead = (self.runner.model, 'test_step', lambda *_, step=step: step)
+                with patched([instead]), self._kept(eps):
                     metrics = super().run()
                 self._add(eps, attack, metrics)
         self._look_for_masking()
@@ -260,20 +263,6 @@ class AdversarialTestLoop(TestLoop):
             return False
         theirs = read_predictions(self._file(eps)).head
         return all(theirs.get(key) == ours for key, ours in (self._head | self.settings).items())
-
-    @contextmanager
-    def _test_step(self, step: Callable[[Any], Any]) -> Iterator[None]:
-        """Within this context mmengine's loop calls ``step`` for the predictions of a batch."""
-        # It may be compiled, which is an attribute of the module, too.
-        model, key = self.runner.model, 'test_step'
-        before = vars(model).get(key)
-        setattr(model, key, step)
-        try:
-            yield
-        finally:
-            delattr(model, key)
-            if before is not None:
-                setattr(model, key, before)
 
     def _attacked(
         self, attack: Attack | Strongest, eps: float, progress: Any, task: Any, data: Any
@@ -341,13 +330,14 @@ class AdversarialTestLoop(TestLoop):
     def _look_for_masking(self) -> None:
         """Signs of a hidden gradient, at the largest eps; those that are there are kept."""
         eps = max(point['eps'] for point in self.curve)
-        made_with = dict(vars(self._asked), eps=eps)
-        if not (self._asked.flag_images and eps):
+        made_with = dict(self._asked, eps=eps)
+        if not (self._asked['images'] and eps):
             return
         if (self.flags or {}).get('made_with') != made_with:
-            loader, cfg = self.dataloader, self.runner.cfg
             settings = dict(self._flag_settings, eps=eps)
-            found = look_for_masking(self._target, loader, settings, self._asked, cfg)
+            found = look_for_masking(
+                self._target, self.dataloader, settings, self.runner.cfg, **self._asked
+            )
             self.flags = dict(found, made_with=made_with)
             self._write()
         for name in fired(self.flags):

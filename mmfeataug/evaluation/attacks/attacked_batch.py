@@ -46,7 +46,7 @@ class Target:
         at: A dotted path, or ``'inputs'``.
         side: ``'output'`` or ``'input'`` of that module.
         seed: Of random starts and of random draws in losses (RoI samplers).
-        resized: Of the data set; see :func:`for_loss`.
+        geometry: Of the data set; see :func:`for_loss`.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Target:
         at: str = 'inputs',
         side: str = 'output',
         seed: int = 0,
-        resized: Geometry | bool = False,
+        geometry: Geometry | None = None,
     ) -> None:
-        self.model, self.seed, self.resized = model, seed, resized
-        if isinstance(resized, Geometry):
-            learn_pipeline(model, steps(resized.dataset))
+        self.model, self.seed, self.geometry = model, seed, geometry
+        if geometry is not None:
+            learn_pipeline(model, steps(geometry.dataset))
         self.tap = Tap(model, at, side)
         # Another one for predictions: other modules run before it.
         self.outlet = Tap(model, at, side)
@@ -75,9 +75,8 @@ class Target:
             samples: Likewise.
         """
         streams = RandomState()
-        geometry = self.resized if isinstance(self.resized, Geometry) else None
-        images = Images.of(samples, self.seed, geometry)
-        truth = for_loss(samples, inputs, self.model, self.resized)
+        images = Images.of(samples, self.seed, self.geometry)
+        truth = for_loss(samples, inputs, self.model, self.geometry)
         recorded = None
         try:
             with as_in_training(self.model):

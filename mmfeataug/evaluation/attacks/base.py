@@ -1,7 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What attacks of an evaluation share: the images of a batch, and their kind."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import uniform_in_ball
+from mmfeataug.utils.images import image_key, seed_of
 
 from .geometry import Geometry, Region, region_of
 
@@ -44,24 +44,15 @@ class Images:
         """
         names, regions = [], []
         for sample in samples:
-            meta = sample.metainfo
-            keys = ('img_path', 'img_id', 'sample_idx')
-            found = [meta[k] for k in keys if meta.get(k) is not None]
-            if not found:
-                raise ValueError(
-                    "random starts are seeded by an image's img_path, img_id or sample_idx, and "
-                    f'the data sample has {sorted(meta)}: add one to meta_keys of the Pack... step'
-                )
             # Without the folder: the same images elsewhere get the same draws.
-            names.append(os.path.basename(str(found[0])))
+            names.append(os.path.basename(image_key(sample.metainfo)))
             region = None if geometry is None else geometry.region(sample)
             regions.append(region_of(sample) if region is None else region)
         return cls(names, regions, seed)
 
     def key(self, names: Sequence[str]) -> int:
         """Seed in [0, 2**32)."""
-        text = '|'.join([str(self.seed), *names])
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], 'little')
+        return seed_of(self.seed, *names)
 
     def draw(self, like: Tensor, norm: str, pixels: bool, start: int = 0) -> Tensor:
         """Uniform draws from unit balls, one per sample of ``like``.

@@ -9,13 +9,10 @@ from typing import Any
 
 from mmfeataug.utils.files import write_at_once
 
-from ..report import ATTACKED, main_metric, markdown_row
+from ..report import ATTACKED, main_metric, markdown_row, read_json
 from ..scores import read_scores
 from ..unfinished import ANEW, refuse_other
 from .masking import flag_lines
-
-OPTIONAL = ('image_range', 'restarts')
-"""Settings that a result holds only if they are not the default."""
 
 Point = dict[str, Any]
 """``eps``, ``metrics``, ``loss``, ``found`` (instances), ``step_size``, and of several attacks
@@ -43,18 +40,17 @@ def read_earlier_curve(folder: Path, result: Mapping[str, Any], resume: bool) ->
             'this one an out_dir (--out-dir) of its own'
         )
     try:
-        old = json.loads(path.read_text())
+        old = read_json(path, 'result of an attack', (*result, 'curve'))
     except ValueError as error:
-        raise ValueError(f'{path} is no JSON file: {error}. {ANEW}') from error
+        raise ValueError(f'{error}. {ANEW}') from error
     free = ('config', 'checkpoint', 'task', 'made_with')
-    mine = [key for key in dict.fromkeys((*result, *OPTIONAL)) if key not in free]
-    other = [key for key in mine if old.get(key) != result.get(key)]
+    other = [key for key in result if key not in free and old[key] != result[key]]
     if other:
         raise ValueError(
             f'{path} is the result of another attack ({", ".join(other)}): give '
             'this one an out_dir (--out-dir) of its own, or delete the file'
         )
-    refuse_other(str(path), old.get('made_with') or {}, result['made_with'])
+    refuse_other(str(path), old['made_with'], result['made_with'])
     return old
 
 

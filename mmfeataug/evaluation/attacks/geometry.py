@@ -15,12 +15,10 @@ import torch
 from torch import Tensor
 
 from mmfeataug.engine import RandomState
+from mmfeataug.utils.images import KEYS
 from mmfeataug.utils.pipelines import leaves
 
 from .moved_truth import boxes_of, moved
-
-KEYS = ('img_path', 'img_id', 'sample_idx')
-"""By which a data sample is found in its data set."""
 
 
 class Region(NamedTuple):
@@ -61,17 +59,21 @@ class Geometry:
         rows, columns = (np.flatnonzero(differs.any(axis)) for axis in (1, 0))
         return Region(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
-    def truth(self, sample: Any) -> Any | None:
-        """A data sample with ground truth in coordinates of the pipeline's output; None if
-        the data set does not have it.
+    def truth(self, sample: Any) -> Any:
+        """A data sample with ground truth in coordinates of the pipeline's output.
 
         Raises:
-            ValueError: If a step moves the image and neither moves ground truth nor writes down
-                how, with its name.
+            ValueError: If the data set does not have it; if a step moves the image and neither
+                moves ground truth nor writes down how, with its name.
         """
         places = self._places(sample)
         if not places:
-            return None
+            said = {key: sample.metainfo[key] for key in KEYS if key in sample.metainfo}
+            raise ValueError(
+                f'the test set has no image with {said}, so where ground truth lies in what the '
+                'network sees is not known: let the pipeline keep img_path, img_id or sample_idx '
+                'as the data set gives them'
+            )
         if len(places) > 1:
             # One image with several annotations.
             places = [p for p in places if _same_truth(_run(*p)['data_samples'], sample)]

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .geometry import Geometry, to_view
+from .geometry import Geometry
 
 FIELDS = 'gt_instances', 'ignored_instances', 'gt_sem_seg'
 """What of a data sample has coordinates."""
 
 
 def for_loss(
-    samples: Sequence[Any], inputs: Tensor, model: Any, resized: Geometry | bool
+    samples: Sequence[Any], inputs: Tensor, model: Any, geometry: Geometry | None = None
 ) -> list[Any]:
     """Data samples to call ``loss`` with; the given ones stay as they are.
 
@@ -23,13 +23,12 @@ def for_loss(
         samples: As a data preprocessor leaves them.
         inputs: Images with their padding, ``(N, C, H, W)``.
         model: Says how label maps are padded.
-        resized: Of the data set. For samples of no data set: whether boxes and masks are
-            in coordinates of what the network sees already; if not, they are brought there as far
-            as the samples say how.
+        geometry: Of the data set, by which ground truth is brought to where the network sees it;
+            None: it is there already.
 
     Raises:
-        ValueError: If a sample has no ground truth, or a step of the pipeline moves the image and
-            nobody knows where to.
+        ValueError: If a sample has no ground truth or is not of the data set, or a step of the
+            pipeline moves the image and nobody knows where to.
     """
     height, width = inputs.shape[-2:]
     size = (height, width)
@@ -37,17 +36,13 @@ def for_loss(
     found = []
     for sample in samples:
         _require(sample)
-        moved = resized.truth(sample) if isinstance(resized, Geometry) else None
+        placed = [name for name in FIELDS if name in sample]
+        moved = geometry.truth(sample) if geometry is not None and placed else ()
         # A container of its own.
         sample = sample.detach()
-        if moved is not None:
-            for name in FIELDS:
-                if name in sample and name in moved:
-                    setattr(sample, name, _like(getattr(moved, name), getattr(sample, name)))
-        elif resized is not True:
-            for name in FIELDS[:2]:
-                if name in sample:
-                    setattr(sample, name, _rescaled(getattr(sample, name), sample))
+        for name in placed:
+            if name in moved:
+                setattr(sample, name, _like(getattr(moved, name), getattr(sample, name)))
         for name in FIELDS[:2]:
             if 'masks' in getattr(sample, name, ()):
                 instances = getattr(sample, name).clone()
@@ -81,20 +76,6 @@ def _like(truth: Any, given: Any) -> Any:
     if isinstance(given.get('bboxes'), Tensor) and hasattr(truth.bboxes, 'tensor'):
         truth.bboxes = truth.bboxes.tensor
     return truth
-
-
-def _rescaled(instances: Any, sample: Any) -> Any:
-    """Boxes and masks in coordinates of the resized image."""
-    instances = instances.clone()
-    if 'bboxes' in instances:
-        boxes = instances.bboxes
-        if isinstance(boxes, Tensor):
-            instances.bboxes = to_view(boxes, sample)
-        else:
-            boxes.tensor = to_view(boxes.tensor, sample)
-    if 'masks' in instances:
-        instances.masks = instances.masks.resize(sample.img_shape[:2])
-    return instances
 
 
 def _padded(label_map: Any, sample: Any, size: tuple[int, int], pad: int) -> Any:

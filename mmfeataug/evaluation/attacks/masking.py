@@ -1,21 +1,26 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Signs that a model hides its gradient instead of being robust."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.config import Config
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from mmfeataug.engine import Tail, View
+from mmfeataug.utils.progress import progress_bar
 
-from .attacked_batch import AttackedBatch
+from .attacked_batch import AttackedBatch, Target, rows_of
 from .base import Attack, Clean
 from .pgd import PGD
 from .pixel_loss import TERM, PixelLoss, PixelLossError
 from .strongest import known_scores
+from .transfer import Transferred
 
 LARGE = 64.0
 """Grey levels with which the gradient leads any model to a score of 0."""
@@ -130,6 +135,49 @@ class MaskingCheck:
             measured=measured,
             signs=signs(measured, eps, steps),
         )
+
+
+def look_for_masking(
+    target: Target,
+    dataloader: Any,
+    settings: Mapping[str, Any],
+    cfg: Config,
+    images: int,
+    transfer: str | None = None,
+    transfer_config: str | None = None,
+) -> dict[str, Any]:
+    """Result of a :class:`MaskingCheck` on the first images of a test set.
+
+    Args:
+        target: Place of the model.
+        dataloader: Of the test.
+        settings: Of :class:`PGD`.
+        cfg: Of the model.
+        images: How many, in whole batches.
+        transfer: Checkpoint of another model.
+        transfer_config: Its config file; None: as of this one.
+    """
+    check = MaskingCheck(settings, transfers=bool(transfer))
+    other = None
+    if transfer:
+        of_other = Config.fromfile(transfer_config) if transfer_config else cfg
+        # An attack of its own: it learns the range of images of its model.
+        attack = copy.copy(check.attack)
+        other = Transferred(target.model, of_other, transfer, attack, target.seed, target.geometry)
+    with progress_bar() as progress, torch.enable_grad():
+        task = progress.add_task('signs of a hidden gradient', total=images)
+        for data_batch in dataloader:
+            given = copy.deepcopy(data_batch) if other is not None else None
+            data = target.model.data_preprocessor(data_batch, False)
+            for rows in rows_of(data, check.attack.alone):
+                inputs = data['inputs'][rows]
+                moved = None if other is None else partial(other, given, inputs, rows)
+                with target.open(inputs, data['data_samples'][rows]) as batch:
+                    check.add(batch, moved)
+            progress.update(task, completed=check.images)
+            if check.images * get_world_size() >= images:
+                break
+    return check.result()
 
 
 def has_pixel_loss(batch: AttackedBatch) -> bool:

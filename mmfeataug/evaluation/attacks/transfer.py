@@ -26,7 +26,7 @@ class Transferred:
         checkpoint: Its weights.
         attack: Made on it.
         seed: Of random starts.
-        resized: See :func:`for_loss`.
+        geometry: Of the data set.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Transferred:
         checkpoint: str,
         attack: PGD,
         seed: int,
-        resized: Geometry | bool,
+        geometry: Geometry | None,
     ) -> None:
         model_cfg = copy.deepcopy(cfg.model)
         if cfg.get('data_preprocessor'):
@@ -52,7 +52,7 @@ class Transferred:
             ) from error
         self._other = other.to(next(model.parameters()).device).eval()
         self._attack = attack
-        self._target = Target(self._other, 'inputs', 'output', seed, resized)
+        self._target = Target(self._other, 'inputs', 'output', seed, geometry)
         self._mine = PixelScale(model, attack.image_range)
         self._theirs = PixelScale(self._other, attack.image_range)
         self._turned = turns_to_rgb(model) != turns_to_rgb(self._other)

@@ -101,7 +101,7 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
             holders.setdefault(name, []).append(run)
             if not table['metrics']:
                 notes.append(f'the table of {label} in its folder {folder} has no metric at all')
-            for note in table.get('notes') or ():
+            for note in table['notes']:
                 said.setdefault(note, []).append(label)
     every = [table for of_name in tables.values() for table in of_name]
     metrics = list(dict.fromkeys(m for t in every for m in t['metrics']))
@@ -142,11 +142,8 @@ def note_images(results: Iterable[Mapping[str, Any]]) -> list[str]:
     Args:
         results: Tables of robustness, or results of attacks.
     """
-    numbers = {
-        result['made_with']['images']
-        for result in results
-        if 'images' in (result.get('made_with') or {})
-    }
+    made = [result['made_with'] for result in results]
+    numbers = {with_['images'] for with_ in made if 'images' in with_}
     counts = ', '.join(map(str, sorted(numbers)))
     said = f'different numbers of test images ({counts}): differences between these mean little'
     return [said] if len(numbers) > 1 else []
@@ -154,7 +151,7 @@ def note_images(results: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _note_tests(tables: Iterable[Mapping[str, Any]]) -> list[str]:
     """Notes, if tables are of other data or evaluators, as far as they say it."""
-    made = [table.get('made_with') or {} for table in tables]
+    made = [table['made_with'] for table in tables]
     notes = []
     if len({one['test'] for one in made if 'test' in one}) > 1:
         notes.append(
@@ -163,7 +160,7 @@ def _note_tests(tables: Iterable[Mapping[str, Any]]) -> list[str]:
         )
     digests: dict[str, set[str]] = {}
     for one in made:
-        for name, digest in (one.get('also') or {}).items():
+        for name, digest in one.get('also', {}).items():
             digests.setdefault(name, set()).add(digest)
     notes += [
         f'{name}: {len(found)} test sets have this name: differences may come from that'
@@ -175,7 +172,7 @@ def _note_tests(tables: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _note_libraries(tables: Iterable[Mapping[str, Any]]) -> list[str]:
     """A note, if images were corrupted by several versions."""
-    said = (t['made_with'].get('libraries') for t in tables if t.get('made_with'))
+    said = (table['made_with'].get('libraries', {}) for table in tables)
     versions = {' '.join(f'{k} {v}' for k, v in sorted(one.items())) for one in said if one}
     if len(versions) < 2:
         return []
@@ -230,7 +227,7 @@ def _summarise(
             row['worst'] = (part['worst'] or {}).get('value')
             if key:
                 row[key] = _error(table, metric, corrupted, key)
-            also = {k: v.get(metric) for k, v in (table.get('also') or {}).items()}
+            also = {k: v.get(metric) for k, v in table['also'].items()}
             rows.append(also | row | part['families'])
             result.also += [name for name in also if name not in result.also]
             parts.append(part)
@@ -265,7 +262,7 @@ def _restricted(corrupted: Mapping[str, Any], shared: set[tuple[str, str]]) -> d
 
 
 def _errors_of(table: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
-    return ((table.get('mCE') or {}).get('metrics') or {}).get(metric) or {}
+    return ((table['mCE'] or {}).get('metrics') or {}).get(metric) or {}
 
 
 def _has_mce(table: Mapping[str, Any], metric: str) -> bool:

@@ -5,26 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..report import main_metric
+from ..report import SETTINGS, main_metric
 from .compare import Groups, Spread, note_images, spread
 from .runs import Run, label_of
-
-SETTINGS = (
-    'attack',
-    'at',
-    'side',
-    'norm',
-    'unit',
-    'image_range',
-    'against',
-    'steps',
-    'step_size',
-    'random_start',
-    'restarts',
-)
-"""What has to be the same for two attacks to be compared; seeds may differ."""
-
-DEFAULTS = dict(side='output', against=[], restarts=1)
 
 
 @dataclass
@@ -32,7 +15,7 @@ class AttackComparison:
     """Comparison of the curves of one attack.
 
     Attributes:
-        settings: Those of ``SETTINGS``.
+        settings: Those of :data:`SETTINGS`.
         metrics: The main one first.
         curves: Spread by metric, name and strength.
         folder: Where the results lie; ``None`` if a run has only one of these settings.
@@ -77,7 +60,7 @@ def compare_attacks(task: str, groups: Groups) -> list[AttackComparison]:
 
 
 def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: result.get(key, DEFAULTS.get(key)) for key in SETTINGS}
+    return {key: result[key] for key in SETTINGS}
 
 
 def _compare(task: str, groups: Groups, found: Found, folder: str | None) -> AttackComparison:

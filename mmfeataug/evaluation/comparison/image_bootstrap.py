@@ -18,6 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from mmfeataug.utils.configs import dicts_in
+from mmfeataug.utils.images import image_key
 
 from ..corruptions.run_table import predictions_file
 from ..predictions import PREDICTIONS, Predictions, read_predictions
@@ -41,7 +42,7 @@ class Resampled:
         predictions: Of a whole test set.
 
     Raises:
-        ValueError: If the evaluator does not keep one result per image.
+        ValueError: If the evaluator does not keep one result per image, or an image has no name.
     """
 
     def __init__(self, evaluator: Any, predictions: Predictions) -> None:
@@ -62,7 +63,7 @@ class Resampled:
         self.names = []
         for sample in predictions:
             self._evaluator.process([sample])
-            self.names.append(sample.get('img_path', sample.get('img_id')))
+            self.names.append(image_key(sample))
         self._results = [list(metric.results) for metric in self._evaluator.metrics]
         for metric, results in zip(self._evaluator.metrics, self._results, strict=True):
             if len(results) != len(predictions):
@@ -157,7 +158,7 @@ def _difference(
     conditions = [CLEAN, *corrupted]
     tests = [{c: _test(run, one.folder, c, cfg) for c in conditions} for run in pair]
     own, other = (test[CLEAN].names for test in tests)
-    if list(map(_file, own)) != list(map(_file, other)):
+    if [Path(name).name for name in own] != [Path(name).name for name in other]:
         raise ValueError('the two were tested on other images, or in another order')
     known: dict[bytes, dict[str, float]] = {}
 
@@ -219,7 +220,3 @@ def _figures(
     worst = max if less_is_better(metric) else min
     found['worst'] = worst((v for v in means.values() if v is not None), default=None)
     return {key: value for key, value in found.items() if value is not None}
-
-
-def _file(path: Any) -> str:
-    return Path(str(path)).name

@@ -94,33 +94,22 @@ def shares(records: Sequence[Record], window: int) -> list[float]:
         records: Of :func:`read_log`.
         window: Iterations that mmengine's losses are means over (``log_processor.window_size``).
     """
-    active = [r.get('feature_aug.active', float(any(map(_VIEW.match, r)))) for r in records]
+    active = [r.get('feature_aug.active', 0.0) for r in records]
     return [float(np.clip(share, 0, 1)) for share in _in_windows(records, active, window)]
 
 
-def clean_loss(records: Sequence[Record], clean_weight: float = 1.0, window: int = 10) -> Curve:
+def clean_loss(records: Sequence[Record], window: int = 10) -> Curve:
     """Sum of the stock loss terms, without ``clean_weight``.
 
     Args:
         records: Of :func:`read_log`.
-        clean_weight: Of a log that lacks it: the hook's, which multiplies the stock terms of
-            iterations with views.
         window: See :func:`shares`.
     """
-    curve = []
-    for record, factor in zip(records, _clean_factors(records, clean_weight, window), strict=True):
-        value = _stock_total(record)
-        if value is not None:
-            curve.append((record['iter'], value / factor))
-    return curve
-
-
-def _clean_factors(records: Sequence[Record], clean_weight: float, window: int) -> list[float]:
-    """Mean factor of the clean loss in the window that ends at each record."""
-    key = 'feature_aug.clean_weight'
-    if records and all(key in record for record in records):
-        return _in_windows(records, [r[key] for r in records], window)
-    return [1 + (clean_weight - 1) * share for share in shares(records, window)]
+    # Stock runs log none.
+    means = [r.get('feature_aug.clean_weight', 1.0) for r in records]
+    factors = zip(records, _in_windows(records, means, window), strict=True)
+    totals = [(record['iter'], _stock_total(record), factor) for record, factor in factors]
+    return [(step, total / factor) for step, total, factor in totals if total is not None]
 
 
 def _in_windows(records: Sequence[Record], means: Sequence[float], window: int) -> list[float]:

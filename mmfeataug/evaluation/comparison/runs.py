@@ -1,7 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Training runs on disk: content of work directories, and runs that differ by seed only."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmfeataug.utils.configs import scope_of, type_name
+from mmfeataug.utils.configs import scope_of
 from mmfeataug.utils.tasks import TASKS
 
-from ..report import ATTACKED, JSON, read_table
+from ..report import ATTACKED, JSON, SETTINGS, read_json, read_table
 from .logs import Record, log_files, read_log
 from .trained_on import trained_on
 
@@ -33,7 +32,7 @@ class Run:
         log: Training records in the order of iterations.
         config: Config of the training that mmengine dumped, if it is there.
         title: Name of the config.
-        scope, clean_weight, window: Settings in the config.
+        scope, window: Settings in the config.
         seed: ``randomness.seed`` in it.
         trained_on: See :func:`~mmfeataug.evaluation.comparison.trained_on.trained_on`.
         stock_steps: What a training step costs, from ``cost.json``.
@@ -48,7 +47,6 @@ class Run:
     config: Path | None = None
     title: str | None = None
     scope: str | None = None
-    clean_weight: float = 1.0
     window: int = 10
     seed: int | None = None
     trained_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -140,7 +138,7 @@ def _replaced(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """Checkpoints that are no longer what was tested."""
     found = []
     for result in results:
-        path, made = Path(result['checkpoint']), result.get('made_with') or {}
+        path, made = Path(result['checkpoint']), result['made_with']
         if 'mtime' in made and path.is_file():
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) != (made['size'], made['mtime']):
@@ -156,15 +154,10 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _read_attack(path: Path) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON file: {error}') from error
-    needed = ('config', 'checkpoint', 'task', 'attack', 'at', 'curve')
-    missing = [key for key in needed if not isinstance(result, dict) or key not in result]
-    if missing or not result['curve']:
-        missing = missing or ['point on its curve']
-        raise ValueError(f'{path} is no result of an attack: it has no {", ".join(missing)}')
+    needed = ('config', 'checkpoint', 'task', 'made_with', 'curve', *SETTINGS)
+    result = read_json(path, 'result of an attack', needed)
+    if not result['curve']:
+        raise ValueError(f'{path} is no result of an attack: it has no point on its curve')
     return result
 
 
@@ -188,12 +181,8 @@ def _settings(config: Path | None) -> dict[str, Any]:
         cfg = Config.fromfile(config, import_custom_modules=False)
     except Exception as error:  # A config is a program.
         return dict(notes=[f'{config} cannot be read: {type(error).__name__}: {error}'])
-    hooks = [h for h in cfg.get('custom_hooks') or () if isinstance(h, dict)]
-    hook = next((h for h in hooks if 'FeatureAugHook' in type_name(h)), {})
     return dict(
         scope=scope_of(cfg),
-        # Runs log it; this is for the logs of earlier ones.
-        clean_weight=float(hook.get('clean_weight') or 1.0),
         # Iterations that logged losses are means over.
         window=int((cfg.get('log_processor') or {}).get('window_size', 10)),
         seed=(cfg.get('randomness') or {}).get('seed'),
@@ -205,13 +194,8 @@ def _read_cost(path: Path) -> float | None:
     """Stock steps that a training step costs."""
     if not path.is_file():
         return None
-    try:
-        return float(json.loads(path.read_text())['stock_steps'])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f'{path} says no stock_steps ({type(error).__name__}: {error}): it is made by '
-            'tools/analysis_tools/measure_cost.py'
-        ) from error
+    what = 'result of tools/analysis_tools/measure_cost.py'
+    return float(read_json(path, what, ['stock_steps'])['stock_steps'])
 
 
 def by_task(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:

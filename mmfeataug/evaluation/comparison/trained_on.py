@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mmfeataug.registry import AUGMENTATIONS, TRANSFORMS
+from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.configs import dicts_in, type_name
 from mmfeataug.utils.corruptions import ALL, FAMILIES
 
@@ -77,15 +77,12 @@ def trained_on(cfg: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _parts(cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Whatever has a type, and the distortions that a type has by default."""
-    known: dict[str, type] = {}
-    for registry in (AUGMENTATIONS, TRANSFORMS):
-        registry.import_from_location()
-        known |= registry.module_dict
+    AUGMENTATIONS.import_from_location()
     places = ('train_dataloader', 'model', 'data_preprocessor', 'custom_hooks')
     for part in dicts_in([cfg.get(place) for place in places]):
         yield part
         if 'distortions' not in part:
-            yield from _default(known.get(type_name(part)))
+            yield from _default(AUGMENTATIONS.module_dict.get(type_name(part)))
 
 
 def _default(kind: type | None) -> Sequence[Mapping[str, Any]]:

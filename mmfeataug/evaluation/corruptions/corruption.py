@@ -15,13 +15,7 @@ import torch
 from mmengine.dist import all_reduce, broadcast_object_list
 from mmengine.runner import BaseLoop
 
-from mmfeataug.datasets import (
-    Corrupt,
-    CorruptedCopies,
-    behind_loading,
-    corrupt_image,
-    corrupt_images,
-)
+from mmfeataug.datasets import Corrupt, behind_loading, corrupt_image, corrupt_images
 from mmfeataug.registry import LOOPS
 from mmfeataug.utils.configs import scope_of, set_workers, type_name
 from mmfeataug.utils.models import model_of
@@ -49,9 +43,8 @@ class CorruptionTestLoop(BaseLoop):
         runner, dataloader, evaluator: Set by the Runner, from a config.
         corruptions: Names of corruptions, and of groups of them.
         severities: 1 (light) to 5 (strong).
-        images: Folder with corrupted copies of the test set, which
-            ``tools/dataset_converters/make_corrupted.py`` wrote; None: images are corrupted when
-            loaded. The scores are the same.
+        cache: Folder where corrupted images are kept: the first test fills it, later ones read
+            it. The scores are the same.
         also: Other test sets by name: configs, whose test data loader and evaluator are run with
             this model.
         save_predictions: Whether to write those of each condition to ``<out_dir>/predictions``.
@@ -59,12 +52,12 @@ class CorruptionTestLoop(BaseLoop):
         out_dir: Folder of the results; None: the work directory.
         resume: Whether to continue an existing table.
         loop: Config of the test loop that runs each condition; None: mmengine's ``TestLoop``.
-        made_with: Settings that must be equal to resume; None: the config and the checkpoint.
 
     Raises:
         TypeError: If the data loader or evaluator is no config.
-        ValueError: For invalid settings, missing copies, and if ``out_dir`` has a table of
-            another run, or a table without ``resume``.
+        ValueError: For invalid settings, and if ``out_dir`` has a table of another run, or a table
+            without ``resume``.
+        ImportError: If the library of a corruption is missing.
     """
 
     def __init__(
@@ -75,14 +68,13 @@ class CorruptionTestLoop(BaseLoop):
         *,
         corruptions: Sequence[str] = ('benchmark',),
         severities: Sequence[int] = SEVERITIES,
-        images: str | None = None,
+        cache: str | None = None,
         also: Mapping[str, str] | None = None,
         save_predictions: bool = False,
         reference: str | None = None,
         out_dir: str | None = None,
         resume: bool = False,
         loop: Mapping[str, Any] | None = None,
-        made_with: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(dataloader, Mapping) or not isinstance(evaluator, Mapping | Sequence):
             raise TypeError(
@@ -97,26 +89,27 @@ class CorruptionTestLoop(BaseLoop):
         super().__init__(runner, [])
         self.test_sets = {CLEAN[0]: (dataloader, evaluator)}
         wanted = conditions_of(corruptions, severities)
-        check_sources(wanted, images)
-        if any(severity for _, severity in wanted):
-            # A pipeline without a place for corruptions is refused before the clean test.
+        # A missing library, or a pipeline without a place for corruptions, is refused before the
+        # clean test.
+        for condition in wanted:
+            Corrupt(*condition)
+        if wanted:
             list(behind_loading(dataloader, scope_of(runner.cfg)))
         others = read_other_sets(also or {})
         self.test_sets |= {
             name: (other.cfg.test_dataloader, other.cfg.test_evaluator)
             for name, other in others.items()
         }
-        self.images, self.loop = images, {} if loop is None else loop
+        self.cache, self.loop = cache, {} if loop is None else loop
         out_dir = out_dir or runner.work_dir
         self.predictions = Path(out_dir, PREDICTIONS) if save_predictions else None
         cfg = runner.cfg
         checkpoint = str(getattr(runner, '_load_from', None) or cfg.get('load_from') or '')
-        if made_with is None:
-            # What is asked for may change: conditions that are there stay true.
-            own = copy.deepcopy(cfg)
-            own.test_cfg = self.loop
-            made_with = fingerprint(own, checkpoint)
-            made_with['also'] = {name: s.digest for name, s in others.items()}
+        # What is asked for may change: conditions that are there stay true.
+        own = copy.deepcopy(cfg)
+        own.test_cfg = self.loop
+        made_with = fingerprint(own, checkpoint)
+        made_with['also'] = {name: s.digest for name, s in others.items()}
         table = read_reference(reference, wanted) if reference else None
         name = osp.splitext(osp.basename(cfg.filename or ''))[0]
         self.record = RunTable(out_dir, name, checkpoint, made_with, wanted, table, resume)
@@ -163,10 +156,9 @@ class CorruptionTestLoop(BaseLoop):
         own = self.test_sets[CLEAN[0]][0].get('num_workers', 0)
         set_workers(loader, own)
         if severity:
-            corrupt_images(loader, scope_of(runner.cfg), name, severity, self.images)
-            if self.images is None:
-                # Workers inherit what the library compiles at its first call.
-                corrupt_image(np.zeros((32, 32, 3), np.uint8), name, severity, seed=0)
+            corrupt_images(loader, scope_of(runner.cfg), name, severity, self.cache)
+            # Workers inherit what the library compiles at its first call.
+            corrupt_image(np.zeros((32, 32, 3), np.uint8), name, severity, seed=0)
         runner._test_dataloader, runner._test_evaluator = loader, evaluator
         watch.begin(condition)
         # Hooks ask the runner for it.
@@ -209,19 +201,3 @@ def conditions_of(corruptions: Sequence[str], severities: Sequence[int]) -> list
             f'severities={wrong or severities!r}: give some of {", ".join(map(str, SEVERITIES))}'
         )
     return list(itertools.product(select_corruptions(corruptions), sorted(set(severities))))
-
-
-def check_sources(conditions: Sequence[Condition], images: str | None) -> None:
-    """Check before the test that all corrupted images can be loaded or made.
-
-    Raises:
-        ValueError: If copies are missing.
-        ImportError: If images are to be corrupted, and the library is missing.
-    """
-    if images is None:
-        for condition in conditions:
-            Corrupt(*condition)
-        return
-    copies = CorruptedCopies.read(images)
-    for condition in conditions:
-        copies.refuse_missing(*condition)

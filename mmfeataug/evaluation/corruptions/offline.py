@@ -1,19 +1,19 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Robustness table from saved predictions, without the model."""
 
-import copy
 import os.path as osp
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from ..predictions import read_predictions
-from ..scores import count_tested_only
-from ..unfinished import CLEAN, RefusedError, fingerprint, label
+from ..robustness import SEVERITIES
+from ..unfinished import CLEAN, RefusedError, fingerprint, label, read_reference
+from .corruption import conditions_of
+from .other_sets import read_other_sets
 from .run_table import RunTable, predictions_file
 
 KEPT = ('checkpoint', 'size', 'mtime', 'libraries')
@@ -26,31 +26,45 @@ REMEDY = (
 
 def evaluate_offline(
     folder: str | Path,
-    open_table: Callable[[str, dict[str, Any]], RunTable],
     cfg: Config,
-    others: Mapping[str, Any],
+    out_dir: str | Path,
+    *,
+    corruptions: Sequence[str] = ('benchmark',),
+    severities: Sequence[int] = SEVERITIES,
+    also: Mapping[str, str] | None = None,
+    reference: str | None = None,
+    resume: bool = False,
     checkpoint: str | None = None,
-) -> RunTable:
+) -> dict[str, Any]:
     """Evaluate predictions that :class:`CorruptionTestLoop` wrote.
 
     Args:
         folder: Folder of the predictions.
-        open_table: Opens the table that is filled, for a checkpoint and what it is made with.
         cfg: Its test evaluator need not be the one that the predictions were made with.
-        others: Evaluators of other test sets, by their names.
+        out_dir: Folder of the table.
+        corruptions, severities, also, reference, resume: As of :class:`CorruptionTestLoop`.
         checkpoint: Required checkpoint of the predictions; None: any.
 
+    Returns:
+        The table.
+
     Raises:
-        RefusedError: If predictions are missing, or are of several checkpoints, or of another one.
+        RefusedError: If predictions are missing, or are of several checkpoints, or of another one,
+            or the table is of another run.
+        ValueError: For invalid settings.
     """
+    wanted, others = conditions_of(corruptions, severities), read_other_sets(also or {})
+    table = read_reference(reference, wanted) if reference else None
     clean = predictions_file(Path(folder), CLEAN)
     if not clean.is_file():
         raise RefusedError(f'{folder} has no predictions on clean images: {REMEDY}')
     head = read_predictions(clean).head
     if checkpoint and osp.realpath(checkpoint) != osp.realpath(head['checkpoint']):
         raise RefusedError(f'{folder} has predictions of {head["checkpoint"]}, not of {checkpoint}')
-    weights = _weights(head)
-    record = open_table(head['checkpoint'], {**fingerprint(cfg, ''), **weights})
+    made_with = {**fingerprint(cfg, ''), **_weights(head)}
+    made_with['also'] = {name: s.digest for name, s in others.items()}
+    name = osp.splitext(osp.basename(cfg.filename or ''))[0]
+    record = RunTable(out_dir, name, head['checkpoint'], made_with, wanted, table, resume)
     files = {c: predictions_file(Path(folder), c) for c in record.conditions}
     if missing := [label(c) for c, path in files.items() if not path.is_file()]:
         raise RefusedError(
@@ -70,15 +84,11 @@ def evaluate_offline(
         corrupted_or_clean = severity or condition == CLEAN
         if corrupted_or_clean:
             record.count(len(predictions))
-        own = cfg.test_evaluator if corrupted_or_clean else others[name]
-        # It asks nothing of a runner.
-        evaluator = Runner.build_evaluator(None, copy.deepcopy(own))  # type: ignore[arg-type]
-        evaluator.dataset_meta = predictions.dataset_meta
-        count_tested_only(evaluator, predictions)
-        metrics = evaluator.offline_evaluate(predictions)
+        own = cfg if corrupted_or_clean else others[name].cfg
+        metrics = predictions.evaluate(own.test_evaluator)
         record.add(condition, metrics, predictions.found(), time.monotonic() - start)
     record.save()
-    return record
+    return record.table
 
 
 def _origin(head: Mapping[str, Any]) -> dict[str, Any]:

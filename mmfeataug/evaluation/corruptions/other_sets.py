@@ -51,7 +51,7 @@ def read_other_sets(also: Mapping[str, str]) -> dict[str, OtherSet]:
         try:
             cfg = Config.fromfile(path)
         except (OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f'{name}: {path} cannot be read: {error}') from error
+            raise ValueError(f'{name}: {path} cannot be read: {error}') from None
         if missing := [key for key in NEEDED if cfg.get(key) is None]:
             raise ValueError(f'{name}: {path} has no {", ".join(missing)}')
         text = copy.deepcopy(Config({key: cfg[key] for key in NEEDED}))

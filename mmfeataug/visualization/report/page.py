@@ -25,7 +25,7 @@ from .verdict import verdict_part
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAGE, PICTURES = 'report.html', 'pictures'
+PAGE, PICTURES = 'report.html', 'report_pictures'
 
 ImageDifferences = Mapping[str, Mapping[str, Mapping[str, Difference]]]
 """By folder of the tables, name and key."""
@@ -174,7 +174,7 @@ def _lead(groups: Mapping[str, Mapping[str, Sequence[Run]]], baseline: str | Non
 
 
 def _on_images(results: Iterable[Mapping[str, Any]]) -> str:
-    made = [result.get('made_with') or {} for result in results]
+    made = [result['made_with'] for result in results]
     numbers = sorted({with_['images'] for with_ in made if 'images' in with_})
     return f' ({", ".join(map(str, numbers))} images)' if numbers else ''
 

@@ -37,7 +37,8 @@ class Pictures:
     """Writes figures into a folder and hands them out as data URIs; no name is given twice.
 
     Args:
-        folder: Made if missing; PNG files in it are of an earlier report, and deleted.
+        folder: Of a report alone: made if missing; PNG files in it are of an earlier one, and
+            deleted.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -50,14 +50,7 @@ def training_part(context: Context) -> Part | None:
         for run in runs:
             if not run.log:
                 part.notes.append(f'{label_of(run, runs)} has no log of training')
-            elif run.config is None and view_losses(run.log) and not _knows_weight(run.log):
-                part.notes.append(
-                    f'{label_of(run, runs)} has no config in its directory: its clean loss is '
-                    'shown with the weight it had beside the views'
-                )
-    clean = {
-        n: [clean_loss(r.log, r.clean_weight, r.window) for r in runs] for n, runs in logged.items()
-    }
+    clean = {n: [clean_loss(r.log, r.window) for r in runs] for n, runs in logged.items()}
     drawn = [
         pictures.add(
             f'{task}-clean-loss',
@@ -81,10 +74,6 @@ def training_part(context: Context) -> Part | None:
             )
     part.blocks = [Block('figures', pictures=drawn)]
     return part
-
-
-def _knows_weight(log: Sequence[Record]) -> bool:
-    return all('feature_aug.clean_weight' in record for record in log)
 
 
 def _panels(
