@@ -2,6 +2,7 @@
 """``attach``: augmentations without a Runner."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from torch import nn
 
@@ -50,7 +51,7 @@ def attach(
             f'augmentations must be a list of configs or objects, got '
             f'{type(augmentations).__name__}: put brackets around it'
         )
-    if not isinstance(seed, int):
+    if not isinstance(seed, Integral):
         raise TypeError(f'seed={seed!r}: give a whole number')
     built: list[Augmentation] = []
     faults: list[Exception] = []

@@ -121,7 +121,7 @@ def test_killed_and_resumed_is_uninterrupted(demo_data, tmp_path, base, at, layo
             dict(type='mmfeataug.FMA'),
             dict(type='mmfeataug.SeA', at='decode_head.conv_seg', weight=0.2),
         ],
-        'coco': DETECTOR_METHODS,
+        'coco': [{**DETECTOR_METHODS[0], 'weight': 0.2}, *DETECTOR_METHODS[1:]],
     }[layout]
     config.write_text(CONFIG.format(base=str(base), at=at, of=of, bn=bn, more=more))
     options = [*data_options(demo_data[layout]), 'train_cfg.val_interval=2', *options]

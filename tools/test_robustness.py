@@ -31,10 +31,13 @@ from rich.table import Table
 from mmfeataug.engine import stock_state_dict
 from mmfeataug.evaluation import (
     SEVERITIES,
+    conditions_of,
     evaluate_offline,
     main_metric,
     read_other_sets,
+    read_reference,
     read_table,
+    refuse_existing,
     rows,
     summary_line,
     summary_rows,
@@ -218,6 +221,11 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         with silence():
             evaluate_offline(args.from_predictions, cfg, checkpoint=args.checkpoint, **options)
     else:
+        # Before the Runner writes anything.
+        refuse_existing(folder, args.resume)
+        wanted = conditions_of(args.corruptions, args.severities)
+        if args.reference:
+            read_reference(args.reference, wanted)
         cfg.load_from, cfg.resume = args.checkpoint, False
         options |= dict(cache=args.cache, save_predictions=args.save_predictions)
         cfg.test_cfg = dict(type=f'mmfeataug.{name}', loop=cfg.test_cfg, **options)

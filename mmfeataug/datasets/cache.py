@@ -3,19 +3,40 @@
 
 import contextlib
 import io
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-LIBRARIES = ('mmfeataug', 'imagecorruptions-imaug', 'imagecorruptions', 'kornia')
+LIBRARIES = ('imagecorruptions-imaug', 'imagecorruptions', 'kornia')
+BELOW = (
+    'mmfeataug',
+    'numpy',
+    'opencv-python',
+    'opencv-python-headless',
+    'pillow',
+    'scikit-image',
+    'scipy',
+    'torch',
+)
+"""What those compute with, and what calls them."""
 
 
 def library_version() -> dict[str, str]:
     """Installed packages that corrupt images, with their versions."""
+    return _versions(LIBRARIES)
+
+
+def all_versions() -> dict[str, str]:
+    """Of all that the pixels of a corrupted image may depend on."""
+    return _versions((*LIBRARIES, *BELOW))
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
     found = {}
-    for name in LIBRARIES:
+    for name in names:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
@@ -57,7 +78,8 @@ def read(path: Path, like: np.ndarray, rgb: bool) -> np.ndarray | None:
         else:
             found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
             found = None if found is None else _turned(found, rgb)
-    except (FileNotFoundError, EOFError, ValueError, cv2.error):
+    except Exception:
+        # Damaged headers raise errors of many kinds.
         return None
     if found is None or (found.dtype, found.size) != (like.dtype, like.size):
         return None

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from mmfeataug.utils.files import write_at_once
 from mmfeataug.utils.images import image_key, seed_of
 from mmfeataug.utils.pixels import range_of
 
-from .cache import encode, library_version, read, suffix_of
+from .cache import all_versions, encode, read, suffix_of
 from .unseen import corrupt_unseen
 
 
@@ -51,7 +52,7 @@ class Corrupt(BaseTransform):
             type, 0 to 255 in floating point. The corruptions work on 8 bits.
         cache: Folder where corrupted images are kept, as
             ``<corruption>/<severity>/<name>-<digest>.png``; what is there is read. The digest is of
-            all that the image depends on: the clean pixels, the settings, the library's version.
+            all that the image depends on: the clean pixels, the settings, versions of libraries.
             Defaults to None: nothing is kept.
 
     Raises:
@@ -87,7 +88,7 @@ class Corrupt(BaseTransform):
         self.corruption = corruption
         self.severity = int(severity)
         self.rgb, self.image_range = rgb, image_range
-        self.cache, self._library = cache, library_version()
+        self.cache, self._versions = cache, all_versions()
 
     def transform(self, results: dict) -> dict:
         """Replace ``results['img']`` by its corrupted version."""
@@ -102,7 +103,7 @@ class Corrupt(BaseTransform):
     def _cached(self, image: np.ndarray, seed: int, name: str) -> np.ndarray:
         """The corrupted image from the cache, where it is put if it is missing or damaged."""
         head = f'{seed}|{image.dtype.str}{image.shape}|{self.rgb}|{self.image_range}'
-        digest = hashlib.sha256(f'{head}|{self._library}|'.encode())
+        digest = hashlib.sha256(f'{head}|{self._versions}|'.encode())
         digest.update(np.ascontiguousarray(image).data)
         # The name is for people, and names of files have at most 255 bytes.
         name = f'{Path(name).stem[:50]}-{digest.hexdigest()[:20]}{suffix_of(image.dtype)}'
@@ -110,8 +111,15 @@ class Corrupt(BaseTransform):
         found = read(path, image, self.rgb)
         if found is None:
             found = self._corrupted(image, seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_at_once(path, encode(found, self.rgb))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_at_once(path, encode(found, self.rgb))
+            except OSError as error:
+                warnings.warn(
+                    f'cache={self.cache!r}: corrupted images cannot be kept there ({error}), so '
+                    'that each test makes them anew: give another folder, or none',
+                    stacklevel=2,
+                )
         return found
 
     def _corrupted(self, image: np.ndarray, seed: int) -> np.ndarray:
@@ -146,7 +154,10 @@ class Corrupt(BaseTransform):
         return seed_of(name, self.corruption, self.severity)
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(corruption={self.corruption!r}, severity={self.severity})'
+        kept = '' if self.cache is None else f', cache={self.cache!r}'
+        return (
+            f'{type(self).__name__}(corruption={self.corruption!r}, severity={self.severity}{kept})'
+        )
 
 
 def corrupt_image(image: np.ndarray, corruption: str, severity: int, seed: int) -> np.ndarray:

@@ -186,8 +186,8 @@ class FeatureAugmentation(Augmentation):
         """What keeps the method from working with features of these sizes, and the remedy; empty if
         nothing does. Here: too few samples, or too few values to take a deviation of.
         """
-        least, needed = min(map(len, features)), self.least_samples
-        if least < needed:
+        needed = self.least_samples
+        if needed > 1 and (least := min(map(len, features))) < needed:
             return (
                 f'{type(self).__name__} at {self.at!r} needs at least {needed} samples in a batch '
                 f'of each process, got {least}: set train_dataloader.batch_size={needed} or more'

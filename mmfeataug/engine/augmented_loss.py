@@ -4,6 +4,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class AugmentedLoss:
                 'feature augmentations are attached to this model already: detach() them first'
             )
         faults = list(model_faults(model))
-        is_number = clean_weight is None or isinstance(clean_weight, (int, float))
+        is_number = clean_weight is None or isinstance(clean_weight, Real)
         if not is_number or clean_weight == float('inf'):
             faults.append(TypeError(f'clean_weight={clean_weight!r}: give a finite number or None'))
             clean_weight = None

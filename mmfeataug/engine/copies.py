@@ -18,7 +18,7 @@ from .guards import BatchNormGuard, RandomState, other_weights, wide
 from .leaves import flatten, rebuild
 from .paths import find_module
 from .recorded_loss import RecordedLoss
-from .tap import FiringError, NotCalledError, entries, patched
+from .tap import FiringError, entries, not_called, patched
 from .tape import Cut, Tape
 
 
@@ -85,7 +85,7 @@ class CopyTaps:
         for path, module in zip(self.augmentation.paths, self._modules, strict=True):
             if not clean.features[module]:
                 if not self.was_reached:
-                    raise NotCalledError(path, module)
+                    raise not_called(path, module)
                 return False
         self.was_reached = True
         return True

@@ -14,7 +14,7 @@ from mmfeataug.utils.settings import share
 from .augmentation import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from .checkpointing import refuse_checkpointed
 from .guards import no_autocast, seed_global
-from .tap import NotCalledError
+from .tap import not_called
 
 
 class FeatureTransform(FeatureAugmentation):
@@ -171,7 +171,7 @@ class FeatureTransform(FeatureAugmentation):
             if hook == self._check:
                 del owner._forward_hooks[key]
         if not self.acted:
-            raise NotCalledError(self.at, self.module)
+            raise not_called(self.at, self.module)
 
     @property
     def _acts(self) -> bool:

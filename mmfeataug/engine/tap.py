@@ -25,19 +25,11 @@ class FiringError(TapError):
 class NotCalledError(TapError):
     """No feature passed a tap or a layer.
 
-    Args:
+    Attributes:
         at: Its place.
-        module: There.
     """
 
-    def __init__(self, at: str, module: nn.Module | None) -> None:
-        self.at = at
-        children = [] if module is None else [f'{at}.{n}' for n, _ in module.named_children()]
-        super().__init__(
-            f'at={at!r}: this module was not called in the training pass; choose one that is, such '
-            f'as {", ".join(children[:4]) or "its parent or a sibling"} '
-            '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
-        )
+    at = ''
 
 
 class Tap:
@@ -93,7 +85,7 @@ class Tap:
 
     def not_reached_error(self) -> NotCalledError:
         """The error to raise if the first pass went by without reaching this tap."""
-        return NotCalledError(self.at, self.module)
+        return not_called(self.at, self.module)
 
     def replacements(
         self, around: Callable, at_tap: Callable
@@ -114,6 +106,18 @@ def entries(module: nn.Module) -> Iterator[str]:
         method = getattr(type(module), name, None)
         if callable(method) and method is not nn.Module.forward:
             yield name
+
+
+def not_called(at: str, module: nn.Module | None) -> NotCalledError:
+    """The error to raise if no feature passed a tap or a layer."""
+    children = [] if module is None else [f'{at}.{n}' for n, _ in module.named_children()]
+    error = NotCalledError(
+        f'at={at!r}: this module was not called in the training pass; choose one that is, such as '
+        f'{", ".join(children[:4]) or "its parent or a sibling"} '
+        '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
+    )
+    error.at = at
+    return error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from .comparison.trained_on import trained_on
 from .corruptions.corruption import CorruptionTestLoop, conditions_of
 from .corruptions.offline import evaluate_offline
 from .corruptions.other_sets import read_other_sets
-from .corruptions.run_table import RunTable, predictions_file
+from .corruptions.run_table import RunTable, predictions_file, refuse_existing
 from .predictions import PREDICTIONS, Predictions, read_predictions, saving
 from .report import (
     main_metric,
@@ -98,6 +98,7 @@ __all__ = [
     'read_reference',
     'read_runs',
     'read_table',
+    'refuse_existing',
     'region_of',
     'rows',
     'saving',

@@ -86,7 +86,7 @@ def read_predictions(path: str | Path) -> Predictions:
             content = pickle.load(file)
             return Predictions(content['samples'], content['head'], content['dataset_meta'])
         except (pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise RefusedError(f'{path} holds no predictions of a test: {error!r}') from error
+            raise RefusedError(f'{path} holds no predictions of a test: {error!r}') from None
 
 
 @contextlib.contextmanager

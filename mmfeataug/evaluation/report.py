@@ -46,7 +46,7 @@ def read_json(path: str | os.PathLike, what: str, needed: Iterable[str]) -> dict
     try:
         content = json.loads(Path(path).read_text())
     except ValueError as error:
-        raise ValueError(f'{path} is no JSON file: {error}') from error
+        raise ValueError(f'{path} is no JSON file: {error}') from None
     missing = [key for key in needed if not isinstance(content, dict) or key not in content]
     if missing:
         raise ValueError(f'{path} is no {what}: it has no {", ".join(missing)}')

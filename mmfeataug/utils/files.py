@@ -2,6 +2,7 @@
 """Files that are whole or not there."""
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -12,9 +13,14 @@ def write_at_once(path: Path, content: str | bytes) -> None:
         path: In a folder that is there.
         content: Text is written as UTF-8, its ends of lines as they are.
     """
-    draft = path.with_name(f'.{path.name}.{os.getpid()}')
-    with draft.open('wb') as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    # Processes of several machines, which may have one number, write into shared folders.
+    draft = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}')
+    try:
+        with draft.open('wb') as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

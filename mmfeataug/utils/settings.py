@@ -54,7 +54,11 @@ def explained(kind: type, error: TypeError) -> TypeError | None:
     known: dict[str, None] = {}
     for cls in kind.__mro__:
         parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
-        known |= dict.fromkeys(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
+        known |= dict.fromkeys(
+            p.name
+            for p in parameters
+            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != 'self'
+        )
         if all(p.kind != p.VAR_KEYWORD for p in parameters):
             # It hands nothing on.
             break

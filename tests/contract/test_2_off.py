@@ -32,7 +32,7 @@ def train(model, batch, steps=2):
         (build_segmentor, 'backbone.layer3', 'enabled'),
         (build_segmentor, 'backbone.layer3', 'ramp'),
     ],
-    ids=str,
+    ids=['detector', 'segmentor', 'enabled', 'ramp'],
 )
 def test_off_is_stock(build, at, off):
     stock, ours = build(), build()

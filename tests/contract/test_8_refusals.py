@@ -1,6 +1,9 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Contract 8: what cannot work is refused, with the setting and the remedy."""
 
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -55,9 +58,11 @@ class TestPaths:
         batch = random_test_batch(detector)
         with (
             mmfeataug.attach(detector, [afan(at)]),
-            pytest.raises(TapError, match=rf"at='{at}'.*was not called.*{at}\."),
+            pytest.raises(TapError, match=rf"at='{at}'.*was not called.*{at}\.") as caught,
         ):
             step(detector, batch)
+        # Processes hand it on.
+        assert pickle.loads(pickle.dumps(caught.value)).at == at
 
     @pytest.mark.parametrize(
         ('beside', 'message'),
@@ -126,6 +131,11 @@ class TestSettings:
     def test_before_training(self, detector, entry, message):
         with pytest.raises(ValueError, match=message):
             mmfeataug.attach(detector, [entry])
+
+    def test_numbers_of_numpy(self, detector):
+        entry, numbers = afan('neck'), dict(clean_weight=np.float32(0.5), seed=np.int64(3))
+        with mmfeataug.attach(detector, [entry], **numbers) as handle:
+            assert handle.clean_weight == 0.5
 
     @pytest.mark.parametrize('augmentations', [dict(type='AFAN', at='x'), 'AFAN', 3])
     def test_augmentations_must_be_a_list(self, detector, augmentations):

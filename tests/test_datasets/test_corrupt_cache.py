@@ -2,12 +2,14 @@
 """Corrupted images that are kept: what Corrupt makes, to the bit; nothing else is taken for it."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 
 from mmfeataug.datasets import Corrupt, corrupt_images
+from mmfeataug.utils.files import write_at_once
 
 pytest.importorskip('imagecorruptions')
 KINDS = {
@@ -75,7 +77,7 @@ def test_what_differs_has_a_file_of_its_own(tmp_path, monkeypatch):
     corrupted(image, tmp_path, name='elsewhere/0001.jpg')
     assert len(files(tmp_path)) == len(cases)
     module = sys.modules['mmfeataug.datasets.corrupt']
-    monkeypatch.setattr(module, 'library_version', lambda: {'kornia': '0.1'})
+    monkeypatch.setattr(module, 'all_versions', lambda: {'kornia': '0.1'})
     corrupted(image, tmp_path)
     assert len(files(tmp_path)) == len(cases) + 1
 
@@ -86,11 +88,26 @@ def test_a_damaged_file_is_made_anew(kind, tmp_path):
     expected = corrupted(image, tmp_path)
     (path,) = files(tmp_path)
     whole = path.read_bytes()
-    for content in (b'', whole[:100], whole[: len(whole) // 2], whole[:-20], b'no image'):
+    parts = whole[:100], whole[: len(whole) // 2], whole[:-20]
+    for content in (b'', *parts, b'no image', whole[:10] + b'(' * 60, b'PK\3\4' + whole):
         path.write_bytes(content)
         np.testing.assert_array_equal(corrupted(image, tmp_path), expected)
         assert files(tmp_path) == [path]
         assert path.read_bytes() == whole
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    """A cache is no reason to stop."""
+    (tmp_path / 'file').write_text('')
+    with pytest.warns(UserWarning, match=r"cache='.*file': corrupted images cannot be kept"):
+        found = corrupted(image_of(), tmp_path / 'file')
+    np.testing.assert_array_equal(found, corrupted(image_of(), None))
+
+
+def test_many_write_one_file(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_at_once(tmp_path / 'one', b'x' * 10_000), range(200)))
+    assert files(tmp_path) == [tmp_path / 'one']
 
 
 def test_configs_hand_it_on(tmp_path):

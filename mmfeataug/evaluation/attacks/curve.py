@@ -42,7 +42,7 @@ def read_earlier_curve(folder: Path, result: Mapping[str, Any], resume: bool) ->
     try:
         old = read_json(path, 'result of an attack', (*result, 'curve'))
     except ValueError as error:
-        raise ValueError(f'{error}. {ANEW}') from error
+        raise ValueError(f'{error}. {ANEW}') from None
     free = ('config', 'checkpoint', 'task', 'made_with')
     other = [key for key in result if key not in free and old[key] != result[key]]
     if other:

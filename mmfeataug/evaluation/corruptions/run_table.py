@@ -33,6 +33,20 @@ def predictions_file(folder: Path, condition: Condition) -> Path:
     return folder / f'{label(condition).replace(" ", "_")}.pkl'
 
 
+def refuse_existing(folder: str | Path, resume: bool) -> None:
+    """Check that no table of another run would be overwritten.
+
+    Raises:
+        RefusedError: If there is a table in the folder and ``resume`` is False.
+    """
+    path = Path(folder, JSON)
+    if path.exists() and not resume:
+        raise RefusedError(
+            f'{path} is there already: go on with it by --resume (resume=True), delete it to start '
+            'anew, or write elsewhere with --out-dir'
+        )
+
+
 class RunTable:
     """The table of one run, written to files after every condition.
 
@@ -82,12 +96,8 @@ class RunTable:
             notes=[],
             made_with=dict(made_with),
         )
+        refuse_existing(folder, resume)
         if Path(self.path).exists():
-            if not resume:
-                raise RefusedError(
-                    f'{self.path} is there already: go on with it by --resume (resume=True), '
-                    'delete it to start anew, or write elsewhere with --out-dir'
-                )
             self.table = {'also': {}, **read_earlier(self.path, made_with)}
             known = self.table['made_with']
             known['also'] = known.get('also', {}) | also
