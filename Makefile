@@ -61,7 +61,7 @@ demo: $(READY)
 	$(BIN)/python tools/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not zoo" --device cpu --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not zoo" --device cpu --dist worksteal
 
 test-lite: $(LITE)/.ready
 	$(LITE)/bin/python -m pytest -n $(WORKERS) -m "not slow and not zoo" tests/test_engine tests/test_functional tests/test_methods \

@@ -179,7 +179,7 @@ def results(path):
 TOOLS = {
     'test.py': ('--show-dir', 'shown', '--out', 'found.pkl', '--corruption', 'fog', 3, '--aux-bn'),
     'test_robustness.py': ('--corruptions', 'fog', '--severities', 1),
-    'test_adversarial.py': ('--eps', 0, 1, '--steps', 1),
+    'test_adversarial.py': ('--eps', 0, 1, '--steps', 1, '--flag-images', 0),
     'analysis_tools/visualize_features.py': ('0', '--out', 'drawn', '--corruption', 'fog', 3),
     'analysis_tools/loss_surface.py': ('--at', 'backbone.layer2', '--points', 3),
 }

@@ -355,6 +355,9 @@ def config_of(name, folder):
         cfg[loader].num_workers, cfg[loader].persistent_workers = 0, False
     if 'ann_file' in cfg.test_evaluator:
         cfg.test_evaluator.ann_file = f'{folder}/annotations/instances_val2017.json'
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step.type == 'Resize' and 'imagenet' not in name:
+            step.scale = (96, 64)
     return cfg
 
 
@@ -541,11 +544,11 @@ def test_a_killed_attack_is_gone_on_with(segmentor_file, demo_data, tmp_path, mo
             metrics = None
         return metrics, json.loads((out_dir / 'adversarial.json').read_text())
 
-    _, kept = tested('kept', [1, 2])
+    tested('kept', [1, 2])
     # Predictions of what is asked for again; what is not stays.
-    _, kept = tested('kept', [2, 4], resume=True, save_predictions=True)
-    assert len(evaluated) == 2
-    assert [point['eps'] for point in kept['curve']] == [1, 2, 4]
+    _, kept = tested('kept', [2], resume=True, save_predictions=True)
+    assert len(evaluated) == 1
+    assert [point['eps'] for point in kept['curve']] == [1, 2]
     tested('kept', [2], resume=True, save_predictions=True)
     assert not evaluated
     metrics, whole = tested('whole', [0, 2, 4])

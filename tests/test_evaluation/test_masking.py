@@ -128,8 +128,8 @@ def test_honest_and_masked_models(task, learnt):
         masked.backbone = wrapper(masked.backbone)
         found = flags(masked, inputs, samples, other=model)
         assert {GUESS, TRANSFER} <= set(fired(found)), found
-        # Noise of 64 grey levels is enough for small classifiers.
-        assert FLOOR in fired(found) or task == 'classifier', found
+        # Noise of 64 grey levels is enough for small classifiers and detectors.
+        assert FLOOR in fired(found) or task != 'segmentor', found
         assert STEPS in fired(found) or wrapper is Detached, found
 
 

@@ -271,7 +271,7 @@ def test_losses_beside_predictions(demo_data, tmp_path, monkeypatch):
     found = {}
     for name, loop in dict(
         stock=dict(type='TestLoop'),
-        ours=dict(type='mmfeataug.AdversarialTestLoop', eps=[2.0, 0.0], steps=1),
+        ours=dict(type='mmfeataug.AdversarialTestLoop', eps=[2.0, 0.0], steps=1, flag_images=0),
     ).items():
         cfg.test_cfg, cfg.experiment_name = loop, f'{tmp_path.name}-{name}'
         found[name] = Runner.from_cfg(copy.deepcopy(cfg)).test()
@@ -291,7 +291,7 @@ def test_files_of_several_sizes(tmp_path):
     config.write_text(SIZES.format(base=str(SEGMENTOR), root=str(tmp_path)))
     args = [config, random_weights(config, tmp_path / 'x.pth'), '--work-dir', tmp_path]
     run('test.py', *args, '--out', tmp_path / 'x.pkl')
-    run('test_adversarial.py', *args, '--eps', 0, 2, '--steps', 1)
+    run('test_adversarial.py', *args, '--eps', 0, 2, '--steps', 1, '--flag-images', 0)
     result = json.loads((tmp_path / 'adversarial/adversarial.json').read_text())
     clean, attacked = result['curve']
     (log,) = tmp_path.glob('2*/*.json')
