@@ -18,7 +18,7 @@ from mmcv.transforms import BaseTransform
 from mmfeataug.registry import TRANSFORMS
 from mmfeataug.utils.corruptions import ALL, FAMILIES
 from mmfeataug.utils.files import write_at_once
-from mmfeataug.utils.images import image_key, seed_of
+from mmfeataug.utils.images import image_key, seed_from
 from mmfeataug.utils.pixels import range_of
 
 from .cache import all_versions, encode, read, suffix_of
@@ -151,7 +151,7 @@ class Corrupt(BaseTransform):
         name = image_key(results)
         if results.get('img_path') is not None:
             name = os.path.basename(name)
-        return seed_of(name, self.corruption, self.severity)
+        return seed_from(name, self.corruption, self.severity)
 
     def __repr__(self) -> str:
         kept = '' if self.cache is None else f', cache={self.cache!r}'

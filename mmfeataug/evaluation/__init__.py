@@ -41,7 +41,6 @@ from .robustness import (
     summarise,
 )
 from .unfinished import (
-    OtherRunError,
     RefusedError,
     fingerprint,
     read_reference,
@@ -65,7 +64,6 @@ __all__ = [
     'Curve',
     'Difference',
     'Geometry',
-    'OtherRunError',
     'Predictions',
     'Record',
     'RefusedError',

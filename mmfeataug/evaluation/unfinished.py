@@ -32,10 +32,6 @@ class RefusedError(ValueError):
     """Existing results cannot be used; the message has the remedy."""
 
 
-class OtherRunError(RefusedError):
-    """The folder has results of another run."""
-
-
 def label(condition: tuple[str, int]) -> str:
     """Corruption and severity in words; the name of a test set, which has severity 0."""
     name, severity = condition
@@ -116,22 +112,22 @@ def refuse_other(path: str, old: Mapping[str, Any], made_with: Mapping[str, Any]
         made_with: What this run is made with.
 
     Raises:
-        OtherRunError: Saying what is different.
+        RefusedError: Saying what is different.
     """
     for key, new in made_with.items():
         if key in _NAMES and old.get(key) != new:
             shown = '' if key == 'config' else f': {old.get(key)} there, {new} now'
-            raise OtherRunError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
+            raise RefusedError(f'{path} was made with another {_NAMES[key]}{shown}. {ANEW}')
     libraries = made_with.get('libraries')
     if libraries is not None and old.get('libraries') != libraries:
-        raise OtherRunError(
+        raise RefusedError(
             f'{path} was made with other versions of the libraries that corrupt images: '
             f'{old.get("libraries")} there, {libraries} now. {ANEW}'
         )
     known = old.get('also', {})
     for name, new in made_with.get('also', {}).items():
         if known.get(name, new) != new:
-            raise OtherRunError(f'{path} was made with another test set {name!r}. {ANEW}')
+            raise RefusedError(f'{path} was made with another test set {name!r}. {ANEW}')
 
 
 def read_reference(path: str, conditions: Sequence[tuple[str, int]]) -> dict[str, Any]:
@@ -155,11 +151,11 @@ def check_metrics(found: Iterable[str], table: Mapping[str, Any], path: str) -> 
     """Refuse to mix scores of two evaluators.
 
     Raises:
-        OtherRunError: If the evaluator returns a metric that the table has not.
+        RefusedError: If the evaluator returns a metric that the table has not.
     """
     new, gone = set(found) - set(table['metrics']), set(table['metrics']) - set(found)
     if new and table['metrics']:
-        raise OtherRunError(
+        raise RefusedError(
             f'the evaluator returns other metrics than those of {path}: '
             f'{", ".join(sorted(new))} is new, {", ".join(sorted(gone)) or "nothing"} is gone. '
             f'{ANEW}'

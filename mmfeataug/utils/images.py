@@ -27,7 +27,7 @@ def image_key(info: Mapping[str, Any]) -> str:
     )
 
 
-def seed_of(*words: object) -> int:
+def seed_from(*words: object) -> int:
     """Seed in [0, 2**32) that depends on these words alone."""
     digest = hashlib.sha256('|'.join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:4], 'little')

@@ -11,7 +11,6 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from mmfeataug.evaluation import (
-    OtherRunError,
     RefusedError,
     RunTable,
     evaluate_offline,
@@ -169,5 +168,5 @@ def test_another_version_of_the_corruptions_is_not_gone_on_with(tmp_path):
     record.save()
     RunTable(tmp_path, 'cfg', 'a.pth', made_with, [('fog', 1)], resume=True)
     other = dict(made_with, libraries={'kornia': '0.1'})
-    with pytest.raises(OtherRunError, match='other versions of the libraries'):
+    with pytest.raises(RefusedError, match='other versions of the libraries'):
         RunTable(tmp_path, 'cfg', 'a.pth', other, [('fog', 1)], resume=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import uniform_in_ball
-from mmfeataug.utils.images import image_key, seed_of
+from mmfeataug.utils.images import image_key, seed_from
 
 from .geometry import Geometry, Region, region_of
 
@@ -52,7 +52,7 @@ class Images:
 
     def key(self, names: Sequence[str]) -> int:
         """Seed in [0, 2**32)."""
-        return seed_of(self.seed, *names)
+        return seed_from(self.seed, *names)
 
     def draw(self, like: Tensor, norm: str, pixels: bool, start: int = 0) -> Tensor:
         """Uniform draws from unit balls, one per sample of ``like``.

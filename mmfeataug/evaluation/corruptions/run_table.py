@@ -16,7 +16,6 @@ from ..scores import read_scores
 from ..unfinished import (
     ANEW,
     CLEAN,
-    OtherRunError,
     RefusedError,
     check_metrics,
     is_done,
@@ -61,8 +60,8 @@ class RunTable:
         resume: Whether to continue an existing table.
 
     Raises:
-        OtherRunError: If the existing table is of another run.
-        RefusedError: If there is a table and ``resume`` is False.
+        RefusedError: If the existing table is of another run, or there is one and ``resume`` is
+            False.
         ValueError: If it is no table.
     """
 
@@ -133,11 +132,11 @@ class RunTable:
         """Check that the test set has the size of the earlier ones.
 
         Raises:
-            OtherRunError: With both numbers.
+            RefusedError: With both numbers.
         """
         known = self.table['made_with'].setdefault('images', images)
         if known != images:
-            raise OtherRunError(
+            raise RefusedError(
                 f'the table was made with {known} images, now there are {images}. {ANEW}'
             )
 
@@ -153,7 +152,7 @@ class RunTable:
             seconds: That it took.
 
         Raises:
-            OtherRunError: If the table has other metrics.
+            RefusedError: If the table has other metrics.
         """
         table, (name, severity) = self.table, condition
         # Another test set may have other metrics; a detector that finds nothing has none.
