@@ -147,7 +147,9 @@ def case_error(table):
 @pytest.mark.classification
 def test_what_cannot_start(classifier, tool, monkeypatch):
     with pytest.raises(SystemExit, match=r'did you mean .*defocus_blur'):
-        run(tool, classifier, 'x', '--corruptions', 'defocusblur')
+        run(tool, classifier, 'never', '--corruptions', 'defocusblur')
+    # Before the Runner writes its config.
+    assert not (classifier['folder'] / 'never').exists()
     with pytest.raises(SystemExit, match='is no file'):
         run(tool, {**classifier, 'checkpoint': 'nowhere.pth'}, 'x')
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match='package kornia'):
