@@ -244,6 +244,7 @@ ARMS |= {
     f'{name}+reinject-spatial': both(ARMS[name], ARMS['reinject-spatial'])
     for name in ('combined', 'combined-half')
 }
+ARMS |= {f'{name}+np': both(ARMS[name], ARMS['np-0.75']) for name in ('combined', 'combined-half')}
 ARMS['combined+longer'] = both(ARMS['combined'], ARMS['longer'])
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
@@ -296,6 +297,8 @@ LABELS = {
     'combined-half': 'combined augmentations, half of the images',
     'combined+epoch': 'combined augmentations, 1.125 times as long',
     'combined+longer': 'combined augmentations, 1.6 times as long',
+    'combined+np': 'combined augmentations and NP',
+    'combined-half+np': 'combined augmentations (half) and NP',
     'random': 'random direction',
     'afan-tail': 'A-FAN, tail',
     'reinject-channel': 'A-FAN, re-injected (channel)',
@@ -382,8 +385,9 @@ _REINJECTED = ('reinject-spatial', 'combined+reinject-spatial')
 _EQUAL = ('longer', 'combined+longer', 'random', 'afan-tail', 'combined+afan-fifth')
 _OPPONENTS = ('averaged', 'noise-0.1', 'augmix', 'pixels-4.0')
 _HOUSE = ('afan-early', 'augmix+afan')
+_PERTURBED = ('np-0.75', 'combined+np')
 _OTHERS = (
-    'advbn-0.5', 'np-0.75', 'np-plus-0.75', 'dsu-1.0', 'mixstyle', 'moex', 'padain', 'mrfp',
+    'advbn-0.5', 'np-plus-0.75', 'dsu-1.0', 'mixstyle', 'moex', 'padain', 'mrfp',
     'sea-0.8', 'fma-task', 'stability-combined',
 )  # fmt: skip
 STUDIES = {
@@ -399,6 +403,7 @@ STUDIES = {
                 *_EQUAL,
                 'combined+epoch',
                 *_REINJECTED,
+                *_PERTURBED,
                 *_OPPONENTS,
                 'photometric',
                 *_HOUSE,
@@ -416,8 +421,10 @@ STUDIES = {
             'camvid-240': (
                 *_FINAL,
                 *_REINJECTED,
+                *_PERTURBED,
                 'combined-half',
                 'combined-half+reinject-spatial',
+                'combined-half+np',
                 'reinject-spatial-early',
             ),
             'camvid-240-long': (*_FINAL, *_REINJECTED),
@@ -426,6 +433,7 @@ STUDIES = {
                 *_FINAL,
                 *_EQUAL,
                 *_REINJECTED,
+                *_PERTURBED,
                 *_OPPONENTS,
                 *_OTHERS,
                 'adautomix',
