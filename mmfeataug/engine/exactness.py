@@ -40,8 +40,10 @@ def verify(tail: RecordedTail, strict: bool, step_count: int = 0) -> None:
         return
     tap.verified = True
     like = recording.features[0]
-    reason = f'it is called from inside {recording.foreign}' if recording.foreign else None
-    if reason is None:
+    (foreign,) = on_any_rank([recording.foreign is not None], like)
+    caller = recording.foreign or 'another module (on another process)'
+    reason = f'it is called from inside {caller}' if foreign else None
+    if not foreign:
         version = recording.version()
         try:
             deviation = _deviation(_replayed(tail, memoize=True), clean)
@@ -138,12 +140,9 @@ def _moving(tail: RecordedTail, repeats: list[Losses]) -> tuple[str, list[float]
 
 def _replayed(tail: RecordedTail, memoize: bool) -> Losses:
     """In the precision of the clean pass, whatever that of views is."""
-    tap = tail.tap
-    of_views, tap.full_precision = tap.full_precision, False
-    try:
-        losses, _ = tail.losses(tail.features, 'frozen', grad=False, memoize=memoize)
-    finally:
-        tap.full_precision = of_views
+    losses, _ = tail.losses(
+        tail.features, 'frozen', grad=False, memoize=memoize, full_precision=False
+    )
     return losses
 
 

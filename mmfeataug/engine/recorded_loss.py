@@ -197,6 +197,7 @@ class RecordedTail:
         grad: bool = True,
         live: bool = False,
         memoize: bool | None = None,
+        full_precision: bool | None = None,
         separate: bool = False,
         drop: bool = True,
     ) -> tuple[Losses, list[tuple[Cut, int, Tensor]]]:
@@ -209,6 +210,7 @@ class RecordedTail:
             live: Recorded results are part of it, too, so that a backward pass receives gradients
                 there.
             memoize: Use recorded results; None: as the tap says.
+            full_precision: Run outside autocast; None: as the tap says.
             separate: Compute with the second set of batch norms.
             drop: False drops nothing.
 
@@ -220,13 +222,15 @@ class RecordedTail:
             TapError: If gradients are off behind it.
         """
         recorded, tap = self.recorded, self.tap
+        memoize = tap.memoize if memoize is None else memoize
+        full_precision = tap.full_precision if full_precision is None else full_precision
         every = list(self.recording.features)
         for i, feature in zip(self.movable, features, strict=True):
             every[i] = feature
         recorded.rewind()
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(grad and live))
-            if tap.full_precision:
+            if full_precision:
                 stack.enter_context(no_autocast(every[0]))
             else:
                 # Casts of weights cached by an earlier pass belong to its graph, which is gone.
@@ -248,9 +252,9 @@ class RecordedTail:
                     self.recording,
                     every,
                     on_fire,
-                    memoize=tap.memoize if memoize is None else memoize,
+                    memoize=memoize,
                     tape=recorded.tape if live else None,
-                    widen=tap.full_precision,
+                    widen=full_precision,
                 )
             )
             given = recorded.batch.inputs if tap.module is not None else again.substitute()

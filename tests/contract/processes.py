@@ -194,6 +194,40 @@ def unreached_on_one(learn):
     assert keys == [['afan.loss_0'], ['afan.skipped'], ['afan.loss_0']]
 
 
+def outside_on_one(learn):
+    """A place that one rank calls from inside of another module costs all a full pass."""
+
+    class Outer(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = [inner]
+
+        def forward(self, x):
+            return self.inner[0](x)
+
+    class Outside(Toy):
+        def __init__(self):
+            super().__init__()
+            self.outer = Outer(self.stem)
+
+        def loss(self, inputs, data_samples=None):
+            stem = self.outer if distributed.get_rank() == 1 else self.stem
+            count = torch.tensor(float(len(inputs)))
+            out = self.head(stem(inputs).relu())
+            distributed.all_reduce(count)
+            return {'loss': out.square().sum() / count}
+
+    model = Outside().train()
+    wrapped = DistributedDataParallel(model)
+    method = AFAN(at='stem', gamma=0.1, weight=0.5, learn=learn)
+    with mmfeataug.attach(model, [method]) as handle:
+        with pytest.warns(UserWarning, match='inside (Outer|another module).*one more forward'):
+            losses = wrapped(torch.ones(3, 4))
+        model.parse_losses(losses)[0].backward()
+    assert float(losses['afan.loss_0']) > 0
+    assert not handle.taps[0].memoize
+
+
 def draws(learn):
     """Perturbations differ between ranks; what decides how many there are does not."""
 
@@ -353,7 +387,7 @@ def synced(learn):
 
 GRADIENTS = (
     *(dropped, dropped_term, uneven, synced, real_methods, too_small_on_one),
-    *(unreached_on_one, draws),
+    *(unreached_on_one, outside_on_one, draws),
 )
 TRAINING = (segmentor, detector_unused, methods, detector_methods, mixing)
 

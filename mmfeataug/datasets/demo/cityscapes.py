@@ -1,5 +1,5 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""Cityscapes: fine annotations, and the COCO-style files that mmdet's converter makes of them."""
+"""Cityscapes: fine annotations, and COCO-style files with the objects of its instance task."""
 
 import json
 from collections.abc import Iterable
