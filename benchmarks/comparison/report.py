@@ -32,11 +32,13 @@ MAIN = (
     'combined',
     'combined+epoch',
     'combined+longer',
+    'np-0.75',
     'afan',
     'combined+afan',
     'combined+afan-fifth',
 )
 EQUAL = (
+    ('np-0.75', 'afan'),
     ('afan', 'longer'),
     ('afan', 'random'),
     ('afan-tail', 'afan'),
@@ -44,7 +46,7 @@ EQUAL = (
     ('combined+afan-fifth', 'combined+epoch'),
     ('combined+afan-fifth', 'combined+longer'),
 )
-"""What a view is to be held against: time, chance, a cheaper view."""
+"""What a view is to be held against: no view, time, chance, a cheaper view."""
 TOGETHER = tuple(arm for arm in ARMS if arm.startswith('combined+'))
 MARKED = re.compile(r'(<!-- comparison: (\S+) -->\n).*?(<!-- /comparison -->)', re.DOTALL)
 
@@ -265,7 +267,7 @@ def pages() -> list[Path]:
 
 def draw(path: Path) -> None:
     """Clean score and mPC of each arm with two seeds or more, on three test beds; small dots are
-    seeds, red has views.
+    seeds, red acts on features.
     """
     import matplotlib as mpl
 
@@ -275,7 +277,7 @@ def draw(path: Path) -> None:
     every = {bed: comparable(read('test', bed)) for bed in PICTURED}
     beds = {bed: {a: of for a, of in runs.items() if len(of) > 1} for bed, runs in every.items()}
     colours = {
-        arm: 'tab:red' if ARMS[arm].hook.get('clean_weight', 1.0) < 1 else 'dimgrey'
+        arm: 'tab:red' if any(a['at'] != 'inputs' for a in ARMS[arm].augmentations) else 'dimgrey'
         for arm in ordered(set().union(*beds.values()))
     }
     free = {colour: cycle('osD^vP*Xph<>dH8') for colour in colours.values()}
