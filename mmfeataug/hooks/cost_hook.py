@@ -19,38 +19,42 @@ from .budget import wall_time
 
 @HOOKS.register_module()
 class CostHook(Hook):
-    """Measures the cost of views: every second step is a stock step, the others have all views.
+    """Measures the cost of views: rounds of a stock step, one without views, and one with all.
 
-    For measuring only: half of the steps train without views. The time of each step with views is
+    For measuring only: most of the steps train without views. The time of each other step is
     divided by the mean of the two stock steps around it, so that slow changes of the machine's
     speed cancel. Data loading is not part of a step; data preprocessor and optimizer are. Methods
     with a ``prob`` act in each of these steps: a median over draws would be one side of the coin.
 
     Args:
-        rounds: Steps with views that are timed, after two that are not.
+        rounds: Those that are timed, after two that are not.
         advance: Called after each step.
 
     Attributes:
-        with_views: After training: time of a step with views, in stock steps; median over rounds.
+        with_views: After training: time of a step in which all acts, in stock steps; median over
+            rounds.
+        without_views: Of one in which only methods act that change the clean pass itself.
         seconds: Of a stock step.
         probs: The ``prob`` of each augmentation and layer, by object; 1 where it has none.
     """
 
     priority = 'LOWEST'
     WARM = 2
+    STEPS: tuple[dict[str, bool], ...] = (dict(enabled=False), dict(views=False), {})
+    """Of a round: plans; the first is a stock step."""
 
     def __init__(self, rounds: int = 8, advance: Callable[[], object] | None = None) -> None:
         if not isinstance(rounds, int) or rounds < 1:
             raise ValueError(f'rounds={rounds!r}: give a whole number of at least 1')
         self.rounds, self.advance = rounds, advance
-        self.with_views = self.seconds = float('nan')
+        self.with_views = self.without_views = self.seconds = float('nan')
         self.probs: dict[Any, float] = {}
         self._seconds: list[float] = []
 
     @property
     def iterations(self) -> int:
         """Number of training iterations that the measurement needs."""
-        return 2 * (self.rounds + self.WARM) + 1
+        return len(self.STEPS) * (self.rounds + self.WARM) + 1
 
     def before_train(self, runner: Runner) -> None:
         """Let methods act always."""
@@ -63,14 +67,14 @@ class CostHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Decide whether this step has views."""
-        views = runner.iter % 2 == 1
+        """Decide what acts in this step."""
+        step = self.STEPS[runner.iter % len(self.STEPS)]
         model = model_of(runner)
         handle = vars(model).get('loss')
         if isinstance(handle, AugmentedLoss):
-            handle.plan = Plan(runner.iter, enabled=views)
+            handle.plan = Plan(runner.iter, **step)
         for layer in layers(model):
-            layer.muted = not views
+            layer.muted = step is self.STEPS[0]
         self._begun = wall_time()
 
     def after_train_iter(
@@ -91,10 +95,13 @@ class CostHook(Hook):
         model = model_of(runner)
         for layer in layers(model):
             layer.muted = False
-        times = self._seconds[2 * self.WARM :]
-        stock, views = times[::2], times[1::2]
+        kinds = len(self.STEPS)
+        times = self._seconds[kinds * self.WARM :]
+        stock, *others = (times[kind::kinds] for kind in range(kinds))
         between = [(a + b) / 2 for a, b in pairwise(stock)]
-        self.with_views = median(v / s for v, s in zip(views, between, strict=True))
+        self.without_views, self.with_views = (
+            median(t / s for t, s in zip(other, between, strict=True)) for other in others
+        )
         self.seconds = median(stock)
 
     @staticmethod

@@ -32,10 +32,10 @@ def test_rounds_have_to_be_there():
         CostHook(rounds=0)
 
 
-def test_every_second_step_is_stock_and_divides_its_neighbours(
-    tool, demo_data, tmp_path, monkeypatch
-):
-    """A clock that charges 1 s for a stock step and 3 s for one with views."""
+def test_stock_steps_divide_their_neighbours(tool, demo_data, tmp_path, monkeypatch):
+    """A clock that charges 1 s for a stock step, 1.5 s without views and 3 s with them: what
+    changes the clean pass acts wherever the schedule holds, views by its chance.
+    """
     now, plans = [0.0], []
     monkeypatch.setattr(cost_hook, 'wall_time', lambda: now[0])
 
@@ -48,7 +48,8 @@ def test_every_second_step_is_stock_and_divides_its_neighbours(
 
     class Clocked(CostHook):
         def after_train_iter(self, runner, *args, **kwargs):
-            now[0] += 3.0 if plans[-1].enabled else 1.0
+            plan = plans[-1]
+            now[0] += (3.0 if plan.views else 1.5) if plan.enabled else 1.0
             advanced.append(runner.message_hub.get_scalar('train/feature_aug.active').current())
             super().after_train_iter(runner, *args, **kwargs)
 
@@ -57,16 +58,18 @@ def test_every_second_step_is_stock_and_divides_its_neighbours(
     also = f'val_dataloader.dataset.data_root={demo_data["coco"]}/'
     argv = [str(CONFIG), '--work-dir', str(tmp_path), '--rounds', '1', '--cfg-options', data, also]
     out = io.StringIO()
-    tool.main.__wrapped__(out, [*argv, 'custom_hooks.0.interval=4', 'custom_hooks.0.begin=1'])
+    schedule = [f'custom_hooks.0.{setting}' for setting in ('interval=4', 'begin=1', 'prob=0.5')]
+    tool.main.__wrapped__(out, [*argv, *schedule])
     found = json.loads((tmp_path / 'cost.json').read_text())
-    assert [p.enabled for p in plans] == [False, True] * 3 + [False]
+    round_of = [(False, True), (True, False), (True, True)]
+    assert [(p.enabled, p.views) for p in plans] == [*round_of * 3, round_of[0]]
     # So many of the steps had views indeed.
-    assert advanced == [0, 1 / 2, 1 / 3, 1 / 2, 2 / 5, 1 / 2, 3 / 7]
-    assert found['with_views'] == 3.0
-    assert found['seconds'] == 1.0
+    assert advanced == [0, 0, 1 / 3, 1 / 4, 1 / 5, 1 / 3, 2 / 7, 1 / 4, 1 / 3, 3 / 10]
+    assert (found['seconds'], found['without_views'], found['with_views']) == (1.0, 1.5, 3.0)
     # 14 iterations, from the second on every fourth.
-    assert found['share'] == pytest.approx(13 / 14 / 4)
-    assert found['stock_steps'] == pytest.approx(1 + 2 * found['share'])
+    held = 13 / 14 / 4
+    assert found['share'] == pytest.approx(held / 2)
+    assert found['stock_steps'] == pytest.approx(1 + 0.5 * held + 1.5 * held / 2)
     assert 'stock steps: 3.00 where every method acts' in out.getvalue()
 
 

@@ -1,9 +1,9 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""What does a training step of a config cost beside the stock step? Trains a few iterations, every
-second one without views, and writes the ratio to <work directory>/cost.json, where the report finds
-it. Methods that act by chance (prob) act in every timed step, and their prob is multiplied in; if
-they differ in it, the largest, so that the figure is a bound. Times are those of this machine, at
-PyTorch's number of threads; data loading is left out.
+"""What does a training step of a config cost beside the stock step? Trains a few iterations, by
+turns a stock step, one without views and one in which all acts, and writes the ratio to <work
+directory>/cost.json, where the report finds it. Methods that act by chance (prob) act in each of
+these, and their prob is multiplied in; if they differ in it, the largest, so that the figure is a
+bound. Times are those of this machine, at PyTorch's number of threads; data loading is left out.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SCHEDULE = ('begin', 'end', 'interval', 'warmup', 'prob', 'budget', 'by_epoch')
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a training')
-    parser.add_argument('--rounds', type=int, default=8, help='steps with views to time')
+    parser.add_argument('--rounds', type=int, default=8, help='steps of each kind to time')
     parser.add_argument('--json', action='store_true', help='print cost.json')
     add_common_arguments(parser)
     return parser.parse_args(argv)
@@ -81,14 +81,19 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         runner.train()
     epoch = epoch_length(runner.train_dataloader)
     iterations = train.get('max_iters') or train.get('max_epochs', 1) * epoch
-    share = Schedule.of(schedule).share(iterations, epoch)
-    within = min(hook.with_views, schedule.get('budget') or hook.with_views)
+    # What changes the clean pass itself acts in every iteration that the schedule holds.
+    chance = schedule.pop('prob', 1.0)
+    held = Schedule.of(schedule).share(iterations, epoch)
+    views = hook.with_views - hook.without_views
+    if budget := schedule.get('budget'):
+        views = min(views, (budget - 1) * hook.without_views)
     # Of methods that act by different chances, the part of each is not known.
-    prob = max(hook.probs.values(), default=1.0)
-    cost = 1 + share * prob * (within - 1)
+    prob, share = max(hook.probs.values(), default=1.0), held * chance
+    cost = 1 + prob * (held * (hook.without_views - 1) + share * views)
     found = dict(
         stock_steps=cost,
         with_views=hook.with_views,
+        without_views=hook.without_views,
         share=share,
         prob=prob,
         seconds=hook.seconds,
@@ -105,7 +110,8 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         print(
             f'{cost:.2f} stock steps{" at most" if len(set(hook.probs.values())) > 1 else ""}: '
             f'{hook.with_views:.2f} where every method acts, in {share * prob:.0%} of the '
-            f'iterations; a stock step takes {hook.seconds:.3f} s. {path}',
+            f'iterations, {hook.without_views:.2f} without views; a stock step takes '
+            f'{hook.seconds:.3f} s. {path}',
             file=out,
         )
 
