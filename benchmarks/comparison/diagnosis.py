@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmfeataug.utils.files import write_at_once
 
-from .run import HERE, WORK, config_of, specification, train, versions
+from .run import HERE, WORK, config_of, need_weights, specification, train, versions
 
 BED, PART, LENGTH, NOISE = 'camvid-360', 'tune', 1 / 3, 'gaussian_noise'
 STUDIED = ('baseline', 'random', 'afan', 'reinject-channel', 'reinject-spatial')
@@ -174,6 +174,8 @@ def main() -> None:
     parser.add_argument('--arms', nargs='+', default=STUDIED)
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])
     args = parser.parse_args()
+    need_weights()
+    torch.set_num_threads(1)
     for seed in args.seeds:
         for arm in args.arms:
             if not result_of(arm, seed).exists():

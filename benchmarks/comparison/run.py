@@ -297,6 +297,14 @@ def repeat(path: str) -> None:
     raise SystemExit(not same)
 
 
+def need_weights() -> None:
+    """Write the ImageNet weights that test beds start from, if they are missing."""
+    if not WEIGHTS.exists():
+        from model_converters.efficientnet_lite0 import write_weights
+
+        write_weights(WEIGHTS)
+
+
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -314,10 +322,7 @@ def main() -> None:
         return one(args.one)
     if unknown := [study for study in args.studies if study not in STUDIES]:
         parser.error(f'{unknown[0]} is no study: choose of {", ".join(STUDIES)}')
-    if not WEIGHTS.exists():
-        from model_converters.efficientnet_lite0 import write_weights
-
-        write_weights(WEIGHTS)
+    need_weights()
     if args.repeat:
         return repeat(args.repeat)
     specs = [

@@ -19,7 +19,7 @@ from mmfeataug.registry import TRANSFORMS
 from mmfeataug.utils.corruptions import ALL, FAMILIES
 from mmfeataug.utils.files import write_at_once
 from mmfeataug.utils.images import image_key, seed_from
-from mmfeataug.utils.pixels import range_of
+from mmfeataug.utils.pixels import check_range, range_of
 
 from .cache import all_versions, encode, read, suffix_of
 from .unseen import corrupt_unseen
@@ -87,6 +87,7 @@ class Corrupt(BaseTransform):
             _library('kornia' if corruption in FAMILIES['unseen'] else 'imagecorruptions')
         self.corruption = corruption
         self.severity = int(severity)
+        check_range(image_range)
         self.rgb, self.image_range = rgb, image_range
         self.cache, self._versions = cache, all_versions()
 
@@ -132,15 +133,15 @@ class Corrupt(BaseTransform):
         low, high = range_of(image, self.image_range)
         step = (high - low) / 255
         order = slice(None, None, None if self.rgb else -1)
-        levels = bands
-        if image.dtype != np.uint8:
+        scaled, levels = image.dtype != np.uint8 or step != 1 or low != 0, bands
+        if scaled:
             levels = np.rint((bands - low) / step).clip(0, 255)
         # A grey image as three equal channels, of which one comes back.
         rgb = levels.repeat(3 // bands.shape[2], 2)[..., order].astype(np.uint8)
         rgb = np.ascontiguousarray(rgb)
         corrupted = corrupt_image(rgb, self.corruption, self.severity, seed)
         corrupted = corrupted[..., order][..., : bands.shape[2]].reshape(image.shape)
-        if step != 1 or low:
+        if scaled:
             corrupted = corrupted * step + low
             if image.dtype.kind in 'iu':
                 corrupted = np.rint(corrupted)

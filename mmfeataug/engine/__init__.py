@@ -22,7 +22,7 @@ from .auxiliary import OWN_MODULES, AuxiliaryNorms, has_auxiliary, norms_behind,
 from .batch import Batch
 from .checks import each_fault, is_sharded, raise_together
 from .exactness import verify
-from .guards import RandomState, is_dropout, no_autocast, seed_global
+from .guards import RandomState, is_dropout, no_autocast
 from .layers import FeatureTransform
 from .loss_state import LossState
 from .objective import CARRIER
@@ -75,7 +75,6 @@ __all__ = [
     'raise_together',
     'record',
     'replay',
-    'seed_global',
     'stock_state_dict',
     'tail_shares',
     'verify',

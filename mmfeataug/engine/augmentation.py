@@ -94,7 +94,8 @@ class View:
     Attributes:
         features: One tensor for each recorded feature, same shapes, fp32 or wider; out of the graph
             of the clean pass. Parameters of the augmentation's own that they depend on are trained.
-        weight: Factor of this view's loss in the objective; None takes the one of
+        weight: Factor of this view's loss in the objective, scaled with all other weights if they
+            are to sum to 1 (``clean_weight=None``); None takes the one of
             :attr:`FeatureAugmentation.weights` at the same position, or its share if that is None.
     """
 

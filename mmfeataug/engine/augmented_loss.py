@@ -4,6 +4,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from inspect import signature
 from numbers import Real
 from typing import Any
 
@@ -21,7 +22,7 @@ from .layers import FeatureTransform
 from .loss_state import LossState, nowhere
 from .settings import Outcome, Plan, Settings
 from .step import run_step
-from .tap import Member, Tap, patched
+from .tap import Member, Tap, no_feature, patched
 from .weights import formula, share_weights
 
 
@@ -52,6 +53,7 @@ class AugmentedLoss:
             the hook of a resumed run, replaces it.
         step_count: Number of calls with views or terms; in a handle of layers alone, of calls in
             which these acted.
+        update_count: Number of optimizer steps with such calls, as far as the plan tells them.
         was_active: Whether anything acted in the last call.
         outcome: What the last call did.
         clean_weights: Sum of the factors of the clean loss over all calls that acted.
@@ -107,7 +109,8 @@ class AugmentedLoss:
             faults.append(error)
         raise_together(faults)
         self.plan = Plan()
-        self.step_count, self.was_active = 0, False
+        self.step_count, self.update_count, self.was_active = 0, 0, False
+        self._update: int | None = None
         self.outcome, self.clean_weights = Outcome(), 0.0
         fills = clean_weight is None
         self._settings = Settings(clean, views, fills, strict, seed, LossState(model, outside))
@@ -162,6 +165,7 @@ class AugmentedLoss:
         """What a resumed run has to know, in plain types."""
         return dict(
             step_count=self.step_count,
+            update_count=self.update_count,
             clean_weights=self.clean_weights,
             loss_scale=self._settings.loss_scale.value,
             good_steps=self._settings.loss_scale.good,
@@ -174,6 +178,7 @@ class AugmentedLoss:
         """Go on from :meth:`state_dict`; what it does not hold stays."""
         scale = self._settings.loss_scale
         self.step_count = state.get('step_count', self.step_count)
+        self.update_count = state.get('update_count', self.step_count)
         # Of a checkpoint that lacks it: as if no view had been missing.
         self.clean_weights = state.get('clean_weights', self.step_count * self.clean_weight)
         scale.value = state.get('loss_scale', scale.value)
@@ -216,10 +221,12 @@ class AugmentedLoss:
     def acts(self, name: str) -> bool:
         """Whether the plan of the next call lets an augmentation act."""
         augmentation, only = self.augmentations[name], self.plan.only
-        if not (self.plan.enabled and self.plan.ramp and augmentation.active):
+        if not (self.plan.enabled and augmentation.active):
             return False
         # The one view is chosen among those of additional passes; layers act beside it.
-        return augmentation.in_place or (self.plan.views and (only is None or only.name == name))
+        return augmentation.in_place or bool(
+            self.plan.views and self.plan.ramp and (only is None or only.name == name)
+        )
 
     def describe(self) -> list[str]:
         """One line per tap: path, users, shapes of the last active call, and how views run."""
@@ -232,8 +239,14 @@ class AugmentedLoss:
             *(f'{layer.name} at {tap} in place' for tap, layer in self.layers),
         ]
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Losses:
-        """The loss dict of the model, augmented if anything is active."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Losses:
+        """The loss dict of the model, augmented if anything is active.
+
+        Args:
+            args, kwargs: Those of the stock loss; its first is the images, under any name.
+        """
+        first = next(iter(signature(self.stock_loss).parameters))
+        inputs, *rest = args or (kwargs.pop(first if first in kwargs else next(iter(kwargs))),)
         plan = self.plan
         taps, copy_taps, layers = self._active()
         self.plan = replace(plan, iteration=plan.iteration + 1)
@@ -247,6 +260,8 @@ class AugmentedLoss:
         self.was_active = bool(taps or copy_taps or layers)
         # Layers may act in every call; they count where there is nothing else.
         counts = bool(taps or copy_taps or (layers and not self.names))
+        if counts and (plan.update is None or plan.update != self._update):
+            self.update_count, self._update = self.update_count + 1, plan.update
         step_count, self.step_count = self.step_count, self.step_count + counts
         self.outcome = Outcome()
         with ExitStack() as stack:
@@ -255,20 +270,27 @@ class AugmentedLoss:
                     inputs = layer.apply(inputs)
                 else:
                     stack.enter_context(patched([(tap.module, 'forward', layer.around)]))
-            batch = Batch(self.model, self.stock_loss, inputs, args, kwargs)
+            batch = Batch(self.model, self.stock_loss, inputs, tuple(rest), kwargs)
             if taps or copy_taps:
                 losses, self.outcome = run_step(
-                    self.model, taps, copy_taps, batch, self._settings, plan, step_count
+                    self.model,
+                    taps,
+                    copy_taps,
+                    batch,
+                    self._settings,
+                    plan,
+                    step_count,
+                    self.update_count - 1,
                 )
             elif layers:
                 losses = batch.loss(inputs)
             else:
-                losses = self.stock_loss(inputs, *args, **kwargs)
+                losses = self.stock_loss(inputs, *rest, **kwargs)
         if counts:
             self.clean_weights += self.outcome.clean_weight
         for tap, layer in layers:
             if not layer.acted:
-                raise tap.not_reached_error()
+                raise no_feature(tap.at) if layer.called else tap.not_reached_error()
         return losses
 
     def _active(
@@ -276,7 +298,7 @@ class AugmentedLoss:
     ) -> tuple[dict[Tap, list[Member]], list[CopyTaps], list[tuple[Tap, FeatureTransform]]]:
         """What acts in this call: on features, on copies of the batch, and as layers."""
         plan, model = self.plan, self.model
-        if not (plan.enabled and plan.ramp and model.training and torch.is_grad_enabled()):
+        if not (plan.enabled and model.training and torch.is_grad_enabled()):
             return {}, [], []
         taps = {
             tap: acting

@@ -203,6 +203,8 @@ class Copies:
     """Runs copies of one recorded batch; see :class:`CopyPass`.
 
     Attributes:
+        reseed: Starts the global random streams anew behind a pass, see
+            :meth:`Objective.seed_streams`.
         passes: Number of those over copies so far, with the model's own weights.
     """
 
@@ -212,6 +214,7 @@ class Copies:
     step_count: int
     teacher: dict[str, Tensor] | None
     shared: torch.Generator
+    reseed: Callable[[], None]
     passes: int = 0
 
     def __post_init__(self) -> None:
@@ -237,6 +240,7 @@ class Copies:
             norms.apply(policy)
             with self.taps.copy_pass(self.clean, stop=not loss) as found:
                 losses = recorded.batch.loss(images, samples=samples)
+        self.reseed()
         features = [wide(f) for f in self.taps.features(found)]
         if weights is None:
             if augmentation.observer is not None:

@@ -70,6 +70,7 @@ def _add_terms(
     for index in itertools.count():
         stats_before = RunningStatistics(copies.model)
         good = torch.ones_like(copies.recorded.total, dtype=torch.bool)
+        copies.reseed()
         gradients_good, value = good, None
         try:
             value = next(terms, None)

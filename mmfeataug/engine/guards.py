@@ -31,9 +31,11 @@ def wide(value: torch.Tensor) -> torch.Tensor:
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
-def seed_global(generator: torch.Generator) -> None:
-    """Let PyTorch's own streams depend on a draw of ``generator``, for code that takes none."""
-    torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
+def seed_streams(seed: int) -> None:
+    """Start the random streams of PyTorch (all devices), NumPy and Python anew."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 class RandomState:

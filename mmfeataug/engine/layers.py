@@ -13,8 +13,8 @@ from mmfeataug.utils.settings import share
 
 from .augmentation import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from .checkpointing import refuse_checkpointed
-from .guards import no_autocast, seed_global
-from .tap import not_called
+from .guards import no_autocast
+from .tap import no_feature, not_called
 
 
 class FeatureTransform(FeatureAugmentation):
@@ -33,7 +33,8 @@ class FeatureTransform(FeatureAugmentation):
 
     Attributes:
         muted: True makes the layer the identity in training, too.
-        acted: Whether the layer has been called.
+        called: Whether something has passed the layer.
+        acted: Whether that held a feature.
         module: The module that it is a layer of; None if it is not a layer of a model.
     """
 
@@ -66,7 +67,7 @@ class FeatureTransform(FeatureAugmentation):
             )
         self.as_view, self.in_place = as_view, not as_view
         self.weight = share('weight', weight, at)
-        self.muted = self.acted = False
+        self.muted = self.called = self.acted = False
         self._owner: nn.Module | None = None
         self.module: nn.Module | None = None
 
@@ -94,9 +95,6 @@ class FeatureTransform(FeatureAugmentation):
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view, if ``as_view`` and :meth:`transform` changes anything."""
         if self.as_view:
-            # Draws of views at several taps would be the same otherwise; the engine puts the
-            # stream back after the step.
-            seed_global(tail.generator)
             drawn = self.is_drawn(tail.shared)
             changed = [self.transform(f) if drawn else f for f in features]
             if any(c is not f for c, f in zip(changed, features, strict=True)):
@@ -107,6 +105,7 @@ class FeatureTransform(FeatureAugmentation):
         the input of a module on those that a gradient passes, if there are such: others (RoI
         coordinates, ratios of valid pixels) are no features.
         """
+        self.called = True
         leaves, spec = tree_flatten(value)
         indices = [
             i
@@ -171,7 +170,7 @@ class FeatureTransform(FeatureAugmentation):
             if hook == self._check:
                 del owner._forward_hooks[key]
         if not self.acted:
-            raise not_called(self.at, self.module)
+            raise no_feature(self.at) if self.called else not_called(self.at, self.module)
 
     @property
     def _acts(self) -> bool:

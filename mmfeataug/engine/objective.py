@@ -4,6 +4,7 @@
 import logging
 import math
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,6 +14,7 @@ from mmfeataug.utils.pytorch import autocast_dtype
 
 from .batch import Losses, weighted
 from .gradients import GradientSum, all_finite
+from .guards import seed_streams
 from .settings import Outcome, Plan, Settings
 from .tape import Cut, Gradients
 from .votes import rank
@@ -53,6 +55,7 @@ class Objective:
         self._present = 0.0
         self._effects: dict[str, list[Tensor]] = {}
         self.sum = GradientSum(self.parameters)
+        self._seeded: Counter[str] = Counter()
         self.overflow = False
         self._losses: Losses = {}
         self._acted: dict[str, bool] = {}
@@ -68,6 +71,14 @@ class Objective:
     def shared_generator(self, name: str) -> torch.Generator:
         """For what has to be drawn alike on all ranks, on the CPU."""
         return torch.Generator().manual_seed(self._seed(name) ^ 1)
+
+    def seed_streams(self, name: str) -> None:
+        """Let the global random streams start anew, for code of an augmentation that draws from
+        them: they have been put back, and would be the same in each iteration. Draws depend on
+        iteration, rank and augmentation, and differ from call to call.
+        """
+        self._seeded[name] += 1
+        seed_streams(self._seed(name) + 7_919 * rank() + 104_729 * self._seeded[name])
 
     def _seed(self, name: str) -> int:
         iteration = self._settings.seed * 1_000_003 + self.plan.iteration

@@ -62,10 +62,11 @@ class Plan:
         enabled: False runs the stock loss alone.
         views: False leaves out all that runs additional passes; methods that change the clean pass
             itself act.
-        ramp: Factor of all view weights, for warm-up; 0 runs the stock loss alone.
+        ramp: Factor of all view weights, for warm-up; 0 is as without ``views``.
         only: The one view to train on; None is all of them.
         measure: Whether effects of views are measured.
-        accumulation: Iterations whose gradients one optimizer step adds up.
+        update: Number of the optimizer step, to which several iterations may belong; None: each is
+            one of its own.
     """
 
     iteration: int = 0
@@ -74,7 +75,7 @@ class Plan:
     ramp: float = 1.0
     only: Choice | None = None
     measure: bool = False
-    accumulation: int = 1
+    update: int | None = None
 
 
 @dataclass(frozen=True)

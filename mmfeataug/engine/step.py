@@ -2,6 +2,7 @@
 """One augmented iteration: the clean pass, its gradients, and what is added to them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from torch import nn
 
@@ -26,6 +27,7 @@ def run_step(
     settings: Settings,
     plan: Plan,
     step_count: int = 0,
+    update_count: int = 0,
 ) -> tuple[Losses, Outcome]:
     """Run the stock loss and all that augmentations add to it.
 
@@ -37,6 +39,7 @@ def run_step(
         settings: Of the handle.
         plan: Of the iteration.
         step_count: Number of augmented iterations before this one.
+        update_count: Number of optimizer steps with such iterations before this one.
 
     Returns:
         The stock loss dict with the views' losses and diagnostics added, and what was done.
@@ -72,8 +75,8 @@ def run_step(
                     objective.skip(name, recorded.total)
         for known, clean in zip(copy_taps, recorded.opened, strict=True):
             shared = objective.shared_generator(known.name)
-            updates = step_count // plan.accumulation
-            copies = Copies(recorded, known, clean, updates, settings.teacher, shared)
+            reseed = partial(objective.seed_streams, known.name)
+            copies = Copies(recorded, known, clean, update_count, settings.teacher, shared, reseed)
             add_copies(copies, objective)
     finally:
         # The next iteration draws and sees what it would after a stock call, and so does the clean

@@ -120,6 +120,16 @@ def not_called(at: str, module: nn.Module | None) -> NotCalledError:
     return error
 
 
+def no_feature(at: str) -> NotCalledError:
+    """The error to raise if what passed a layer held no feature."""
+    error = NotCalledError(
+        f'at={at!r}: what passes this module holds no floating-point tensor of two dimensions or '
+        'more in tuples, lists or dicts; choose a module that yields features'
+    )
+    error.at = at
+    return error
+
+
 @contextmanager
 def patched(replacements: Iterable[tuple[nn.Module, str, Callable]]) -> Iterator[None]:
     """Put ``make(module, name, original)`` in place of methods, on the instances, for the time of

@@ -10,7 +10,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,15 +62,17 @@ def _add_each(
     clean: list[Tensor],
     objective: Objective,
 ) -> None:
-    tail = Tail(
-        partial(recorded_tail.evaluate, augmentation=augmentation),
-        objective.generator(name, clean[0]),
-        objective.shared_generator(name),
-    )
+    def evaluate(features: Sequence[Tensor], **kwargs: Any) -> tuple[Tensor, list[Tensor]]:
+        found = recorded_tail.evaluate(features, augmentation, **kwargs)
+        objective.seed_streams(name)
+        return found
+
+    tail = Tail(evaluate, objective.generator(name, clean[0]), objective.shared_generator(name))
     versions = [f._version for f in clean]
     views = iter(augmentation.views(list(clean), list(recorded_tail.gradients), tail))
     for index in itertools.count():
         view, failed = None, False
+        objective.seed_streams(name)
         try:
             view = next(views, None)
         except FiringError:

@@ -154,5 +154,5 @@ def _wrapper_setting(runner: Runner, key: str) -> Any:
     """Of the model's wrapper, or of the one that it will get; None where it has no such setting."""
     if is_model_wrapper(runner.model):
         return getattr(runner.model, key, None)
-    given = runner.cfg.get('model_wrapper_cfg') or {}
-    return given.get(key, runner.cfg.get(key, False))
+    given = runner.cfg.get('model_wrapper_cfg')
+    return (runner.cfg if given is None else given).get(key, False)

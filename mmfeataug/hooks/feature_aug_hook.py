@@ -223,13 +223,11 @@ class FeatureAugHook(Hook):
             self._measuring = True
         # A loop by iterations has one epoch; the watch counts passes of the loader.
         measure = self._watch.wants(runner.iter // epoch)
-        accumulation = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        update = runner.iter // getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         augmented = enabled and views and handle.names
         self._loss_scale = loss_scale(runner.optim_wrapper) if augmented else None
         ramp = self.schedule.ramp(runner.iter, epoch)
-        handle.plan = self._plan = Plan(
-            runner.iter, enabled, views, ramp, only, measure, accumulation
-        )
+        handle.plan = self._plan = Plan(runner.iter, enabled, views, ramp, only, measure, update)
 
     def after_train_iter(
         self,

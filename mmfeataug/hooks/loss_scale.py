@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
-"""The framework's loss scale for fp16, which augmented steps must not raise: their gradients are
-taken under a scale of their own, so that they never overflow under the framework's, however large
-it has become.
+"""The framework's loss scale for fp16, which augmented steps must not change: their gradients are
+taken under a scale of their own, so that they say nothing about the framework's, neither that it
+may grow nor that it is too large.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ def loss_scale(optim_wrapper: Any) -> float | None:
 
 
 def keep_loss_scale(optim_wrapper: Any, before: float | None) -> None:
-    """Set the scale back if it has grown.
+    """Set the scale back if it has changed.
 
     Args:
         optim_wrapper: See :func:`loss_scale`.
         before: The scale before an augmented step; None does nothing.
     """
     now = loss_scale(optim_wrapper)
-    if before is not None and now is not None and now > before:
+    if before is not None and now is not None and now != before:
         optim_wrapper.loss_scaler.update(before)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmfeataug.engine import BatchAugmentation, CopyPass, no_autocast, seed_global, stock_state_dict
+from mmfeataug.engine import BatchAugmentation, CopyPass, no_autocast, stock_state_dict
 from mmfeataug.utils.checkpoints import load_weights
 from mmfeataug.utils.distortions import (
     DISTORTIONS,
@@ -107,8 +107,6 @@ class Consistency(BatchAugmentation):
     ) -> Iterator[Tensor]:
         """One term; see :meth:`BatchAugmentation.losses`."""
         assert self._pixels is not None
-        # kornia draws from the global streams, which the engine puts back after the step.
-        seed_global(generator)
         with no_autocast(inputs):
             raw = self._pixels.raw(inputs.float()) / 255
             distorted = combined_distortion(raw.clamp(0, 1), self._distortions)

@@ -48,8 +48,14 @@ class CosineEMA(ExponentialMovingAverage):
         self.end_momentum, self.total, self.constant = end_momentum, total, constant
 
     def momentum_at(self, step: int) -> float:
-        """Momentum of the update with this number."""
-        total = self.total or MessageHub.get_current_instance().get_info('max_iters') or 1
+        """Momentum of the update with this number.
+
+        Raises:
+            ValueError: If nothing tells how many there are.
+        """
+        total = self.total or MessageHub.get_current_instance().get_info('max_iters')
+        if not total:
+            raise ValueError('CosineEMA outside of a run: give total=, the number of updates')
         done = min(1.0, step / total)
         if done < self.constant:
             return self.momentum

@@ -34,12 +34,7 @@ class PixelScale:
     """
 
     def __init__(self, model: nn.Module, image_range: Range | None = None) -> None:
-        if image_range is not None and (
-            not isinstance(image_range, Sequence)
-            or len(image_range) != 2
-            or not image_range[0] < image_range[1]
-        ):
-            raise ValueError(f'image_range={image_range!r}: give the smallest and largest value')
+        check_range(image_range)
         self.range, self._checked = image_range, False
         preprocessor = inner_preprocessor(model)
         steps = [_NORMALIZED.get(model), preprocessor]
@@ -158,6 +153,20 @@ def channels_of(model: nn.Module) -> int:
             parts = [type(model.get_submodule(p)).__name__ for p in _parents(name)]
             return module.in_channels // 4 if 'Focus' in parts else module.in_channels
     return 3
+
+
+def check_range(image_range: Range | None) -> None:
+    """Refuse what is no range.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    if image_range is not None and (
+        not isinstance(image_range, Sequence)
+        or len(image_range) != 2
+        or not image_range[0] < image_range[1]
+    ):
+        raise ValueError(f'image_range={image_range!r}: give the smallest and largest value')
 
 
 def range_of(image: np.ndarray, told: Range | None = None) -> Range:

@@ -8,6 +8,7 @@ import copy
 import tempfile
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import distributed
 
 from mmfeataug.hooks import FeatureAugHook
+from mmfeataug.hooks.faults import _wrapper_setting
 from tests import models
 from tests.oracle import Unmoved
 from tests.test_hooks import test_feature_aug_hook as hook_tests
@@ -297,3 +299,11 @@ def two_processes(setting):
     both = [torch.empty_like(mine) for _ in range(2)]
     distributed.all_gather(both, mine)
     assert torch.equal(*both)
+
+
+@pytest.mark.parametrize('wrapper', [None, dict(type='MMDistributedDataParallel')])
+def test_a_wrapper_config_has_the_last_word(wrapper):
+    """mmengine does not read the setting beside it."""
+    cfg = dict(find_unused_parameters=True, **(dict(model_wrapper_cfg=wrapper) if wrapper else {}))
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), cfg=cfg)
+    assert _wrapper_setting(runner, 'find_unused_parameters') is (wrapper is None)

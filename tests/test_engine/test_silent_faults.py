@@ -4,8 +4,11 @@
 import copy
 import logging
 import math
+import random
 import re
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -635,3 +638,106 @@ def test_what_a_frozen_copy_declares_is_left_out():
     # The only one there is may be frozen: what comes behind it is trained.
     assert places(True) == ['0.0']
     assert places(False, False) == ['0.0', '1.0']
+
+
+DRAWS = (lambda: torch.rand(()).item(), np.random.rand, random.random)
+"""From each global stream."""
+
+
+class DrawnViews(FeatureAugmentation):
+    active = True
+
+    def __init__(self, drawn, **kwargs):
+        super().__init__(**kwargs)
+        self.drawn = drawn
+
+    def views(self, features, gradients, tail):
+        self.drawn.append([draw() for draw in DRAWS])
+        tail(features)
+        self.drawn.append([draw() for draw in DRAWS])
+        yield View([f + 0.1 for f in features], 0.5)
+
+
+class DrawnTerms(BatchAugmentation):
+    active = True
+
+    def __init__(self, drawn, **kwargs):
+        super().__init__(**kwargs)
+        self.drawn = drawn
+
+    def losses(self, inputs, clean, network, generator):
+        self.drawn.append([draw() for draw in DRAWS])
+        (features,) = network(inputs)
+        self.drawn.append([draw() for draw in DRAWS])
+        yield features.square().mean()
+
+
+@pytest.mark.parametrize('kind', [DrawnViews, DrawnTerms])
+def test_draws_from_global_streams_do_not_freeze(kind):
+    """The engine puts these streams back, so that a training that draws nothing else would see the
+    same draws in each iteration."""
+    found, after = [], []
+    with mmfeataug.attach(Toy(), [kind(drawn := [], at='mid')]) as handle:
+        for iteration in (0, 1, 1):
+            handle.plan = Plan(iteration)
+            np.random.seed(0)
+            random.seed(0)
+            step(handle.model, (X,))
+            after.append([draw() for draw in DRAWS])
+            found.append(list(drawn))
+            drawn.clear()
+    assert found[1] == found[2], 'a resumed run draws the same'
+    assert after[0] == after[1], 'the training draws what it would without'
+    for values in zip(*found[0], *found[1], strict=True):
+        assert len(set(values)) == 4
+
+
+@dataclass
+class Output:
+    feature: torch.Tensor
+
+
+class Packed(nn.Module):
+    def forward(self, x):
+        return Output(x)
+
+
+class Carrying(Toy):
+    """The images have another name, and one module returns no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.packed = Packed()
+
+    def loss(self, batch_inputs, data_samples=None):
+        return super().loss(self.packed(batch_inputs).feature)
+
+
+def test_a_layer_that_sees_no_feature_says_so():
+    layer = dict(type='NormalizationPerturbation', at='packed')
+    with (
+        mmfeataug.attach(model := Carrying(), [layer]),
+        pytest.raises(TapError, match=r"at='packed': .* holds no floating-point tensor"),
+    ):
+        model.loss(X)
+
+
+def test_images_may_have_any_name():
+    stock = Carrying().loss(X)
+    with mmfeataug.attach(model := Carrying(), [afan('mid')], clean_weight=1.0):
+        for losses in (model.loss(data_samples=None, batch_inputs=X), model.loss(X)):
+            assert losses['loss_one'] == stock['loss_one']
+            assert 'afan.loss_0' in losses
+
+
+def test_warm_up_is_of_views():
+    """Methods that change the clean pass act from the first iteration on."""
+    layer = dict(type='MoEx', at='stem', prob=1.0)
+    with mmfeataug.attach(model := Toy(), [layer, afan('mid')]) as handle:
+        handle.plan = Plan(ramp=0.0)
+        (noisy,) = [name for name, a in handle.augmentations.items() if a.in_place]
+        assert handle.acts(noisy)
+        assert not handle.acts('afan')
+        losses = model.loss(X)
+    assert 'afan.loss_0' not in losses
+    assert losses['loss_one'] != Toy().loss(X)['loss_one']

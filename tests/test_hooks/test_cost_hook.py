@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mmfeataug.engine import Plan
 from mmfeataug.hooks import CostHook, cost_hook
@@ -30,6 +31,14 @@ def tool():
 def test_rounds_have_to_be_there():
     with pytest.raises(ValueError, match='rounds=0'):
         CostHook(rounds=0)
+
+
+def test_an_average_that_begins_late_is_measured(tool, tmp_path):
+    """mmengine refuses a beginning behind the end of a training, and these are short."""
+    cfg = Config.fromfile(CONFIG)
+    cfg.custom_hooks.append(dict(type='EMAHook', begin_epoch=5, momentum=0.1))
+    tool.only_measure(cfg, CostHook(1), str(tmp_path))
+    assert cfg.custom_hooks[-1] == dict(type='EMAHook', momentum=0.1)
 
 
 def test_stock_steps_divide_their_neighbours(tool, demo_data, tmp_path, monkeypatch):

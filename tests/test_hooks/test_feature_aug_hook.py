@@ -166,7 +166,10 @@ class TestSchedule:
         with pytest.raises(ValueError, match='no augmentation here makes any'):
             train(tmp_path, FeatureAugHook([layer], **settings))
 
-    def test_turns_are_of_optimizer_steps(self, tmp_path):
+    @pytest.mark.parametrize(
+        ('interval', 'expected'), [(1, [0, 0, 1, 1, 2, 2, 3, 3]), (2, [0, 1, 2, 3])]
+    )
+    def test_turns_are_of_optimizer_steps(self, interval, expected, tmp_path):
         """AdAutoMix alternates by them."""
         turns = []
 
@@ -178,12 +181,15 @@ class TestSchedule:
                 yield clean[0].sum() * 0
 
         AUGMENTATIONS.register_module(module=Turns, force=True)
-        hook = FeatureAugHook([dict(type='Turns', at='backbone')])
+        hook = FeatureAugHook([dict(type='Turns', at='backbone')], interval=interval)
         train(tmp_path, hook, optim_wrapper=dict(accumulative_counts=2))
-        assert turns == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert turns == expected
 
-    def test_steps_with_views_do_not_raise_the_loss_scale(self, tmp_path):
-        """They never overflow under it; the next stock step would."""
+    @pytest.mark.parametrize('factor', [2.0, 0.5])
+    def test_steps_with_views_do_not_change_the_loss_scale(self, factor, tmp_path):
+        """They overflow under a scale of their own; the next stock step would under a larger one,
+        and lose its gradients under a smaller one.
+        """
         scaler = Growing()
 
         class Grow(Hook):
@@ -192,10 +198,10 @@ class TestSchedule:
 
             def before_train_iter(self, runner, batch_idx, data_batch=None):
                 # Stands for the step, behind what the hook does before it.
-                scaler.value *= 2
+                scaler.value *= factor
 
         train(tmp_path, FeatureAugHook([AUGMENTATION], begin=3), hooks=[Grow()])
-        assert scaler.value == 2**3
+        assert scaler.value == factor**3
 
 
 class TestTraining:

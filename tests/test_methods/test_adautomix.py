@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
 import mmfeataug
@@ -580,6 +581,9 @@ def test_the_average_follows():
     average.update_parameters(source)
     average.update_parameters(source)
     assert average.module.weight.item() == pytest.approx(0.75)
+    MessageHub.get_instance('outside of a run')
+    with pytest.raises(ValueError, match='give total='):
+        CosineEMA(source).momentum_at(1)
     with pytest.raises(ValueError, match=r'end_momentum=0\.9'):
         CosineEMA(source, momentum=0.5, end_momentum=0.9)
 

@@ -56,6 +56,10 @@ def only_measure(cfg: Config, hook: CostHook, folder: str) -> dict[str, Any]:
     for one in cfg.get('custom_hooks') or ():
         if type_name(one) == 'FeatureAugHook':
             schedule |= {key: one.pop(key) for key in SCHEDULE if key in one}
+        if type_name(one) == 'EMAHook':
+            # These few iterations are before its start; averaging is part of a step behind it.
+            for key in ('begin_epoch', 'begin_iter'):
+                one.pop(key, None)
     only_train(cfg, folder)
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=hook.iterations, val_interval=10**9)
     # Every step is one of the optimizer.

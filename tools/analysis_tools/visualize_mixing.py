@@ -15,7 +15,7 @@ import torch
 from mmengine.runner import load_checkpoint
 
 import mmfeataug
-from mmfeataug.engine import OWN_MODULES
+from mmfeataug.engine import OWN_MODULES, build_each
 from mmfeataug.methods import AdAutoMix
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
@@ -62,7 +62,8 @@ def main(out: TextIO) -> None:
     cfg = load_config(args, TRAIN[:1])
     model = build_model(cfg)
     entries = [{'_scope_': 'mmfeataug', **entry} for entry in collect(model)]
-    found = [a for a in map(AUGMENTATIONS.build, entries) if isinstance(a, AdAutoMix)]
+    built = (a for entry in entries for _, a in build_each(model, entry, AUGMENTATIONS))
+    found = [a for a in built if isinstance(a, AdAutoMix)]
     if not found:
         raise SystemExit(f'{args.config} declares no AdAutoMix in its model')
     load_weights(model, args.checkpoint)
