@@ -118,9 +118,16 @@ def test_tables(tmp_path, monkeypatch):
     scores = report.scores('bccd', 'test').splitlines()
     assert scores[2].startswith('| baseline | 6 | - | 82.5 | 62.5 | 50.0 | 41.2 |')
     assert scores[3].startswith('| A-FAN | 6 | 1.59 | 84.5 | 64.5 |')
-    (row,) = report.against('bccd', 'baseline').splitlines()[2:]
-    assert row.startswith('| A-FAN | **+2.0')
+    first, row = report.against('bccd', 'baseline').splitlines()[2:]
+    assert first == '| baseline (6 seeds) | - | 82.5 | 62.5 | 50.0 |'
+    assert row.startswith('| A-FAN | 1.59 | **+2.0')
     assert 'p 0.031, 6 pairs**' in row
+    monkeypatch.setattr(report, 'PICTURED', dict(bccd=('detector', 'mAP50')))
+    head, _, first, *rows = report.summary().splitlines()
+    assert head == '|  | cost | detector: clean | mPC | unseen |'
+    assert first == '| baseline, scores | 1.00 | 82.5 | 62.5 | 50.0 |'
+    assert '| A-FAN | 1.59 | **+2.0** | **+2.0** | +0.0 |' in rows
+    assert '| NP | - | - | - | - |' in rows
     page = 'a\n<!-- comparison: bccd-scores -->\nold\n<!-- /comparison -->\nb'
     assert '| A-FAN | 6 |' in report.rendered(page)
     assert 'old' not in report.rendered(page)
@@ -129,6 +136,7 @@ def test_tables(tmp_path, monkeypatch):
 def test_few_pairs_have_no_interval():
     assert report.words(report.paired_difference([1.4, 3.4])) == '+2.4 (2 pairs)'
     assert report.words(report.paired_difference([1.4])) == '+1.4 (1 pair)'
+    assert report.brief(report.paired_difference([1.4])) == '+1.4 (1)'
 
 
 def test_seeds_of_a_table():

@@ -303,13 +303,14 @@ SMALL = (
 )
 
 
-def test_every_block_has_a_row():
-    blocks = (path.stem for path in (ROOT / 'configs/_base_/methods').glob('*.py'))
-    assert sorted(TABLE) == sorted(blocks)
+def test_every_row_has_a_block():
+    blocks = {path.stem for path in (ROOT / 'configs/_base_/methods').glob('*.py')}
+    assert TABLE.keys() <= blocks
+    assert all(any(cells) for cells in TABLE.values())
 
 
 @pytest.mark.classification
-@pytest.mark.parametrize('method', [name for name, cells in TABLE.items() if any(cells)])
+@pytest.mark.parametrize('method', TABLE)
 def test_three_lines(method, tmp_path):
     """Those of the README give the configs that are shipped; others have their places."""
     declared, *settings = TABLE[method]

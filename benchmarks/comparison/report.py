@@ -20,7 +20,12 @@ from .grid import ARMS, CARDS, LABELS, TESTBEDS
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS, COSTS = HERE / 'results', HERE / 'costs.json'
-PICTURED = ('bccd', 'camvid', 'digits-long')
+PICTURED = {
+    'bccd': ('detector', 'mAP50'),
+    'camvid-240': ('segmentor', 'mIoU'),
+    'digits-long': ('classifier', 'top-1'),
+}
+"""Test beds with six seeds, what they train, and its score."""
 PICTURE = ROOT / 'docs' / 'images' / 'comparison.png'
 FIGURES = ('clean', 'mPC', 'unseen')
 NEAR = trained_on(dict(custom_hooks=[dict(type='mmfeataug.DistortImages')]))
@@ -28,15 +33,19 @@ FAR = tuple(c for c in ALL_FAMILIES['unseen'] if c not in NEAR)
 """Unseen corruptions that no arm trains near."""
 FAMILIES = ('noise', 'blur', 'weather', 'digital')
 MAIN = (
-    'baseline',
-    'combined',
-    'combined+epoch',
-    'combined+longer',
+    'longer',
     'np-0.75',
+    'random',
     'afan',
+    'reinject-spatial',
+    'combined',
+    'combined-half',
+    'combined+longer',
+    'combined+np',
     'combined+afan',
     'combined+afan-fifth',
 )
+"""Arms of the summary and of the picture."""
 EQUAL = (
     ('np-0.75', 'afan'),
     ('afan', 'longer'),
@@ -110,6 +119,14 @@ def words(d: Difference | None) -> str:
     return f'**{text}**' if d.sure else text
 
 
+def brief(d: Difference | None) -> str:
+    """``+3.7``, bold where it is sure; with the number of pairs where they are too few to say."""
+    if d is None:
+        return '-'
+    text = f'{d.mean:+.1f}' if d.enough else f'{d.mean:+.1f} ({d.n})'
+    return f'**{text}**' if d.sure else text
+
+
 def cost_of(bed: str, arm: str) -> str:
     """Stock steps; those of a longer test bed are the same, a longer arm costs its length more."""
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
@@ -155,9 +172,9 @@ def comparable(runs: Runs) -> Runs:
     return {arm: of for arm, of in found.items() if of}
 
 
-def scores(bed: str, part: str, arms: Sequence[str] | None = None) -> str:
-    """Means of each arm, or of some."""
-    runs = comparable({a: of for a, of in read(part, bed).items() if arms is None or a in arms})
+def scores(bed: str, part: str) -> str:
+    """Means of each arm."""
+    runs = comparable(read(part, bed))
     most = max(map(len, runs.values()), default=0)
     rows = [
         [
@@ -172,20 +189,49 @@ def scores(bed: str, part: str, arms: Sequence[str] | None = None) -> str:
     return table(('arm', 'seeds', 'cost', *FIGURES, *FAMILIES), rows)
 
 
-def differences(bed: str, runs: Runs, one: str, other: str) -> list[str]:
+def means(bed: str, runs: dict[int, dict[str, Any]]) -> list[str]:
+    """Cells of a table: the scores of an arm, over all its seeds."""
+    return [f'{mean([figure(bed, r, f) for r in runs.values()]):.1f}' for f in FIGURES]
+
+
+def differences(
+    bed: str, runs: Runs, one: str, other: str, text: Callable[[Difference | None], str] = words
+) -> list[str]:
     """Cells of a table: one arm minus another, seed by seed."""
-    return [words(difference(bed, runs[one], runs[other], f)) for f in FIGURES]
+    return [text(difference(bed, runs[one], runs[other], f)) for f in FIGURES]
 
 
 def against(bed: str, other: str, arms: Sequence[str] | None = None) -> str:
-    """Differences to one arm."""
+    """The scores of one arm, and the differences of others to it."""
     runs = read('test', bed)
-    rows = [
-        [label(arm), *differences(bed, runs, arm, other)]
+    if other not in runs:
+        return table(('arm', 'cost', *FIGURES), ())
+    first = f'{label(other)} ({len(runs[other])} seeds)'
+    rows = [[first, cost_of(bed, other), *means(bed, runs[other])]]
+    rows += [
+        [label(arm), cost_of(bed, arm), *differences(bed, runs, arm, other)]
         for arm in ordered(runs)
-        if arm != other and other in runs and (arms is None or arm in arms)
+        if arm != other and (arms is None or arm in arms)
     ]
-    return table((f'minus {label(other)}', *FIGURES), rows)
+    return table(('arm', 'cost', *FIGURES), rows)
+
+
+def summary() -> str:
+    """What the main arms gain over the baseline, on one test bed of each task."""
+    beds = {bed: read('test', bed) for bed in PICTURED}
+    empty = ['-'] * len(FIGURES)
+    head, first = ['', 'cost'], ['baseline, scores', '1.00']
+    for bed, (task, _) in PICTURED.items():
+        head += [f'{task}: {FIGURES[0]}', *FIGURES[1:]]
+        first += means(bed, beds[bed]['baseline'])
+    rows = [first]
+    for arm in MAIN:
+        known = (cost for bed in beds if (cost := cost_of(bed, arm)) != '-')
+        row = [label(arm), next(known, '-')]
+        for bed, runs in beds.items():
+            row += differences(bed, runs, arm, 'baseline', brief) if arm in runs else empty
+        rows.append(row)
+    return table(head, rows)
 
 
 def equal(bed: str) -> str:
@@ -233,15 +279,11 @@ def diagnosis() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     'diagnosis': diagnosis,
-    'bccd-main': lambda: scores('bccd', 'test', MAIN),
+    'summary': summary,
     **{f'{bed}-scores': lambda bed=bed: scores(bed, 'test') for bed in TESTBEDS},
     **{f'{bed}-baseline': lambda bed=bed: against(bed, 'baseline') for bed in TESTBEDS},
     **{f'{bed}-combined': lambda bed=bed: against(bed, 'combined', TOGETHER) for bed in TESTBEDS},
     **{f'{bed}-equal': lambda bed=bed: equal(bed) for bed in TESTBEDS},
-    **{
-        f'{bed}-no-skip': lambda bed=bed: against(bed, 'no-skip', ('no-skip+afan',))
-        for bed in TESTBEDS
-    },
     **{f'card-{folder}': lambda folder=folder: card(folder) for folder in CARDS},
     **{f'{bed}-tune': lambda bed=bed: scores(bed, 'tune') for bed in TESTBEDS},
 }
@@ -260,14 +302,20 @@ def pages() -> list[Path]:
     """All Markdown that may have marked parts."""
     return [
         ROOT / 'README.md',
+        HERE / 'README.md',
         *sorted((ROOT / 'docs').glob('*.md')),
         *sorted((ROOT / 'configs').glob('*/README.md')),
     ]
 
 
+def acts_on_features(arm: str) -> bool:
+    """Whether a method of an arm acts behind a layer."""
+    return any(a.get('at', 'inputs') != 'inputs' for a in ARMS[arm].augmentations)
+
+
 def draw(path: Path) -> None:
-    """Clean score and mPC of each arm with two seeds or more, on three test beds; small dots are
-    seeds, red acts on features.
+    """Clean score and mPC of the main arms with two seeds or more, on one test bed of each task;
+    small dots are seeds, red acts on features.
     """
     import matplotlib as mpl
 
@@ -275,28 +323,31 @@ def draw(path: Path) -> None:
     from matplotlib import pyplot as plt
 
     every = {bed: comparable(read('test', bed)) for bed in PICTURED}
-    beds = {bed: {a: of for a, of in runs.items() if len(of) > 1} for bed, runs in every.items()}
+    beds = {
+        bed: {a: of for a, of in runs.items() if len(of) > 1 and a in ('baseline', *MAIN)}
+        for bed, runs in every.items()
+    }
     colours = {
-        arm: 'tab:red' if any(a['at'] != 'inputs' for a in ARMS[arm].augmentations) else 'dimgrey'
+        arm: 'tab:red' if acts_on_features(arm) else 'dimgrey'
         for arm in ordered(set().union(*beds.values()))
     }
     free = {colour: cycle('osD^vP*Xph<>dH8') for colour in colours.values()}
     shapes = {arm: next(free[colour]) for arm, colour in colours.items()}
-    # In inches: a title, axes, their label, and legends of different lengths.
-    legend = 0.2 * max(map(len, beds.values()))
-    height = 0.35 + 2.6 + 0.6 + legend
-    fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), height), squeeze=False)
-    fig.subplots_adjust(0.05, (0.6 + legend) / height, 0.99, 1 - 0.35 / height, 0.18)
+    fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), 4.2), squeeze=False)
+    fig.subplots_adjust(0.05, 0.34, 0.99, 0.92, 0.15)
+    shown = {}
     for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
         for arm in ordered(runs):
             x, y = ([figure(bed, r, f) for r in runs[arm].values()] for f in ('clean', 'mPC'))
             look = dict(color=colours[arm], ls='')
             ax.plot(x, y, '.', alpha=0.35, ms=5, **look)
-            ax.plot(mean(x), mean(y), shapes[arm], ms=8, label=label(arm), **look)
+            (shown[arm],) = ax.plot(mean(x), mean(y), shapes[arm], ms=8, label=label(arm), **look)
         ax.margins(0.08)
-        ax.set(title=bed, xlabel=f'clean {TESTBEDS[bed].metric.split("/")[-1]}', ylabel='mPC')
+        task, metric = PICTURED[bed]
+        ax.set(title=f'{task} ({bed})', xlabel=f'clean {metric}', ylabel='mPC')
         ax.grid(alpha=0.3)
-        ax.legend(loc='upper left', bbox_to_anchor=(-0.05, -0.5 / 2.6), fontsize=8, frameon=False)
+    handles = [shown[arm] for arm in ordered(shown)]
+    fig.legend(handles=handles, loc='lower center', ncols=4, fontsize=9, frameon=False)
     fig.savefig(path, dpi=110)
 
 
