@@ -42,7 +42,7 @@ def test_own_method(tmp_path):
 
 ROWS = {
     'AdvBN': 'advbn',
-    'FMA + CA, fine-tuned from the baseline': 'fma',
+    'FMA + combined augmentations, fine-tuned from the baseline': 'fma',
     'stability training, fine-tuned from the baseline': 'stability',
     'SeA': 'sea',
     'AdAutoMix, its teacher (ours for these tasks)': 'adautomix',

@@ -313,20 +313,39 @@ def acts_on_features(arm: str) -> bool:
     return any(a.get('at', 'inputs') != 'inputs' for a in ARMS[arm].augmentations)
 
 
+def points(bed: str, runs: Runs, arm: str) -> tuple[list[float], list[float]]:
+    """Clean score and mPC of an arm: the mean of the baseline plus each paired difference to it, so
+    that arms with other seeds or devices can be compared. Of the baseline: its scores.
+    """
+    base = runs['baseline']
+    if arm == 'baseline':
+        return tuple([figure(bed, r, f) for r in base.values()] for f in FIGURES[:2])
+    seeds = [s for s in base.keys() & runs[arm].keys() if alike(base[s], runs[arm][s])]
+    return tuple(
+        [
+            mean([figure(bed, r, f) for r in base.values()])
+            + figure(bed, runs[arm][s], f)
+            - figure(bed, base[s], f)
+            for s in sorted(seeds)
+        ]
+        for f in FIGURES[:2]
+    )
+
+
 def draw(path: Path) -> None:
-    """Clean score and mPC of the main arms with two seeds or more, on one test bed of each task;
-    small dots are seeds, red acts on features.
+    """Clean score and mPC of the main arms with two pairs or more, on one test bed of each task;
+    small dots are pairs, red acts on features.
     """
     import matplotlib as mpl
 
     mpl.use('Agg')
     from matplotlib import pyplot as plt
 
-    every = {bed: comparable(read('test', bed)) for bed in PICTURED}
-    beds = {
-        bed: {a: of for a, of in runs.items() if len(of) > 1 and a in ('baseline', *MAIN)}
-        for bed, runs in every.items()
-    }
+    beds = {}
+    for bed in PICTURED:
+        runs = read('test', bed)
+        found = {arm: points(bed, runs, arm) for arm in ('baseline', *MAIN) if arm in runs}
+        beds[bed] = {arm: xy for arm, xy in found.items() if len(xy[0]) > 1}
     colours = {
         arm: 'tab:red' if acts_on_features(arm) else 'dimgrey'
         for arm in ordered(set().union(*beds.values()))
@@ -336,9 +355,9 @@ def draw(path: Path) -> None:
     fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), 4.2), squeeze=False)
     fig.subplots_adjust(0.05, 0.34, 0.99, 0.92, 0.15)
     shown = {}
-    for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
-        for arm in ordered(runs):
-            x, y = ([figure(bed, r, f) for r in runs[arm].values()] for f in ('clean', 'mPC'))
+    for ax, (bed, arms) in zip(axes[0], beds.items(), strict=True):
+        for arm in ordered(arms):
+            x, y = arms[arm]
             look = dict(color=colours[arm], ls='')
             ax.plot(x, y, '.', alpha=0.35, ms=5, **look)
             (shown[arm],) = ax.plot(mean(x), mean(y), shapes[arm], ms=8, label=label(arm), **look)

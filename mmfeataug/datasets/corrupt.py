@@ -135,7 +135,7 @@ class Corrupt(BaseTransform):
         order = slice(None, None, None if self.rgb else -1)
         scaled, levels = image.dtype != np.uint8 or step != 1 or low != 0, bands
         if scaled:
-            levels = np.rint((bands - low) / step).clip(0, 255)
+            levels = np.rint((bands.astype(np.float64) - low) / step).clip(0, 255)
         # A grey image as three equal channels, of which one comes back.
         rgb = levels.repeat(3 // bands.shape[2], 2)[..., order].astype(np.uint8)
         rgb = np.ascontiguousarray(rgb)

@@ -166,6 +166,7 @@ class AugmentedLoss:
         return dict(
             step_count=self.step_count,
             update_count=self.update_count,
+            update=self._update,
             clean_weights=self.clean_weights,
             loss_scale=self._settings.loss_scale.value,
             good_steps=self._settings.loss_scale.good,
@@ -179,6 +180,7 @@ class AugmentedLoss:
         scale = self._settings.loss_scale
         self.step_count = state.get('step_count', self.step_count)
         self.update_count = state.get('update_count', self.step_count)
+        self._update = state.get('update', self._update)
         # Of a checkpoint that lacks it: as if no view had been missing.
         self.clean_weights = state.get('clean_weights', self.step_count * self.clean_weight)
         scale.value = state.get('loss_scale', scale.value)

@@ -49,6 +49,7 @@ def add_copies(copies: Copies, objective: Objective) -> None:
         features = [f.requires_grad_() for f in features]
     objective.begin(name, features[0])
     generator = objective.generator(name, features[0])
+    copies.reseed()
     terms = iter(augmentation.losses(recorded.batch.inputs, features, copies, generator))
     through = list(zip(features, taps.cuts(clean), strict=True)) if augmentation.online else []
     try:

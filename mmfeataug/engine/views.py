@@ -9,7 +9,8 @@ several processes, and one behind it, where the host waits for a GPU, too.
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,17 +63,18 @@ def _add_each(
     clean: list[Tensor],
     objective: Objective,
 ) -> None:
-    def evaluate(features: Sequence[Tensor], **kwargs: Any) -> tuple[Tensor, list[Tensor]]:
-        found = recorded_tail.evaluate(features, augmentation, **kwargs)
-        objective.seed_streams(name)
-        return found
-
-    tail = Tail(evaluate, objective.generator(name, clean[0]), objective.shared_generator(name))
+    reseed = partial(objective.seed_streams, name)
+    tail = Tail(
+        partial(_evaluate, recorded_tail, reseed, augmentation=augmentation),
+        objective.generator(name, clean[0]),
+        objective.shared_generator(name),
+    )
     versions = [f._version for f in clean]
+    reseed()
     views = iter(augmentation.views(list(clean), list(recorded_tail.gradients), tail))
     for index in itertools.count():
         view, failed = None, False
-        objective.seed_streams(name)
+        reseed()
         try:
             view = next(views, None)
         except FiringError:
@@ -95,6 +97,14 @@ def _add_each(
             )
             # Not to live through the next one.
             del view, moved
+
+
+def _evaluate(
+    recorded_tail: RecordedTail, reseed: Callable[[], None], *args: Any, **kwargs: Any
+) -> tuple[Tensor, list[Tensor]]:
+    found = recorded_tail.evaluate(*args, **kwargs)
+    reseed()
+    return found
 
 
 def _check_view(view: View, index: int, clean: Sequence[Tensor]) -> None:

@@ -123,6 +123,7 @@ class FeatureAugHook(Hook):
         self._driven: list[dict] = []
         self._seed = 0
         self._loss_scale: float | None = None
+        self._all_augmented = True
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check a resumed checkpoint before the optimizer finds other parameters than its own.
@@ -224,6 +225,7 @@ class FeatureAugHook(Hook):
         # A loop by iterations has one epoch; the watch counts passes of the loader.
         measure = self._watch.wants(runner.iter // epoch)
         update = runner.iter // getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        self._all_augmented |= update != self._plan.update
         augmented = enabled and views and handle.names
         self._loss_scale = loss_scale(runner.optim_wrapper) if augmented else None
         ramp = self.schedule.ramp(runner.iter, epoch)
@@ -246,7 +248,9 @@ class FeatureAugHook(Hook):
         if handle.plan is self._plan and self._plan.enabled and self._plan.views:
             self._say_not_called(runner)
         self._was_called |= handle.plan is not self._plan
-        keep_loss_scale(runner.optim_wrapper, self._loss_scale)
+        self._all_augmented &= bool(handle.outcome.acted)
+        if self._all_augmented:
+            keep_loss_scale(runner.optim_wrapper, self._loss_scale)
         count = runner.iter + 1
         for key, value in (
             ('active', handle.step_count / count),

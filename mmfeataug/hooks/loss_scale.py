@@ -1,7 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The framework's loss scale for fp16, which augmented steps must not change: their gradients are
 taken under a scale of their own, so that they say nothing about the framework's, neither that it
-may grow nor that it is too large.
+may grow nor that it is too large. A stock iteration in the same optimizer step does.
 """
 
 from typing import Any

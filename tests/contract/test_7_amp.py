@@ -166,7 +166,7 @@ def test_an_overflow_of_an_attack_halves_the_scale():
 
     class Overflow(AFAN):
         def views(self, features, gradients, tail):
-            tail.evaluate.func.__self__.recorded.scale = 2.0**60
+            tail.evaluate.args[0].recorded.scale = 2.0**60
             yield from super().views(features, gradients, tail)
 
     method = Overflow(at='backbone.layer3', steps=2)

@@ -225,14 +225,15 @@ class TestErrors:
             run(image / 128.0 - 1, 'fog')
 
 
-def test_a_narrow_range_of_bytes(image):
+@pytest.mark.parametrize('image_range', [(0, 63.75), (8, 64), (-1, 70)])
+def test_a_narrow_range_of_bytes(image, image_range):
     """Is that of the image as of one in floating point."""
     dark = (image // 4).astype(np.uint8)
-    step = Corrupt('brightness', 2, image_range=(0, 63.75))
+    step = Corrupt('brightness', 2, image_range=image_range)
     found = step(dict(img=dark, img_path='a.jpg'))['img']
     expected = step(dict(img=dark.astype(np.float32), img_path='a.jpg'))['img']
     assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, np.rint(expected))
+    np.testing.assert_array_equal(found, np.rint(expected).clip(0, 255))
     assert found.mean() > dark.mean()
     with pytest.raises(ValueError, match=r'image_range=\(100, 0\): give the smallest'):
         Corrupt('brightness', 2, image_range=(100, 0))

@@ -672,7 +672,12 @@ class DrawnTerms(BatchAugmentation):
         yield features.square().mean()
 
 
-@pytest.mark.parametrize('kind', [DrawnViews, DrawnTerms])
+class ListedViews(DrawnViews):
+    def views(self, *args):
+        return list(super().views(*args))
+
+
+@pytest.mark.parametrize('kind', [DrawnViews, DrawnTerms, ListedViews])
 def test_draws_from_global_streams_do_not_freeze(kind):
     """The engine puts these streams back, so that a training that draws nothing else would see the
     same draws in each iteration."""

@@ -186,9 +186,16 @@ class TestSchedule:
         assert turns == expected
 
     @pytest.mark.parametrize('factor', [2.0, 0.5])
-    def test_steps_with_views_do_not_change_the_loss_scale(self, factor, tmp_path):
+    @pytest.mark.parametrize(
+        ('schedule', 'counts', 'changes'),
+        [(dict(begin=3), 1, 3), (dict(begin=2), 2, 2), (dict(begin=1, interval=2), 2, 8)],
+    )
+    def test_steps_with_views_do_not_change_the_loss_scale(
+        self, schedule, counts, changes, factor, tmp_path
+    ):
         """They overflow under a scale of their own; the next stock step would under a larger one,
-        and lose its gradients under a smaller one.
+        and lose its gradients under a smaller one. A stock iteration of the same optimizer step
+        may.
         """
         scaler = Growing()
 
@@ -200,8 +207,10 @@ class TestSchedule:
                 # Stands for the step, behind what the hook does before it.
                 scaler.value *= factor
 
-        train(tmp_path, FeatureAugHook([AUGMENTATION], begin=3), hooks=[Grow()])
-        assert scaler.value == factor**3
+        accumulation = dict(accumulative_counts=counts)
+        hook = FeatureAugHook([AUGMENTATION], **schedule)
+        train(tmp_path, hook, hooks=[Grow()], optim_wrapper=accumulation)
+        assert scaler.value == factor**changes
 
 
 class TestTraining:
