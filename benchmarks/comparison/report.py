@@ -98,11 +98,15 @@ def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(ours[name] == theirs[name] for name in ours.keys() & theirs.keys())
 
 
+def paired(bed: str, one: dict, other: dict, name: str) -> list[float]:
+    """One arm minus another, for each seed that both have."""
+    seeds = [s for s in sorted(set(one) & set(other)) if alike(one[s], other[s])]
+    return [figure(bed, one[s], name) - figure(bed, other[s], name) for s in seeds]
+
+
 def difference(bed: str, one: dict, other: dict, name: str) -> Difference | None:
     """Of two arms, over the seeds that both have."""
-    seeds = [s for s in sorted(set(one) & set(other)) if alike(one[s], other[s])]
-    values = [figure(bed, one[s], name) - figure(bed, other[s], name) for s in seeds]
-    return paired_difference(values)
+    return paired_difference(paired(bed, one, other, name))
 
 
 def words(d: Difference | None) -> str:
@@ -313,23 +317,17 @@ def acts_on_features(arm: str) -> bool:
     return any(a.get('at', 'inputs') != 'inputs' for a in ARMS[arm].augmentations)
 
 
-def points(bed: str, runs: Runs, arm: str) -> tuple[list[float], list[float]]:
-    """Clean score and mPC of an arm: the mean of the baseline plus each paired difference to it, so
-    that arms with other seeds or devices can be compared. Of the baseline: its scores.
+def points(bed: str, runs: Runs, arm: str) -> list[list[float]]:
+    """Clean scores and mPC of an arm: the mean of the baseline plus each paired difference to it,
+    so that arms with other seeds or devices can be compared. Of the baseline: its scores.
     """
-    base = runs['baseline']
-    if arm == 'baseline':
-        return tuple([figure(bed, r, f) for r in base.values()] for f in FIGURES[:2])
-    seeds = [s for s in base.keys() & runs[arm].keys() if alike(base[s], runs[arm][s])]
-    return tuple(
-        [
-            mean([figure(bed, r, f) for r in base.values()])
-            + figure(bed, runs[arm][s], f)
-            - figure(bed, base[s], f)
-            for s in sorted(seeds)
-        ]
-        for f in FIGURES[:2]
-    )
+    base, found = runs['baseline'], []
+    for name in FIGURES[:2]:
+        scores = [figure(bed, run, name) for run in base.values()]
+        if arm != 'baseline':
+            scores = [mean(scores) + d for d in paired(bed, runs[arm], base, name)]
+        found.append(scores)
+    return found
 
 
 def draw(path: Path) -> None:

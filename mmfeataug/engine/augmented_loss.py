@@ -247,8 +247,10 @@ class AugmentedLoss:
         Args:
             args, kwargs: Those of the stock loss; its first is the images, under any name.
         """
-        first = next(iter(signature(self.stock_loss).parameters))
-        inputs, *rest = args or (kwargs.pop(first if first in kwargs else next(iter(kwargs))),)
+        if not args:
+            first = next(iter(signature(self.stock_loss).parameters))
+            args = (kwargs.pop(first if first in kwargs else next(iter(kwargs))),)
+        inputs, *rest = args
         plan = self.plan
         taps, copy_taps, layers = self._active()
         self.plan = replace(plan, iteration=plan.iteration + 1)
