@@ -19,7 +19,7 @@ help:
 	@echo "make demo            train with and without the recommended block on drawn data; scores, clean and corrupted"
 	@echo "make demo-lite       classification alone, which compiles nothing: digits, trained with A-FAN and tested"
 	@echo "make test            run the tests"
-	@echo "make comparison      train and test what the comparison of methods lacks; hours"
+	@echo "make comparison      train and test what the comparison of methods lacks; all of it: weeks"
 	@echo "make comparison-report  make its tables and its picture anew"
 	@echo "make test-lite       run engine, methods, classifiers and segmentors on mmcv-lite"
 	@echo "make test-openmmlab  run the tests on the original packages (mmdet 3.3.0, mmsegmentation 1.2.2)"

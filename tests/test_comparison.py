@@ -5,6 +5,7 @@ docs.
 
 import json
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from torch.testing import assert_close
 from benchmarks.comparison import diagnosis, memory, report, run
 from benchmarks.comparison.grid import ARMS, LABELS, STUDIES, TESTBEDS, Arm
 from mmfeataug.registry import AUGMENTATIONS
+from mmfeataug.utils.corruptions import ALL
 
 RESULTS = sorted(run.RESULTS.glob('*/*/*.json'))
 SPECIFIED = ('testbed', 'arm', 'seed', 'part', 'settings')
@@ -106,30 +108,29 @@ def test_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(report, 'RESULTS', tmp_path)
     monkeypatch.setattr(report, 'COSTS', tmp_path / 'costs.json')
     report.COSTS.write_text(json.dumps({'bccd': {'afan': 1.594}}))
-    for arm, gain in (('baseline', 0.0), ('afan', 0.02)):
+    arms = (('baseline', 0.0), ('afan', 0.02))
+    for part, (arm, gain) in product(('tune', 'test'), arms):
         for seed in range(6):
             clean = 0.8 + 0.01 * seed + gain
-            families = dict.fromkeys((*report.FAMILIES, 'unseen'), clean / 2)
-            corrupted = dict.fromkeys(report.FAR, 0.5)
-            figures = dict(clean=clean, mPC=clean - 0.2, corrupted=corrupted, families=families)
-            path = tmp_path / 'test' / 'bccd' / f'{arm}-{seed}.json'
+            corrupted = dict.fromkeys(ALL, 0.5)
+            figures = dict(clean=clean, mPC=clean - 0.2, corrupted=corrupted)
+            path = tmp_path / part / 'bccd' / f'{arm}-{seed}.json'
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(dict(arm=arm, seed=seed, figures=figures)))
-    scores = report.scores('bccd', 'test').splitlines()
-    assert scores[2].startswith('| baseline | 6 | - | 82.5 | 62.5 | 50.0 | 41.2 |')
-    assert scores[3].startswith('| A-FAN | 6 | 1.59 | 84.5 | 64.5 |')
     first, row = report.against('bccd', 'baseline').splitlines()[2:]
-    assert first == '| baseline (6 seeds) | - | 82.5 | 62.5 | 50.0 |'
+    assert first == '| baseline (6 seeds) | - | 82.5 | 62.5 | 50.0 | 50.0 |'
     assert row.startswith('| A-FAN | 1.59 | **+2.0')
     assert 'p 0.031, 6 pairs**' in row
+    first, row = report.tune('bccd').splitlines()[2:]
+    assert first.startswith('| baseline | 6 | 82.5 | 62.5 | 50.0 |')
     monkeypatch.setattr(report, 'PICTURED', dict(bccd=('detector', 'mAP50')))
     head, _, first, *rows = report.summary().splitlines()
-    assert head == '|  | cost | detector: clean | mPC | unseen |'
+    assert head == '|  | cost | detector: clean | mPC | far |'
     assert first == '| baseline, scores | 1.00 | 82.5 | 62.5 | 50.0 |'
     assert '| A-FAN | 1.59 | **+2.0** | **+2.0** | +0.0 |' in rows
     assert '| NP | - | - | - | - |' in rows
-    page = 'a\n<!-- comparison: bccd-scores -->\nold\n<!-- /comparison -->\nb'
-    assert '| A-FAN | 6 |' in report.rendered(page)
+    page = 'a\n<!-- comparison: bccd-families -->\nold\n<!-- /comparison -->\nb'
+    assert '| A-FAN | 1.59 | +0.0 |' in report.rendered(page)
     assert 'old' not in report.rendered(page)
 
 
@@ -137,20 +138,6 @@ def test_few_pairs_have_no_interval():
     assert report.words(report.paired_difference([1.4, 3.4])) == '+2.4 (2 pairs)'
     assert report.words(report.paired_difference([1.4])) == '+1.4 (1 pair)'
     assert report.brief(report.paired_difference([1.4])) == '+1.4 (1)'
-
-
-def test_seeds_of_a_table():
-    """Those that most runs have; an arm may lack some."""
-    runs = {'a': {0: 1, 1: 1, 2: 1}, 'b': {0: 1, 1: 1}, 'c': {1: 1}, 'd': {5: 1}}
-    found = {arm: list(of) for arm, of in report.comparable(runs).items()}
-    assert found == {'a': [0, 1], 'b': [0, 1], 'c': [1]}
-    assert report.comparable({}) == {}
-    many = dict.fromkeys(range(6), 1)
-    found = report.comparable(dict(a=many, b=many, c={0: 1, 1: 1}))
-    assert [len(of) for of in found.values()] == [6, 6, 2]
-    two = dict.fromkeys(range(2), 1)
-    found = report.comparable(dict(a=dict.fromkeys(range(4), 1), b=two))
-    assert [len(of) for of in found.values()] == [2, 2], 'as many runs: those of more arms'
 
 
 def test_pairs_are_of_one_device():

@@ -12,8 +12,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from mmfeataug.evaluation import BENCHMARK, Difference, paired_difference, trained_on
 from mmfeataug.evaluation import FAMILIES as ALL_FAMILIES
-from mmfeataug.evaluation import Difference, paired_difference, trained_on
 
 from .grid import ARMS, CARDS, LABELS, TESTBEDS
 
@@ -27,13 +27,19 @@ PICTURED = {
 }
 """Test beds with six seeds, what they train, and its score."""
 PICTURE = ROOT / 'docs' / 'images' / 'comparison.png'
-FIGURES = ('clean', 'mPC', 'unseen')
+FIGURES = ('clean', 'mPC', 'far', 'unseen')
 NEAR = trained_on(dict(custom_hooks=[dict(type='mmfeataug.DistortImages')]))
-FAR = tuple(c for c in ALL_FAMILIES['unseen'] if c not in NEAR)
-"""Unseen corruptions that no arm trains near."""
-FAMILIES = ('noise', 'blur', 'weather', 'digital')
+MEANS = {
+    'far': tuple(c for c in BENCHMARK if c not in NEAR),
+    'unseen': tuple(c for c in ALL_FAMILIES['unseen'] if c not in NEAR),
+    **{name: ALL_FAMILIES[name] for name in ('noise', 'blur', 'weather', 'digital')},
+}
+"""Means over corruptions, beside that of all 15. ``far`` and ``unseen`` are what ``DistortImages``
+does not train near, of the 15 and of ours.
+"""
 MAIN = (
     'longer',
+    'augmix',
     'np-0.75',
     'random',
     'afan',
@@ -49,18 +55,22 @@ MAIN = (
 EQUAL = (
     ('np-0.75', 'afan'),
     ('afan', 'longer'),
+    ('afan', 'augmix'),
     ('afan', 'random'),
     ('afan-tail', 'afan'),
+    ('combined-half', 'combined'),
     ('combined+afan', 'combined+longer'),
     ('combined+afan-fifth', 'combined+epoch'),
     ('combined+afan-fifth', 'combined+longer'),
 )
-"""What a view is to be held against: no view, time, chance, a cheaper view."""
+"""What a view is to be held against: no view, time, chance, a cheaper view; and a rate."""
 TOGETHER = tuple(arm for arm in ARMS if arm.startswith('combined+'))
 MARKED = re.compile(r'(<!-- comparison: (\S+) -->\n).*?(<!-- /comparison -->)', re.DOTALL)
 
 Runs = dict[str, dict[int, dict[str, Any]]]
 """Arm, to seed, to its result."""
+Text = Callable[[Difference | None], str]
+"""How a difference is written."""
 
 
 def read(part: str, bed: str) -> Runs:
@@ -78,12 +88,9 @@ def percent(bed: str, value: float) -> float:
 
 
 def figure(bed: str, result: dict[str, Any], name: str) -> float:
-    """One figure of a run, or the mean over a family of corruptions, in percent."""
+    """One figure of a run, in percent: ``clean``, ``mPC`` or one of :data:`MEANS`."""
     figures = result['figures']
-    if name == 'unseen':
-        value = mean([figures['corrupted'][c] for c in FAR])
-    else:
-        value = figures[name] if name in figures else figures['families'][name]
+    value = mean([figures['corrupted'][c] for c in MEANS[name]]) if name in MEANS else figures[name]
     return percent(bed, value)
 
 
@@ -111,15 +118,9 @@ def difference(bed: str, one: dict, other: dict, name: str) -> Difference | None
 
 def words(d: Difference | None) -> str:
     """``+3.7 (3.2 to 4.6), p 0.031, 6 pairs``; without p where they are too few for a test."""
-    if d is None:
-        return '-'
-    text = f'{d.mean:+.1f}'
-    if d.enough and d.low is not None and d.high is not None:
-        text += f' ({d.low:.1f} to {d.high:.1f}), p {d.p:.3f}, {d.n} pairs'
-    elif d.n > 1:
-        text += f' ({d.n} pairs)'
-    else:
-        text += ' (1 pair)'
+    if d is None or not d.enough:
+        return brief(d)
+    text = f'{d.mean:+.1f} ({d.low:.1f} to {d.high:.1f}), p {d.p:.3f}, {d.n} pairs'
     return f'**{text}**' if d.sure else text
 
 
@@ -162,78 +163,64 @@ def ordered(runs: Iterable[str]) -> list[str]:
     )
 
 
-def comparable(runs: Runs) -> Runs:
-    """Arms over the same seeds, those that give most runs, of more arms where two give as many;
-    over fewer where an arm lacks some.
-    """
-
-    def covered(seeds: set[int]) -> tuple[int, int]:
-        complete = sum(seeds <= set(of) for of in runs.values())
-        return len(seeds) * complete, complete
-
-    common = max(map(set, runs.values()), key=covered, default=set())
-    found = {arm: {s: r for s, r in of.items() if s in common} for arm, of in runs.items()}
-    return {arm: of for arm, of in found.items() if of}
-
-
-def scores(bed: str, part: str) -> str:
-    """Means of each arm."""
-    runs = comparable(read(part, bed))
-    most = max(map(len, runs.values()), default=0)
-    rows = [
-        [
-            label(arm),
-            str(most) if len(of) == most else f'{len(of)} of {most}',
-            cost_of(bed, arm),
-            *(f'{mean([figure(bed, r, f) for r in of.values()]):.1f}' for f in names),
-        ]
-        for arm in ordered(runs)
-        for of, names in [(runs[arm], (*FIGURES, *FAMILIES))]
-    ]
-    return table(('arm', 'seeds', 'cost', *FIGURES, *FAMILIES), rows)
-
-
-def means(bed: str, runs: dict[int, dict[str, Any]]) -> list[str]:
+def means(bed: str, runs: dict[int, dict[str, Any]], names: Iterable[str] = FIGURES) -> list[str]:
     """Cells of a table: the scores of an arm, over all its seeds."""
-    return [f'{mean([figure(bed, r, f) for r in runs.values()]):.1f}' for f in FIGURES]
+    return [f'{mean([figure(bed, r, name) for r in runs.values()]):.1f}' for name in names]
 
 
 def differences(
-    bed: str, runs: Runs, one: str, other: str, text: Callable[[Difference | None], str] = words
+    bed: str, runs: Runs, one: str, other: str, names: Iterable[str], text: Text = words
 ) -> list[str]:
     """Cells of a table: one arm minus another, seed by seed."""
-    return [text(difference(bed, runs[one], runs[other], f)) for f in FIGURES]
+    return [text(difference(bed, runs[one], runs[other], name)) for name in names]
 
 
-def against(bed: str, other: str, arms: Sequence[str] | None = None) -> str:
+def against(
+    bed: str,
+    other: str = 'baseline',
+    arms: Sequence[str] | None = None,
+    names: Sequence[str] = FIGURES,
+    text: Text = words,
+) -> str:
     """The scores of one arm, and the differences of others to it."""
-    runs = read('test', bed)
+    runs, head = read('test', bed), ('arm', 'cost', *names)
     if other not in runs:
-        return table(('arm', 'cost', *FIGURES), ())
+        return table(head, ())
     first = f'{label(other)} ({len(runs[other])} seeds)'
-    rows = [[first, cost_of(bed, other), *means(bed, runs[other])]]
+    rows = [[first, cost_of(bed, other), *means(bed, runs[other], names)]]
     rows += [
-        [label(arm), cost_of(bed, arm), *differences(bed, runs, arm, other)]
+        [label(arm), cost_of(bed, arm), *differences(bed, runs, arm, other, names, text)]
         for arm in ordered(runs)
         if arm != other and (arms is None or arm in arms)
     ]
-    return table(('arm', 'cost', *FIGURES), rows)
+    return table(head, rows)
+
+
+def tune(bed: str) -> str:
+    """Scores on the images that settings are chosen on."""
+    runs, names = read('tune', bed), ('clean', 'mPC', *MEANS)
+    rows = [
+        [label(arm), str(len(runs[arm])), *means(bed, runs[arm], names)] for arm in ordered(runs)
+    ]
+    return table(('arm', 'seeds', *names), rows)
 
 
 def summary() -> str:
     """What the main arms gain over the baseline, on one test bed of each task."""
+    names = FIGURES[:3]
     beds = {bed: read('test', bed) for bed in PICTURED}
-    empty = ['-'] * len(FIGURES)
     head, first = ['', 'cost'], ['baseline, scores', '1.00']
     for bed, (task, _) in PICTURED.items():
-        head += [f'{task}: {FIGURES[0]}', *FIGURES[1:]]
-        first += means(bed, beds[bed]['baseline'])
+        head += [f'{task}: {names[0]}', *names[1:]]
+        first += means(bed, beds[bed]['baseline'], names)
     rows = [first]
     for arm in MAIN:
-        known = (cost for bed in beds if (cost := cost_of(bed, arm)) != '-')
-        row = [label(arm), next(known, '-')]
+        row = [label(arm), next((cost_of(bed, arm) for bed in beds if arm in beds[bed]), '-')]
         for bed, runs in beds.items():
-            row += differences(bed, runs, arm, 'baseline', brief) if arm in runs else empty
+            if arm in runs:
+                row += differences(bed, runs, arm, 'baseline', names, brief)
+            else:
+                row += ['-'] * len(names)
         rows.append(row)
     return table(head, rows)
 
@@ -242,7 +229,7 @@ def equal(bed: str) -> str:
     """Differences of arms that are to be held against each other."""
     runs = read('test', bed)
     rows = [
-        [f'{label(one)} - {label(other)}', *differences(bed, runs, one, other)]
+        [f'{label(one)} - {label(other)}', *differences(bed, runs, one, other, FIGURES)]
         for one, other in EQUAL
         if one in runs and other in runs
     ]
@@ -255,7 +242,7 @@ def card(folder: str) -> str:
     for bed in TESTBEDS:
         runs = read('test', bed)
         rows += [
-            [bed, label(arm), cost_of(bed, arm), *differences(bed, runs, arm, 'baseline')]
+            [bed, label(arm), cost_of(bed, arm), *differences(bed, runs, arm, 'baseline', FIGURES)]
             for arm in CARDS[folder]
             if arm in runs and 'baseline' in runs
         ]
@@ -281,25 +268,36 @@ def diagnosis() -> str:
     return table(('arm', 'seeds', *names), rows)
 
 
-PARTS: dict[str, Callable[[], str]] = {
-    'diagnosis': diagnosis,
-    'summary': summary,
-    **{f'{bed}-scores': lambda bed=bed: scores(bed, 'test') for bed in TESTBEDS},
-    **{f'{bed}-baseline': lambda bed=bed: against(bed, 'baseline') for bed in TESTBEDS},
-    **{f'{bed}-combined': lambda bed=bed: against(bed, 'combined', TOGETHER) for bed in TESTBEDS},
-    **{f'{bed}-equal': lambda bed=bed: equal(bed) for bed in TESTBEDS},
-    **{f'card-{folder}': lambda folder=folder: card(folder) for folder in CARDS},
-    **{f'{bed}-tune': lambda bed=bed: scores(bed, 'tune') for bed in TESTBEDS},
+KINDS: dict[str, Callable[[str], str]] = {
+    'baseline': against,
+    'families': lambda bed: against(bed, names=list(MEANS)[2:], text=brief),
+    'combined': lambda bed: against(bed, 'combined', TOGETHER),
+    'equal': equal,
+    'tune': tune,
+    'card': card,
 }
+"""Parts of pages, of a test bed or of a folder of configs, which their names begin with."""
+
+
+def part(name: str) -> str:
+    """A part of a page, by its name, such as ``bccd-baseline``.
+
+    Raises:
+        KeyError: If there is none of this kind.
+    """
+    if name in ('summary', 'diagnosis'):
+        return summary() if name == 'summary' else diagnosis()
+    subject, _, kind = name.rpartition('-')
+    return KINDS[kind](subject)
 
 
 def rendered(text: str) -> str:
     """A page with its marked parts made anew.
 
     Raises:
-        KeyError: For a name that is none of :data:`PARTS`.
+        KeyError: For a name that :func:`part` does not know.
     """
-    return MARKED.sub(lambda m: f'{m[1]}{PARTS[m[2]]()}{m[3]}', text)
+    return MARKED.sub(lambda m: f'{m[1]}{part(m[2])}{m[3]}', text)
 
 
 def pages() -> list[Path]:
@@ -317,53 +315,40 @@ def acts_on_features(arm: str) -> bool:
     return any(a.get('at', 'inputs') != 'inputs' for a in ARMS[arm].augmentations)
 
 
-def points(bed: str, runs: Runs, arm: str) -> list[list[float]]:
-    """Clean scores and mPC of an arm: the mean of the baseline plus each paired difference to it,
-    so that arms with other seeds or devices can be compared. Of the baseline: its scores.
-    """
-    base, found = runs['baseline'], []
-    for name in FIGURES[:2]:
-        scores = [figure(bed, run, name) for run in base.values()]
-        if arm != 'baseline':
-            scores = [mean(scores) + d for d in paired(bed, runs[arm], base, name)]
-        found.append(scores)
-    return found
-
-
 def draw(path: Path) -> None:
-    """Clean score and mPC of the main arms with two pairs or more, on one test bed of each task;
-    small dots are pairs, red acts on features.
+    """What the main arms gain on clean images and in mPC, on one test bed of each task; small dots
+    are pairs, hollow marks have too few of them for a test, red acts on features.
     """
     import matplotlib as mpl
 
     mpl.use('Agg')
     from matplotlib import pyplot as plt
 
-    beds = {}
-    for bed in PICTURED:
-        runs = read('test', bed)
-        found = {arm: points(bed, runs, arm) for arm in ('baseline', *MAIN) if arm in runs}
-        beds[bed] = {arm: xy for arm, xy in found.items() if len(xy[0]) > 1}
-    colours = {
-        arm: 'tab:red' if acts_on_features(arm) else 'dimgrey'
-        for arm in ordered(set().union(*beds.values()))
-    }
+    beds = {bed: read('test', bed) for bed in PICTURED}
+    arms = [arm for arm in ordered(MAIN) if any(arm in runs for runs in beds.values())]
+    colours = {arm: 'tab:red' if acts_on_features(arm) else 'dimgrey' for arm in arms}
     free = {colour: cycle('osD^vP*Xph<>dH8') for colour in colours.values()}
     shapes = {arm: next(free[colour]) for arm, colour in colours.items()}
-    fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), 4.2), squeeze=False)
-    fig.subplots_adjust(0.05, 0.34, 0.99, 0.92, 0.15)
+    fig, axes = plt.subplots(1, len(beds), figsize=(5.0 * len(beds), 4.4), squeeze=False)
+    fig.subplots_adjust(0.05, 0.34, 0.99, 0.92, 0.18)
     shown = {}
-    for ax, (bed, arms) in zip(axes[0], beds.items(), strict=True):
-        for arm in ordered(arms):
-            x, y = arms[arm]
+    for ax, (bed, runs) in zip(axes[0], beds.items(), strict=True):
+        ax.axhline(0, color='grey', lw=0.8)
+        ax.axvline(0, color='grey', lw=0.8)
+        for arm in arms:
+            x, y = (paired(bed, runs.get(arm, {}), runs['baseline'], f) for f in FIGURES[:2])
+            if len(x) < 2:
+                continue
             look = dict(color=colours[arm], ls='')
-            ax.plot(x, y, '.', alpha=0.35, ms=5, **look)
-            (shown[arm],) = ax.plot(mean(x), mean(y), shapes[arm], ms=8, label=label(arm), **look)
+            filled = 'full' if paired_difference(x).enough else 'none'
+            ax.plot(x, y, '.', alpha=0.3, ms=5, **look)
+            ax.plot(mean(x), mean(y), shapes[arm], ms=8, fillstyle=filled, **look)
+            (shown[arm],) = ax.plot([], [], shapes[arm], ms=8, label=label(arm), **look)
         ax.margins(0.08)
         task, metric = PICTURED[bed]
-        ax.set(title=f'{task} ({bed})', xlabel=f'clean {metric}', ylabel='mPC')
+        ax.set(title=f'{task} ({bed})', xlabel=f'gain in clean {metric}', ylabel='gain in mPC')
         ax.grid(alpha=0.3)
-    handles = [shown[arm] for arm in ordered(shown)]
+    handles = [shown[arm] for arm in arms if arm in shown]
     fig.legend(handles=handles, loc='lower center', ncols=4, fontsize=9, frameon=False)
     fig.savefig(path, dpi=110)
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.utils import get_git_hash
 
 import mmfeataug.registry  # noqa: F401  (what mmdet and mmpretrain rely on)
 from mmfeataug.evaluation import trained_on
@@ -167,6 +168,7 @@ def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
         figures=figures,
         trained_on=sorted(trained_on(cfg)),
         versions=versions(),
+        commit=get_git_hash(),
         minutes=round((time.time() - begun) / 60, 1),
         log=last_lines(folder / 'train'),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVEL = 0.05
-"""A difference is called sure below this p."""
+"""A difference is called sure below this p, if its interval leaves out 0, too."""
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -47,8 +47,10 @@ class Difference:
 
     @property
     def sure(self) -> bool:
-        """Whether p is below :data:`LEVEL`."""
-        return self.p is not None and self.p < LEVEL
+        """Whether p is below :data:`LEVEL` and the interval leaves out 0."""
+        if self.p is None or self.low is None or self.high is None:
+            return False
+        return self.p < LEVEL and self.low * self.high > 0
 
     def verdict(self, less_is_better: bool = False) -> str:
         """In words: ``'better'``, ``'worse'``, ``'not told apart'``, or ``'too few seeds to
