@@ -375,7 +375,7 @@ def test_a_fine_tuning_without_a_checkpoint_yet_is_resumed_from_its_weights(
     args = [SEGMENTATION, '--work-dir', tmp_path, '--resume', '--cfg-options']
     args += [*data_options(demo_data['cityscapes']), 'load_from=fine.pth']
     cfg = built('train', *args)
-    assert (cfg.load_from, cfg.get('resume', False)) == ('fine.pth', False)
+    assert (cfg.load_from, cfg.resume) == ('fine.pth', False)
     assert 'has no checkpoint yet; begins with fine.pth' in capsys.readouterr().out
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_1.pth'))
     cfg = built('train', *args)

@@ -74,6 +74,17 @@ def check_corruptions(
     return checked
 
 
+def check_files(*paths: str | None) -> None:
+    """Say which file is missing, of those that are given, before anything is built.
+
+    Raises:
+        SystemExit: If a path is no file, and no address.
+    """
+    for path in filter(None, paths):
+        if '://' not in path and not osp.isfile(path):
+            raise SystemExit(f'{path!r} is no file')
+
+
 TRAIN = ('train_dataloader', 'train_cfg', 'optim_wrapper')
 TEST = ('test_dataloader', 'test_evaluator', 'test_cfg')
 """What a config must have for training, and for a test; the data first."""
@@ -206,7 +217,9 @@ def start(main: Callable[[], None]) -> None:
         ours = Path(frame.filename).is_relative_to(Path(mmfeataug.__file__).parent)
         if not (ours and (frame.line or '').startswith('raise')):
             raise
-        raise SystemExit(f'{first.args[0] if first.args else first}') from error
+        # A KeyError's text is a repr.
+        said = first.args[0] if isinstance(first, KeyError) and first.args else first
+        raise SystemExit(str(said)) from error
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # Threads of a group that is left race with the end of the interpreter, which may abort. The
         # model's wrapper holds the group, too.

@@ -9,6 +9,7 @@ from common import (
     add_aux_bn_argument,
     add_common_arguments,
     build_runner,
+    check_files,
     load_config,
     start,
 )
@@ -16,7 +17,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 
 from mmfeataug.datasets import corrupt_images
-from mmfeataug.evaluation import SEVERITIES
+from mmfeataug.evaluation import SEVERITIES, CheckpointCheck
 from mmfeataug.utils.configs import data_sets, scope_of, type_name
 
 MANY = ('AdversarialTestLoop', 'CorruptionTestLoop')
@@ -66,8 +67,9 @@ class DumpHook(Hook):
 
 def main() -> None:
     args = parse_args()
+    check_files(args.checkpoint)
     cfg = load_config(args, TEST)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     if not args.work_dir:
         # The Runner would write this config over the one beside the checkpoints.
         cfg.work_dir = osp.join(cfg.work_dir, 'test')
@@ -107,6 +109,8 @@ def main() -> None:
             raise SystemExit(f'--corruption {name} {severity}: give a severity of 1 to 5')
         corrupt_images(cfg.test_dataloader, scope_of(cfg), name, int(severity))
     runner = build_runner(cfg)
+    if type_name(cfg.test_cfg) not in MANY:
+        runner.register_hook(CheckpointCheck())
     if args.out:
         runner.register_hook(DumpHook(args.out))
     runner.test()

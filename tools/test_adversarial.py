@@ -16,6 +16,7 @@ from common import (
     add_aux_bn_argument,
     add_common_arguments,
     build_runner,
+    check_files,
     load_config,
     start,
 )
@@ -129,8 +130,9 @@ DEFAULT_EPS = {'pgd': (0, 0.5, 1, 2, 4), 'statistics': (0, 0.3, 0.6, 1.1), 'swap
 @results_on_stdout
 def main(out: TextIO) -> None:
     args = parse_args()
+    check_files(args.checkpoint, args.transfer, args.transfer_config)
     cfg = load_config(args, TEST)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     # Logs too: the Runner would write this config over the one beside the checkpoints.
     cfg.work_dir = args.out_dir or osp.join(cfg.work_dir, 'adversarial')
     names = ('attack', 'at', 'side', 'steps', 'step_size', 'norm', 'unit', 'against', 'seed')

@@ -17,18 +17,16 @@ from common import (
     add_aux_bn_argument,
     add_common_arguments,
     build_runner,
+    check_files,
     load_config,
     missing_data,
     start,
 )
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from rich.table import Table
 
-from mmfeataug.engine import stock_state_dict
 from mmfeataug.evaluation import (
     SEVERITIES,
     conditions_of,
@@ -123,38 +121,6 @@ def silence():
         yield
 
 
-class CheckpointCheck(Hook):
-    """mmengine prints, among much else, that a checkpoint does not fit, and goes on."""
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Say what the checkpoint lacks.
-
-        Raises:
-            SystemExit: If it has nothing of the model.
-        """
-        given = {
-            key.removeprefix('module.'): getattr(value, 'shape', None)
-            for key, value in checkpoint.get('state_dict', checkpoint).items()
-        }
-        own = stock_state_dict(runner.model.state_dict())
-        wanted = {
-            key.removeprefix('module.'): value.shape
-            for key, value in own.items()
-            if not key.endswith('num_batches_tracked')
-        }
-        lacking = [key for key in wanted if given.get(key) != wanted[key]]
-        if not lacking:
-            return
-        message = (
-            f'{runner._load_from}: {len(lacking)} of {len(wanted)} tensors of the model are not in '
-            f'the checkpoint or have other shapes, such as {lacking[0]}; give the checkpoint of '
-            'this config'
-        )
-        if len(lacking) == len(wanted):
-            raise SystemExit(message)
-        print(f'warning: {message}: these keep their first values', file=sys.stderr)
-
-
 def show(table: dict, out: TextIO) -> None:
     if table['metrics']:
         metric = main_metric(table)
@@ -189,9 +155,7 @@ def check(args: argparse.Namespace) -> dict[str, str]:
             '--from-predictions runs no model: leave out --cache, --save-predictions, --aux-bn and '
             '--launcher'
         )
-    for path in filter(None, files):
-        if '://' not in path and not osp.isfile(path):
-            raise SystemExit(f'{path!r} is no file')
+    check_files(*files)
     pairs = [pair.partition('=') for pair in args.also]
     also = {name: path for name, _, path in pairs}
     if len(also) < len(pairs) or not all(map(all, pairs)):
@@ -230,7 +194,6 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         options |= dict(cache=args.cache, save_predictions=args.save_predictions)
         cfg.test_cfg = dict(type=f'mmfeataug.{name}', loop=cfg.test_cfg, **options)
         runner = build_runner(cfg)
-        runner.register_hook(CheckpointCheck())
         with silence():
             runner.test()
     if is_main_process():

@@ -35,13 +35,14 @@ def main() -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise SystemExit(
                 f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size; add one'
             )
         cfg.auto_scale_lr.enable = True
     if args.resume == 'auto' and find_latest_checkpoint(cfg.work_dir) is None:
         # A fine-tuning that was stopped before its first checkpoint begins with its weights.
+        cfg.resume = False
         start_from = cfg.get('load_from') or 'the weights that the model has'
         print(f'--resume: {cfg.work_dir} has no checkpoint yet; begins with {start_from}')
     elif args.resume:

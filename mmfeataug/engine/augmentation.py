@@ -18,6 +18,9 @@ DEFAULT_LEARN = 'tail'
 """What the loss of a view trains where a config does not say it."""
 
 
+SIDES = ('output', 'input')
+
+
 class Augmentation(ABC):
     """Base of all methods.
 
@@ -53,6 +56,8 @@ class Augmentation(ABC):
                 f"at={at!r}: give a module path such as 'backbone.layer2', or 'inputs'; several "
                 'places are several augmentations, which a config, dict(type=..., at=[...]), makes'
             )
+        if side not in SIDES:
+            raise ValueError(f'side={side!r} at {at!r}: choose {" or ".join(map(repr, SIDES))}')
         if bn not in BN_POLICIES:
             raise ValueError(f'bn={bn!r}: choose one of {", ".join(BN_POLICIES)}')
         self.at, self.side, self.bn = at, side, bn

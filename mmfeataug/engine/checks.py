@@ -131,9 +131,12 @@ class FaultsError(ValueError):
     """
 
     def __init__(self, faults: Sequence[Exception]) -> None:
+        super().__init__(faults)
         self.faults = list(faults)
-        numbered = '\n'.join(f'{i}. {fault}' for i, fault in enumerate(faults, 1))
-        super().__init__(f'{len(faults)} things cannot be:\n{numbered}')
+
+    def __str__(self) -> str:
+        numbered = '\n'.join(f'{i}. {fault}' for i, fault in enumerate(self.faults, 1))
+        return f'{len(self.faults)} things cannot be:\n{numbered}'
 
 
 def each_fault(fault: Exception) -> list[Exception]:

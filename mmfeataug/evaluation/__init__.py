@@ -8,6 +8,7 @@ from .attacks.attacked_batch import Target
 from .attacks.attacks import ATTACKS
 from .attacks.geometry import Geometry, Region, region_of
 from .attacks.pgd import NORMS, PGD, UNITS
+from .checkpoints import CheckpointCheck, load_fitting
 from .comparison.compare import Comparison, Spread, compare_tables, spread
 from .comparison.compare_attacks import AttackComparison, compare_attacks
 from .comparison.image_bootstrap import image_differences
@@ -59,6 +60,7 @@ __all__ = [
     'AdversarialTestLoop',
     'Against',
     'AttackComparison',
+    'CheckpointCheck',
     'Comparison',
     'CorruptionTestLoop',
     'Curve',
@@ -86,6 +88,7 @@ __all__ = [
     'image_differences',
     'label_of',
     'less_is_better',
+    'load_fitting',
     'main_metric',
     'method_scalars',
     'over_images',

@@ -222,6 +222,7 @@ def complete(
         'summary': {metric: summarise(clean, corrupted, metric) for metric in metrics},
         'mCE': _errors(table['task'], metrics, corrupted, reference),
         'notes': [
+            *filter(None, [table.get('lacks')]),
             *_nothing(metrics),
             *_unfinished(corrupted, wanted),
             *_scope(corrupted),
@@ -236,8 +237,9 @@ def _nothing(metrics: Sequence[str]) -> list[str]:
     if metrics:
         return []
     return [
-        'the evaluator has returned no metric at all (a detector that finds nothing?): check '
-        'checkpoint, classes and score_thr'
+        'the evaluator has returned no metric that is one number. Of a detector that finds '
+        'nothing: check checkpoint, classes and score_thr; of metrics with a value for each class: '
+        "ask for their mean, such as average='macro'"
     ]
 
 

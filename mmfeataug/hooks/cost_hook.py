@@ -13,6 +13,7 @@ from mmfeataug.engine import AugmentedLoss, Plan
 from mmfeataug.models import layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.models import model_of
+from mmfeataug.utils.settings import whole
 
 from .budget import wall_time
 
@@ -35,7 +36,7 @@ class CostHook(Hook):
             rounds.
         without_views: Of one in which only methods act that change the clean pass itself.
         seconds: Of a stock step.
-        probs: The ``prob`` of each augmentation and layer, by object; 1 where it has none.
+        probs: The ``prob`` of each augmentation and layer; 1 where it has none, or saves no time.
     """
 
     priority = 'LOWEST'
@@ -44,11 +45,10 @@ class CostHook(Hook):
     """Of a round: plans; the first is a stock step."""
 
     def __init__(self, rounds: int = 8, advance: Callable[[], object] | None = None) -> None:
-        if not isinstance(rounds, int) or rounds < 1:
-            raise ValueError(f'rounds={rounds!r}: give a whole number of at least 1')
-        self.rounds, self.advance = rounds, advance
+        self.rounds, self.advance = whole('rounds', rounds), advance
         self.with_views = self.without_views = self.seconds = float('nan')
-        self.probs: dict[Any, float] = {}
+        self.probs: list[float] = []
+        self._own: dict[Any, float] = {}
         self._seconds: list[float] = []
 
     @property
@@ -61,8 +61,12 @@ class CostHook(Hook):
         model = model_of(runner)
         handle = vars(model).get('loss')
         of_hook = handle.augmentations.values() if isinstance(handle, AugmentedLoss) else ()
-        self.probs = {m: getattr(m, 'prob', 1.0) for m in (*of_hook, *layers(model))}
-        self._set_probs(dict.fromkeys(self.probs, 1.0))
+        methods = (*of_hook, *layers(model))
+        self._own = {m: m.prob for m in methods if hasattr(m, 'prob')}
+        idle = {m: p for m, p in self._own.items() if not getattr(m, 'acts_by_image', False)}
+        self.probs = [idle.get(m, 1.0) for m in methods]
+        for method in self._own:
+            method.prob = 1.0
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -91,7 +95,8 @@ class CostHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Compute the medians, and let layers and methods act as they did."""
-        self._set_probs(self.probs)
+        for method, prob in self._own.items():
+            method.prob = prob
         model = model_of(runner)
         for layer in layers(model):
             layer.muted = False
@@ -103,9 +108,3 @@ class CostHook(Hook):
             median(t / s for t, s in zip(other, between, strict=True)) for other in others
         )
         self.seconds = median(stock)
-
-    @staticmethod
-    def _set_probs(probs: dict[Any, float]) -> None:
-        for method, prob in probs.items():
-            if hasattr(method, 'prob'):
-                method.prob = prob

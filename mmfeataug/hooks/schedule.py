@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mmfeataug.utils.settings import whole
+
 LEAST_SHARE = 0.01
 """Of the iterations: with fewer views a training is the stock one."""
 
@@ -28,9 +30,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, least in (('begin', 0), ('interval', 1), ('warmup', 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'{name}={value!r}: give a whole number of at least {least}')
+            whole(name, getattr(self, name), least)
         if self.end is not None and (type(self.end) is not int or self.end <= self.begin):
             raise ValueError(
                 f'end={self.end!r} must come after begin={self.begin!r}; None is the end of '

@@ -17,6 +17,7 @@ from mmfeataug.utils.loaders import epoch_length
 from mmfeataug.utils.models import model_of
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
+from mmfeataug.utils.settings import whole
 from mmfeataug.visualization import (
     Change,
     deepest,
@@ -66,10 +67,8 @@ class FeatureAugVisualizationHook(Hook):
     priority = 'LOW'
 
     def __init__(self, interval: int = 500, samples: int = 1, by_epoch: bool = False) -> None:
-        for name, value in (('interval', interval), ('samples', samples)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name}={value!r}: give a whole number of at least 1')
-        self.interval, self.samples, self.by_epoch = interval, samples, by_epoch
+        self.interval, self.samples = whole('interval', interval), whole('samples', samples)
+        self.by_epoch = by_epoch
         # Still to be drawn, and what they have done in this iteration.
         self._waiting: dict[str, tuple[str, Augmentation]] = {}
         self._seen: dict[str, list[Change]] = {}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mmfeataug.engine import BatchAugmentation, CopyPass, no_autocast
 from mmfeataug.functional import mix, weighted_cosine
 from mmfeataug.registry import AUGMENTATIONS, MODELS
-from mmfeataug.utils.settings import in_range, non_negative, positive
+from mmfeataug.utils.settings import in_range, non_negative, positive, whole
 
 from .targets import Mixture, mixed_targets
 
@@ -86,8 +86,7 @@ class AdAutoMix(BatchAugmentation):
         bn: str = 'shared',
     ) -> None:
         super().__init__(at=(at, compare), bn=bn)
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-            raise ValueError(f'samples={samples!r} at {at!r}: give a whole number of at least 2')
+        whole('samples', samples, 2, at)
         if random_samples and samples == 2:
             raise ValueError(
                 f'random_samples=True at {at!r}: with samples=2 there is nothing to draw'

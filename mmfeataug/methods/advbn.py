@@ -9,7 +9,7 @@ from torch import Tensor
 from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View, average_over_ranks
 from mmfeataug.functional import perturb_statistics, signed_step, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.utils.settings import non_negative, share
+from mmfeataug.utils.settings import non_negative, share, whole
 
 
 @AUGMENTATIONS.register_module()
@@ -62,8 +62,7 @@ class AdvBN(FeatureAugmentation):
         learn: str = DEFAULT_LEARN,
     ) -> None:
         super().__init__(at=at, side=side, bn=bn, learn=learn)
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
+        whole('steps', steps, at=at)
         self.step_size = non_negative('step_size', step_size, at)
         self.eps = non_negative('eps', eps, at)
         self.weight = share('weight', weight, at)

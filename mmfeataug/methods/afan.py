@@ -19,7 +19,7 @@ from mmfeataug.functional import (
 )
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.pixels import PixelScale
-from mmfeataug.utils.settings import non_negative, share
+from mmfeataug.utils.settings import non_negative, share, whole
 
 
 @AUGMENTATIONS.register_module()
@@ -121,8 +121,7 @@ class AFAN(FeatureAugmentation):
         if not isinstance(words, (list, tuple)) or not all(map(_are_words, words)):
             raise TypeError(f'against={against!r} at {at!r}: give a list of words, or several')
         self.against: list[tuple[str, ...]] = [tuple(group) for group in words]
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f'steps={steps!r} at {at!r}: give a whole number of at least 1')
+        whole('steps', steps, at=at)
         if direction not in ('gradient', 'random'):
             raise ValueError(f"direction={direction!r} at {at!r}: choose 'gradient' or 'random'")
         if direction == 'random' and (steps > 1 or random_start or any(self.against)):

@@ -32,7 +32,7 @@ class DistortImages(FeatureTransform):
     Args:
         at: ``'inputs'``, the images.
         distortions: Configs of kornia's intensity augmentations, for images in 0 to 1.
-        prob: Probability that an image is distorted.
+        prob: Probability that an image is distorted. It saves no time: others are put back.
         image_range: See :class:`mmfeataug.utils.pixels.PixelScale`.
         side, as_view, weight, bn, learn: See :class:`FeatureTransform`.
 
@@ -41,6 +41,9 @@ class DistortImages(FeatureTransform):
         ValueError: If ``at`` is not the images; for a distortion that moves pixels or does not
             support the number of channels.
     """
+
+    acts_by_image = True
+    """``prob`` is of each image, and not of the batch."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from mmfeataug.engine import (
 )
 from mmfeataug.functional import channel_dim, labels_from_gradient, semantic_direction
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.utils.settings import non_negative, positive, share
+from mmfeataug.utils.settings import non_negative, positive, share, whole
 
 
 @AUGMENTATIONS.register_module()
@@ -73,8 +73,7 @@ class SeA(FeatureAugmentation):
         super().__init__(at=at, side=side, bn=bn, learn=learn)
         self.eta = non_negative('eta', eta, at)
         self.weight = share('weight', weight, at)
-        if not isinstance(rows, int) or rows < 2:
-            raise ValueError(f'rows={rows!r} at {at!r}: give a whole number of at least 2')
+        whole('rows', rows, 2, at)
         self.alpha, self.rows, self.background = positive('alpha', alpha, at), rows, background
         self._classifier: nn.Parameter | None = None
 
@@ -90,11 +89,16 @@ class SeA(FeatureAugmentation):
         module = find_module(model, self.at)
         weight = getattr(module, 'weight', None)
         linear = weight is not None and weight.dim() > 1 and weight[0].numel() == weight.shape[1]
-        if self.side != 'input' or not linear:
+        if self.side != 'input' or weight is None or not linear:
             raise ValueError(
                 f'background={self.background!r} at {self.at!r}: foreground is known at the input '
                 "of a linear classifier only, such as at='roi_head.bbox_head.fc_cls', "
                 "side='input'; set background=None elsewhere"
+            )
+        if len(weight) > weight.shape[1]:
+            raise ValueError(
+                f'background={self.background!r} at {self.at!r}: gradients of {weight.shape[1]} '
+                f'features do not tell {len(weight)} classes apart; set background=None'
             )
         self._classifier = weight
 

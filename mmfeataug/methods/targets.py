@@ -165,13 +165,16 @@ def _boxes(samples: Sequence[Any], mixture: Mixture, generator: torch.Generator)
             part[torch.rand(share.shape, generator=generator, device=share.device) < share]
             for part, share in zip(parts, shares, strict=True)
         ]
+        # All parts reach as far as the batch does.
+        shape = tuple(mixture.masks.shape[-2:])
+        for part in kept:
+            if 'masks' in part:
+                part.masks = part.masks.pad(shape)
         new = sample.clone()
         new.gt_instances = InstanceData.cat(kept)
         ignored = [samples[order[b]].get('ignored_instances') for order in mixture.index]
         if regions := [InstanceData(bboxes=each.bboxes) for each in ignored if each]:
             new.ignored_instances = InstanceData.cat(regions)
-        # All parts reach as far as the batch does.
-        shape = tuple(mixture.masks.shape[-2:])
         new.set_metainfo(dict(img_shape=shape, pad_shape=shape, batch_input_shape=shape))
         mixed.append(new)
     return mixed

@@ -101,6 +101,18 @@ def positive(name: str, value: float, at: object) -> float:
     return float(value)
 
 
+def whole(name: str, value: int, least: int = 1, at: object = None) -> int:
+    """A whole number of at least ``least``.
+
+    Raises:
+        ValueError: Naming the setting, its value and its place, if it has one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        where = '' if at is None else f' at {at!r}'
+        raise ValueError(f'{name}={value!r}{where}: give a whole number of at least {least}')
+    return value
+
+
 def share(name: str, value: float | None, at: object) -> float | None:
     """A factor as :func:`non_negative` takes it, or None for a share of what others leave."""
     return None if value is None else non_negative(name, value, at)

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-from mmfeataug.evaluation import Geometry, Region, region_of
+from mmfeataug.evaluation import CheckpointCheck, Geometry, Region, region_of
 from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
@@ -50,6 +50,7 @@ class Painter:
         cfg.visualizer.name = cfg.experiment_name
         with tempfile.TemporaryDirectory() as cfg.work_dir:
             self._runner = Runner.from_cfg(cfg)
+            self._runner.register_hook(CheckpointCheck())
             self._runner.load_or_resume()
 
     def __call__(

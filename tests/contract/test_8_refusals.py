@@ -50,8 +50,13 @@ class TestPaths:
             mmfeataug.attach(detector, [afan('backbone.stage_two')])
 
     def test_side(self, detector):
-        with pytest.raises(TapError, match="side='out'"):
-            mmfeataug.attach(detector, [afan('backbone', side='out')])
+        for entry in (
+            afan('backbone', side='out'),
+            dict(type='MixStyle', at='backbone', side='out'),
+            dict(type='FMA', at='backbone', side='out'),
+        ):
+            with pytest.raises(ValueError, match="side='out' at 'backbone': choose 'output' or"):
+                mmfeataug.attach(detector, [entry])
 
     @pytest.mark.parametrize('at', ['roi_head.bbox_head.shared_fcs', 'roi_head'])
     def test_module_that_is_not_called(self, detector, at):

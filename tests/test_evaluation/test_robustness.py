@@ -272,7 +272,7 @@ def test_what_is_no_table(tmp_path):
 def test_nothing_found_yet():
     empty = complete(table({}, {}))
     assert empty['metrics'] == []
-    assert 'the evaluator has returned no metric at all' in empty['notes'][0]
+    assert 'the evaluator has returned no metric that is one number' in empty['notes'][0]
     assert to_markdown(empty).startswith('# Robustness of c')
     clean_only = complete(table({'m': 1.0}, {}))
     assert clean_only['summary']['m']['mPC'] is None

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmfeataug.evaluation import CorruptionTestLoop, rows
 from mmfeataug.evaluation.scores import read_scores
+from mmfeataug.visualization import Painter
 from tests.launch import launch
 from tests.robustness_runs import ROOT, arguments, held, read, run
 
@@ -161,7 +163,7 @@ def test_what_cannot_start(classifier, tool, monkeypatch):
 
 
 @pytest.mark.classification
-def test_a_checkpoint_that_does_not_fit(classifier, tool, tmp_path, capsys):
+def test_a_checkpoint_that_does_not_fit(classifier, tool, tmp_path):
     """mmengine prints that among the rest, which is not shown, and goes on."""
     whole = torch.load(classifier['checkpoint'], weights_only=False)['state_dict']
     last = [key for key in whole if 'fc' in key]
@@ -170,12 +172,18 @@ def test_a_checkpoint_that_does_not_fit(classifier, tool, tmp_path, capsys):
     for name, state in (('lacking', lacking), ('other', other)):
         torch.save(dict(state_dict=state), tmp_path / f'{name}.pth')
     case = dict(classifier, folder=tmp_path, checkpoint=tmp_path / 'lacking.pth')
-    run(tool, case, 'x', '--corruptions', 'fog', '--severities', '1')
-    said = capsys.readouterr().err
-    assert f'{len(last)} of ' in said
-    assert f'such as {last[0]}' in said
+    with pytest.warns(UserWarning, match=f'{len(last)} of .*such as {last[0]}.*first values'):
+        table = run(tool, case, 'x', '--corruptions', 'fog', '--severities', '1')
+    assert 'these keep their first values' in table['notes'][0]
     with pytest.raises(SystemExit, match='tensors of the model are not in the checkpoint'):
         run(tool, {**case, 'checkpoint': tmp_path / 'other.pth'}, 'y')
+    options = dict(load_from=str(tmp_path / 'other.pth'), work_dir=str(tmp_path / 'z'))
+    cfg = Config.fromfile(case['config'])
+    cfg.merge_from_dict({**options, 'test_cfg.type': 'mmfeataug.AdversarialTestLoop'})
+    with pytest.raises(ValueError, match='tensors of the model are not in the checkpoint'):
+        Runner.from_cfg(cfg).test()
+    with pytest.raises(ValueError, match='tensors of the model are not in the checkpoint'):
+        Painter(cfg, tmp_path / 'other.pth')
 
 
 @pytest.mark.classification

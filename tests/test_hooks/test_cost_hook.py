@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmfeataug.engine import Plan
 from mmfeataug.hooks import CostHook, cost_hook
-from mmfeataug.methods import PAdaIN
+from mmfeataug.methods import DistortImages, PAdaIN
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs/demo/afan_faster-rcnn_r18_fpn_demo-coco.py'
@@ -82,17 +82,24 @@ def test_stock_steps_divide_their_neighbours(tool, demo_data, tmp_path, monkeypa
     assert 'stock steps: 3.00 where every method acts' in out.getvalue()
 
 
-def test_what_acts_by_chance_is_timed_acting(tool, demo_data, tmp_path, monkeypatch):
-    """A clock that charges 3 s for a step in which the method acts."""
+@pytest.mark.parametrize(
+    ('kind', 'at', 'cost'),
+    [(PAdaIN, 'backbone.layer1', 1.5), (DistortImages, 'inputs', 3.0)],
+)
+def test_what_acts_by_chance_is_timed_acting(
+    tool, demo_data, tmp_path, monkeypatch, kind, at, cost
+):
+    """A clock that charges 3 s for a step in which the method acts. One that draws each image
+    takes its time in all steps."""
     now, acted = [0.0], [0]
     monkeypatch.setattr(cost_hook, 'wall_time', lambda: now[0])
-    transform = PAdaIN.transform
+    transform = kind.transform
 
     def counted(self, *args):
         acted[0] += 1
         return transform(self, *args)
 
-    monkeypatch.setattr(PAdaIN, 'transform', counted)
+    monkeypatch.setattr(kind, 'transform', counted)
 
     class Clocked(CostHook):
         def after_train_iter(self, *args, **kwargs):
@@ -101,8 +108,8 @@ def test_what_acts_by_chance_is_timed_acting(tool, demo_data, tmp_path, monkeypa
             super().after_train_iter(*args, **kwargs)
 
     monkeypatch.setattr(tool, 'CostHook', Clocked)
-    config = tmp_path / 'padain.py'
-    method = dict(type='mmfeataug.PAdaIN', at='backbone.layer1', prob=0.25)
+    config = tmp_path / 'config.py'
+    method = dict(type=f'mmfeataug.{kind.__name__}', at=at, prob=0.25)
     hook = dict(type='mmfeataug.FeatureAugHook', augmentations=[method])
     baseline = ROOT / 'configs/demo/faster-rcnn_r18_fpn_demo-coco.py'
     config.write_text(f'_base_ = {str(baseline)!r}\ncustom_hooks = [{hook!r}]\n')
@@ -111,4 +118,5 @@ def test_what_acts_by_chance_is_timed_acting(tool, demo_data, tmp_path, monkeypa
     argv = [str(config), '--work-dir', str(tmp_path), '--rounds', '3', '--cfg-options', data, also]
     tool.main.__wrapped__(io.StringIO(), argv)
     found = json.loads((tmp_path / 'cost.json').read_text())
-    assert (found['with_views'], found['prob'], found['stock_steps']) == (3.0, 0.25, 1.5)
+    assert (found['with_views'], found['stock_steps']) == (3.0, cost)
+    assert found['prob'] == (cost - 1) / 2

@@ -3,6 +3,7 @@
 
 import copy
 import itertools
+import pickle
 from functools import cache
 
 import pytest
@@ -372,6 +373,8 @@ class TestRefusals:
             make_runner(tmp_path, hook).train()
         assert 'AFAM' in str(caught.value)
         assert 'begin=100' in str(caught.value)
+        # Processes of others send it on.
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
     def test_everything_at_once(self, tmp_path):
         entries = [dict(AUGMENTATION, at='backbone.layr3'), dict(AUGMENTATION, gama=1)]

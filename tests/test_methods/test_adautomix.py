@@ -2,7 +2,9 @@
 """AdAutoMix: oracles, gradient routing, targets of three tasks, teacher, refusals."""
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -475,6 +477,22 @@ def test_boxes_are_kept_with_the_probability_of_their_mass():
     generator = torch.Generator().manual_seed(0)
     with mixed_targets(model, samples, halves(), generator) as mixed:
         assert all(len(sample.ignored_instances) == 1 for sample in mixed)
+
+
+def test_masks_of_images_of_other_sizes_reach_as_far_as_the_batch():
+    from mmdet.structures.mask import BitmapMasks
+
+    _, samples = random_test_batch(build_detector())
+    for sample, (height, width) in zip(samples, ((64, 48), (32, 64)), strict=True):
+        masks = BitmapMasks(np.ones((1, height, width), np.uint8), height, width)
+        corners = torch.tensor([[0.0, 0, width, height]])
+        sample.gt_instances = InstanceData(bboxes=corners, labels=torch.tensor([0]), masks=masks)
+    mixture = replace(halves(), masks=torch.ones(2, 2, 64, 64))
+    with mixed_targets(build_detector(), samples, mixture, torch.Generator()) as mixed:
+        found = mixed[0].gt_instances.masks.masks
+    assert found.shape == (2, 64, 64)
+    assert found.sum((1, 2)).tolist() == [64 * 48, 32 * 64]
+    assert samples[0].gt_instances.masks.masks.shape == (1, 64, 48)
 
 
 @pytest.mark.parametrize('loss', ['LovaszLoss', 'DiceLoss', 'TverskyLoss', 'FocalLoss'])

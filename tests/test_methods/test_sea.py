@@ -116,9 +116,11 @@ class TestBadInput:
         for method in (*methods, SeA(at='0', side='output', background=-1)):
             with pytest.raises(ValueError, match='input of a linear classifier'):
                 method.bind(model)
+        with pytest.raises(ValueError, match='3 features do not tell 5 classes'):
+            SeA(at='0', background=-1).bind(nn.Sequential(nn.Linear(3, 5)))
 
     @pytest.mark.parametrize(
-        'settings', [dict(alpha=0), dict(rows=1), dict(eta=-1), dict(weight=-0.5)]
+        'settings', [dict(alpha=0), dict(rows=1), dict(rows=True), dict(eta=-1), dict(weight=-0.5)]
     )
     def test_settings(self, settings):
         (name,) = settings

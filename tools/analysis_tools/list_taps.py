@@ -26,7 +26,7 @@ from mmfeataug.utils.results import print_table, results_on_stdout
 from mmfeataug.utils.tasks import refuse_branches
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import build_model, first_batch, start
+from common import build_model, check_data, first_batch, start
 
 _FIRST = (
     '* first choices: the first stages of the backbone with stride 4 and 8; the later one is '
@@ -77,6 +77,7 @@ def main(out: TextIO) -> None:
     if args.size:
         batch = random_batch(model, tuple(args.size), args.batch_size)
     else:
+        check_data(cfg, ('train_dataloader',))
         set_workers(cfg.train_dataloader)
         batch = first_batch(model, Runner.build_dataloader(cfg.train_dataloader, seed=0), True)
     with progress_bar() as progress:

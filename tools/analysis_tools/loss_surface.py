@@ -7,15 +7,16 @@ same signs for both.
 """
 
 import argparse
+import copy
 import sys
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
 import torch
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 
-from mmfeataug.evaluation import PGD, Geometry, Target
+from mmfeataug.evaluation import PGD, Geometry, Target, load_fitting
 from mmfeataug.utils.configs import set_workers
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
@@ -76,10 +77,12 @@ def main(out: TextIO) -> None:
     options = dict(at=args.at, side=args.side, unit=unit, steps=1, step_size=eps)
     attack = PGD(eps=eps, **options, random_start=False)
     attack.bind(model)
-    surfaces = {}
+    surfaces, first = {}, copy.deepcopy(model.state_dict())
     with progress_bar() as progress:
         for name, checkpoint in zip(names, args.checkpoints, strict=True):
-            load_checkpoint(model, checkpoint, map_location='cpu')
+            # What this one lacks must not come from the one before.
+            model.load_state_dict(first)
+            load_fitting(model, checkpoint)
             task = progress.add_task(name, total=args.points**2)
             with target.open(inputs, samples) as batch:
                 attack.images = batch.images

@@ -92,7 +92,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     if budget := schedule.get('budget'):
         views = min(views, (budget - 1) * hook.without_views)
     # Of methods that act by different chances, the part of each is not known.
-    prob, share = max(hook.probs.values(), default=1.0), held * chance
+    prob, share = max(hook.probs, default=1.0), held * chance
     cost = 1 + prob * (held * (hook.without_views - 1) + share * views)
     found = dict(
         stock_steps=cost,
@@ -112,7 +112,7 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         print(json.dumps(found), file=out)
     else:
         print(
-            f'{cost:.2f} stock steps{" at most" if len(set(hook.probs.values())) > 1 else ""}: '
+            f'{cost:.2f} stock steps{" at most" if len(set(hook.probs)) > 1 else ""}: '
             f'{hook.with_views:.2f} where every method acts, in {share * prob:.0%} of the '
             f'iterations, {hook.without_views:.2f} without views; a stock step takes '
             f'{hook.seconds:.3f} s. {path}',

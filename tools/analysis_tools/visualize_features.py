@@ -19,11 +19,12 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 
 import mmfeataug
 from mmfeataug.datasets import corrupt_images
 from mmfeataug.engine import BatchAugmentation, build_each
+from mmfeataug.evaluation import load_fitting
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
@@ -138,7 +139,7 @@ def main(out: TextIO) -> None:
     args = parse_args()
     cfg = load_config(args, (*TRAIN[:1], *TEST[: bool(args.corruption)]))
     model = build_model(cfg)
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    load_fitting(model, args.checkpoint)
     hooks = cfg.get('custom_hooks') or ()
     entries = [a for hook in hooks for a in hook.get('augmentations') or ()] + collect(model)
     built = [made for entry in entries for _, made in build_each(model, entry, AUGMENTATIONS)]

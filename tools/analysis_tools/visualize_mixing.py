@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from mmengine.runner import load_checkpoint
 
 import mmfeataug
 from mmfeataug.engine import OWN_MODULES, build_each
+from mmfeataug.evaluation import load_fitting
 from mmfeataug.methods import AdAutoMix
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 
 def load_weights(model: torch.nn.Module, path: str) -> None:
     """The teacher, with the generator that is being trained."""
-    checkpoint = load_checkpoint(model, path, map_location='cpu')
+    checkpoint = load_fitting(model, path)
     # EMAHook saves the average as the model, and the model as the average.
     trained = {
         key.removeprefix('module.'): value

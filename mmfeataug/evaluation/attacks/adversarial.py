@@ -28,6 +28,7 @@ from mmfeataug.utils.models import model_of
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
+from ..checkpoints import CheckpointCheck
 from ..predictions import PREDICTIONS, read_predictions, saving
 from ..scores import count_found, count_tested_only
 from ..unfinished import fingerprint
@@ -155,6 +156,7 @@ class AdversarialTestLoop(TestLoop):
         if not self.attacks:
             raise ValueError('eps=(): give at least one strength')
         super().__init__(runner, dataloader, evaluator)
+        runner.register_hook(CheckpointCheck())
         dataset = self.dataloader.dataset
         count_tested_only(self.evaluator, (dataset.get_data_info(i) for i in range(len(dataset))))
         count, size = len(self.dataloader.sampler), self.dataloader.batch_size

@@ -10,6 +10,7 @@ from torch import Tensor
 from mmfeataug.engine import Tail, View
 from mmfeataug.functional import interpolate, mean_std, replace_statistics, statistic_dims
 from mmfeataug.methods import AdvBN
+from mmfeataug.utils.settings import whole
 
 from .base import Attack
 from .pgd import KINDS, PGD
@@ -139,8 +140,7 @@ def make_attack(
 
 
 def _gradient_attack(attack: str, restarts: int, **settings: Any) -> Attack | Strongest:
-    if not isinstance(restarts, int) or restarts < 1:
-        raise ValueError(f'restarts={restarts!r}: give a whole number of at least 1')
+    whole('restarts', restarts)
     if restarts > 1 and not settings.get('random_start', True):
         raise ValueError(f'restarts={restarts!r} of an attack without a random start: drop one')
     if attack == 'ensemble':

@@ -21,7 +21,7 @@ from mmfeataug.functional import (
     signed_step,
 )
 from mmfeataug.utils.pixels import PixelScale
-from mmfeataug.utils.settings import non_negative
+from mmfeataug.utils.settings import non_negative, whole
 
 from .base import Attack
 from .pixel_loss import TERM, PixelLoss
@@ -84,8 +84,7 @@ class PGD(Attack):
         super().__init__(at=at, side=side)
         if kind not in KINDS:
             raise ValueError(f'kind={kind!r}: choose one of {", ".join(KINDS)}')
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f'steps={steps!r}: give a whole number of at least 1')
+        whole('steps', steps)
         if norm not in NORMS:
             raise ValueError(f'norm={norm!r}: choose one of {", ".join(NORMS)}')
         if unit not in UNITS or (unit == 'pixel') != (at == 'inputs'):

@@ -22,6 +22,7 @@ from mmfeataug.utils.models import model_of
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import task_of
 
+from ..checkpoints import CheckpointCheck
 from ..predictions import PREDICTIONS, saving
 from ..report import to_markdown
 from ..robustness import SEVERITIES, select_corruptions
@@ -114,11 +115,14 @@ class CorruptionTestLoop(BaseLoop):
         name = osp.splitext(osp.basename(cfg.filename or ''))[0]
         self.record = RunTable(out_dir, name, checkpoint, made_with, wanted, table, resume)
         self.record.share()
+        self._fit = CheckpointCheck()
+        runner.register_hook(self._fit)
         self.record.table['task'] = task_of(model_of(runner))
 
     def run(self) -> dict:
         """P, mPC and rPC of each metric."""
         runner, record = self.runner, self.record
+        record.table['lacks'] = self._fit.lacks
         # Processes may see other disks than the first one.
         shared = [record.pending(self.predictions)]
         broadcast_object_list(shared)

@@ -12,6 +12,7 @@ from mmfeataug.evaluation import (
     against,
     cost,
     less_is_better,
+    method_scalars,
     spread,
     view_losses,
 )
@@ -94,12 +95,12 @@ def _cost(context: Context, name: str) -> tuple[float | None, str]:
     measured = _mean(run.stock_steps for run in runs)
     if measured is not None:
         return measured * (longer or 1.0), f'{measured:.2f} stock steps{words}'
-    # Without views a step is a stock step.
+    # Without a method a step is a stock step.
     of_base = _mean(run.stock_steps for run in others)
-    if of_base is None and not any(view_losses(run.log) for run in others):
+    if of_base is None and not any(view_losses(r.log) or method_scalars(r.log) for r in others):
         of_base = 1.0
     if of_base is None:
-        return None, f'not known: {baseline} has views and no cost.json'
+        return None, f'not known: {baseline} has a method and no cost.json'
     if name == baseline:
         return of_base, f'{of_base:.2g}'
     times = [_mean(cost(r.log).get('seconds') for r in of if r.log) for of in (runs, others)]
@@ -174,7 +175,10 @@ def _differences(context: Context, found: Mapping[str, Against], metric: str) ->
         for name, a in found.items()
     }
     if not any('near' in row for row in rows.values()):
+        # All are far then, as under mPC.
         del columns['near'], columns['far']
+        for row in rows.values():
+            row.pop('far', None)
     columns['unseen'] = 'unseen, not trained near'
     columns |= {k: k for row in rows.values() for k in row if k not in (*columns, 'rPC', 'mCE')}
     columns = {k: title for k, title in columns.items() if any(k in row for row in rows.values())}
