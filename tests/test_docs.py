@@ -175,7 +175,7 @@ def test_cards():
     for index in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']:
         text = (ROOT / index).with_name('README.md').read_text()
         marks = (
-            f'<!-- comparison: card-{Path(index).parent.name} -->',
+            f'<!-- comparison: {Path(index).parent.name}-card -->',
             '<!-- /comparison -->',
             '**Verdict.**',
             '\n## ',

@@ -234,7 +234,7 @@ class CopyPass(Protocol):
         model: In training mode.
         samples: Data samples of the batch; empty where they cannot be told apart.
         counts: Number of features at each place, in the order of the places.
-        step_count: Number of optimizer steps with augmented iterations before this one.
+        update_count: Number of optimizer steps with augmented iterations before this one.
         teacher: Averaged weights, by the names of ``model.state_dict()``; None without a teacher.
         shared: Source of draws that decide how many passes there are: alike on every rank.
     """
@@ -242,7 +242,7 @@ class CopyPass(Protocol):
     model: nn.Module
     samples: list[Any]
     counts: list[int]
-    step_count: int
+    update_count: int
     teacher: dict[str, Tensor] | None
     shared: torch.Generator
 

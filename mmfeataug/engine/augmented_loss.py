@@ -19,7 +19,7 @@ from .batch import Batch, Losses
 from .checks import augmentation_faults, model_faults, raise_together
 from .copies import CopyTaps
 from .layers import FeatureTransform
-from .loss_state import LossState, nowhere
+from .loss_state import LossState
 from .settings import Outcome, Plan, Settings
 from .step import run_step
 from .tap import Member, Tap, no_feature, patched
@@ -72,7 +72,7 @@ class AugmentedLoss:
         clean_weight: float | None = None,
         strict: bool = False,
         seed: int = 0,
-        outside: Callable[[], Iterable[dict[str, Any]]] = nowhere,
+        outside: Callable[[], Iterable[dict[str, Any]]] = tuple,
     ) -> None:
         if isinstance(getattr(model, 'loss', None), AugmentedLoss):
             raise RuntimeError(

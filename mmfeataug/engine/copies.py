@@ -211,7 +211,7 @@ class Copies:
     recorded: RecordedLoss
     taps: CopyTaps
     clean: Captured
-    step_count: int
+    update_count: int
     teacher: dict[str, Tensor] | None
     shared: torch.Generator
     reseed: Callable[[], None]

@@ -21,11 +21,6 @@ REFRESH = 50
 """Steps after which all places are looked for anew, whatever is known."""
 
 
-def nowhere() -> Iterable[dict[str, Any]]:
-    """Nothing beside the model."""
-    return ()
-
-
 @dataclass
 class Saved:
     """State of the losses at one time; made by :class:`LossState`.
@@ -62,7 +57,7 @@ class LossState:
     """
 
     def __init__(
-        self, model: nn.Module, outside: Callable[[], Iterable[dict[str, Any]]] = nowhere
+        self, model: nn.Module, outside: Callable[[], Iterable[dict[str, Any]]] = tuple
     ) -> None:
         self._model, self._outside = model, outside
         self._roots: list[Place] = []

@@ -127,11 +127,6 @@ class Replay:
     def _receive(self, cut: Cut, index: int, gradient: Tensor) -> None:
         self.received.append((cut, index, gradient))
 
-    @staticmethod
-    def rerun(module: nn.Module, name: str, original: Callable) -> Callable:
-        """What they call if nothing is to be recalled."""
-        return original
-
 
 @contextmanager
 def replay(
@@ -155,6 +150,6 @@ def replay(
         widen: Return recorded results of a narrow type as float32, for a pass outside autocast.
     """
     found = Replay(recording, features, on_fire, tape, widen)
-    around = found.recall if memoize else found.rerun
+    around = found.recall if memoize else None
     with patched(recording.tap.replacements(around, found.at_tap)):
         yield found

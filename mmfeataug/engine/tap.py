@@ -86,14 +86,14 @@ class Tap:
         return not_called(self.at, self.module)
 
     def replacements(
-        self, around: Callable, at_tap: Callable
+        self, around: Callable | None, at_tap: Callable
     ) -> Iterator[tuple[nn.Module, str, Callable]]:
-        """What to hand to :func:`patched`: ``around`` for every way into a module of the prefix,
-        ``at_tap`` for the tapped module.
+        """What to hand to :func:`patched`: ``around``, if there is one, for every way into a module
+        of the prefix, ``at_tap`` for the tapped module.
         """
-        for module in self.prefix:
+        for module in self.prefix if around else ():
             for name in entries(module):
-                yield module, name, around
+                yield module, name, around  # type: ignore[misc]
         if self.module is not None:
             yield self.module, 'forward', at_tap
 

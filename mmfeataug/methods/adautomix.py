@@ -213,7 +213,7 @@ class AdAutoMix(BatchAugmentation):
             features, *targets = network(inputs, **teacher)
         mixture = self.ask(plain, features, size)
         found, value = loss(mixture, **teacher)
-        if self.adversarial and network.step_count % 2 == 0:
+        if self.adversarial and network.update_count % 2 == 0:
             similarity = _similarity(found[1:], targets, mixture)
             value = -self.beta * value + (1 - self.beta) * self.sign * similarity
         # None of this is to live through the network's own passes.

@@ -115,7 +115,12 @@ def test_a_refusal_of_the_package_is_no_traceback(several, tmp_path):
     args = [config, checkpoint, '--work-dir', tmp_path, '--steps', 1]
     assert 'backbone.layr2' in refused('test_adversarial.py', *args, '--at', 'backbone.layr2')
     # What other code raises keeps its traceback.
-    log = run('test.py', config, tmp_path / 'nowhere.pth', '--work-dir', tmp_path, ok=False)
+    broken = tmp_path / 'broken.pth'
+    log = run('test.py', config, broken, '--work-dir', tmp_path, ok=False)
+    assert "broken.pth' is no file" in log
+    assert 'Traceback' not in log
+    broken.write_bytes(b'no checkpoint')
+    log = run('test.py', config, broken, '--work-dir', tmp_path, ok=False)
     assert 'Traceback' in log
 
 

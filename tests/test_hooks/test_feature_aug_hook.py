@@ -178,7 +178,7 @@ class TestSchedule:
             active = True
 
             def losses(self, inputs, clean, network, generator):
-                turns.append(network.step_count)
+                turns.append(network.update_count)
                 yield clean[0].sum() * 0
 
         AUGMENTATIONS.register_module(module=Turns, force=True)

@@ -229,11 +229,11 @@ class Recorder:
 
     counts = (1, 1)
 
-    def __init__(self, step_count=0, loss=2.0):
+    def __init__(self, update_count=0, loss=2.0):
         self.model, self.samples = torch.nn.Module(), [{'gt_label': 0}] * 2
         self.model.head = torch.nn.Module()
         self.model.head.num_classes = 3
-        self.teacher, self.step_count, self.value, self.passes = {}, step_count, loss, []
+        self.teacher, self.update_count, self.value, self.passes = {}, update_count, loss, []
         self.shared = torch.Generator()
 
     def __call__(self, images, loss=False, **how):

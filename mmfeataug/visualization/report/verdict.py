@@ -25,7 +25,7 @@ _HOW = (
     'Differences to {baseline}, seed by seed. Brackets: 95 % confidence interval ({interval}). p: '
     'two-sided sign-flip test; with fewer than six pairs it cannot fall below 0.05, whatever the '
     'values are. Many rows and columns are many tests: one of twenty is below 0.05 by chance. '
-    'Coloured cells are those with p below 0.05.'
+    'Coloured cells are those with p below 0.05 and an interval without 0.'
 )
 
 
