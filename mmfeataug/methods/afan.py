@@ -43,8 +43,8 @@ class AFAN(FeatureAugmentation):
             several.
         reinject: Whether a view is the re-injection of its statistics: one flag, or one per
             strength.
-        axes: What these statistics are taken over: ``'channel'`` (the authors' release),
-            ``'spatial'``, ``'batch'``.
+        axes: What these statistics are taken over: ``'channel'`` (the authors' release; where
+            None), ``'spatial'``, ``'batch'``. Only with ``reinject``.
         steps: Number of steps.
         eps: Radius of the l-inf ball around the clean feature that steps stay in, in ``unit``;
             None: no bound.
@@ -83,7 +83,7 @@ class AFAN(FeatureAugmentation):
         gamma: float = 0.25,
         strengths: float | Sequence[float] = (1.0,),
         reinject: bool | Sequence[bool] = False,
-        axes: str = 'channel',
+        axes: str | None = None,
         steps: int = 1,
         eps: float | None = None,
         random_start: bool = False,
@@ -111,12 +111,22 @@ class AFAN(FeatureAugmentation):
         self.reinject = self._per_view('reinject', reinject, bool)
         weights = self._per_view('weight', weight, (int, float, type(None)))
         self.weight: tuple[float | None, ...] = tuple(share('weight', w, at) for w in weights)
-        if axes not in AXES:
+        if axes is not None and axes not in AXES:
             raise ValueError(f'axes={axes!r} at {at!r}: choose one of {", ".join(AXES)}')
+        if axes is not None and not any(self.reinject):
+            raise ValueError(
+                f'axes={axes!r} at {at!r} with reinject={reinject!r}: no statistics are '
+                're-injected; set reinject=True, or leave axes out'
+            )
         if unit not in ('absolute', 'std', 'pixel'):
             raise ValueError(f"unit={unit!r} at {at!r}: choose 'absolute', 'std' or 'pixel'")
         if unit == 'pixel' and at != 'inputs':
             raise ValueError(f"unit='pixel' at {at!r}: only at='inputs' there are pixels")
+        if image_range is not None and unit != 'pixel':
+            raise ValueError(
+                f'image_range={image_range!r} at {at!r} with unit={unit!r}: only grey levels have '
+                "a range; set at='inputs' and unit='pixel', or leave it out"
+            )
         words: Any = [against] if _are_words(against) else against
         if not isinstance(words, (list, tuple)) or not all(map(_are_words, words)):
             raise TypeError(f'against={against!r} at {at!r}: give a list of words, or several')
@@ -129,7 +139,8 @@ class AFAN(FeatureAugmentation):
                 f"direction='random' at {at!r} is one step that asks no loss: set steps=1, and "
                 'leave out random_start and against'
             )
-        self.axes, self.steps, self.random_start, self.unit = axes, steps, random_start, unit
+        self.axes = axes or 'channel'
+        self.steps, self.random_start, self.unit = steps, random_start, unit
         self.direction = direction
         # What limits the move; a random start is anywhere in the ball.
         is_bound = self.eps is not None and (random_start or self.eps < steps * self.gamma)

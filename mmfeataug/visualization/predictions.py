@@ -37,9 +37,17 @@ class Painter:
     Args:
         cfg: Config of a detector, segmentor or classifier, with a visualizer.
         checkpoint: File to load.
+
+    Raises:
+        ValueError: Without a visualizer, or if the checkpoint has nothing of the model.
     """
 
     def __init__(self, cfg: Config, checkpoint: str) -> None:
+        if not cfg.get('visualizer'):
+            raise ValueError(
+                'the config has no visualizer, which draws predictions: add '
+                "visualizer=dict(type='DetLocalVisualizer'), or that of your framework"
+            )
         cfg = copy.deepcopy(cfg)
         cfg.load_from, cfg.resume, cfg.launcher = str(checkpoint), False, 'none'
         cfg.log_level, cfg.visualizer.vis_backends = 'ERROR', []

@@ -2,7 +2,6 @@
 release_view = dict(
     type='mmfeataug.AFAN',
     unit='absolute',
-    axes='channel',
     direction='gradient',
     steps=1,
     side='output',
