@@ -186,7 +186,7 @@ def complete(
 
     Args:
         table: With ``task``, ``clean`` and ``corrupted``; ``also``: scores on other test sets, if
-            there are.
+            there are; ``lacks``: what the checkpoint lacks of the model, if anything.
         wanted: All conditions of the complete table, to report what is missing.
         reference: Table of the reference model of mCE.
 

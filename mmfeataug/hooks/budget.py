@@ -10,9 +10,9 @@ from statistics import median
 
 import numpy as np
 import torch
-from mmengine.dist import broadcast_object_list
 
 from mmfeataug.engine import Choice
+from mmfeataug.utils.processes import of_first_process
 
 
 @dataclass
@@ -143,7 +143,7 @@ class Budget:
             return None
         seconds = self._now() - self._begun
         # A process may have no view of its own (no foreground in its images): all go by one.
-        weights = {n: w for n, w in _of_first_process(weights).items() if any(w)}
+        weights = {n: w for n, w in of_first_process(weights).items() if any(w)}
         done = self._agenda.pop(0)
         if done and done.name not in weights and self._patience[done.name]:
             self._patience[done.name] -= 1
@@ -158,7 +158,7 @@ class Budget:
             self._agenda += [Choice(done.name, self._index(done.name))] * 4
         if self._agenda:
             return None
-        self.allowance = Allowance(**_of_first_process(asdict(self._settle(iteration + 1))))
+        self.allowance = Allowance(**of_first_process(asdict(self._settle(iteration + 1))))
         return self.allowance
 
     def _settle(self, iteration: int) -> Allowance:
@@ -181,9 +181,3 @@ class Budget:
     def _index(self, name: str) -> int:
         """The first view of an augmentation that is trained on."""
         return next((i for i, w in enumerate(self._weights.get(name, ())) if w > 0), 0)
-
-
-def _of_first_process(value: dict) -> dict:
-    values = [value]
-    broadcast_object_list(values)
-    return values[0]

@@ -4,7 +4,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from mmengine.dist import broadcast_object_list
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import nn
@@ -22,6 +21,7 @@ from mmfeataug.utils.loaders import epoch_length
 from mmfeataug.utils.models import model_of
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
+from mmfeataug.utils.processes import of_first_process
 from mmfeataug.utils.settings import MERGE, Fix, SettingError
 
 from .budget import Allowance, Budget
@@ -180,9 +180,7 @@ class FeatureAugHook(Hook):
         learn_pipeline(model, steps(runner.train_dataloader.dataset))
         self._driven = [*self.augmentations, *collect(model)]
         # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
-        shared = [runner.seed or 0]
-        broadcast_object_list(shared)
-        (self._seed,) = shared
+        self._seed = of_first_process(runner.seed or 0)
         faults = [*run_faults(runner), *self._faults(runner, model, self._driven)]
         handle, warnings = None, list[Finding]()
         try:

@@ -13,7 +13,6 @@ import torch
 from mmengine.dist import (
     all_gather_object,
     all_reduce,
-    broadcast_object_list,
     get_rank,
     get_world_size,
     is_main_process,
@@ -25,6 +24,7 @@ from mmfeataug.engine import patched
 from mmfeataug.models import collect
 from mmfeataug.registry import LOOPS
 from mmfeataug.utils.models import model_of
+from mmfeataug.utils.processes import of_first_process
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
@@ -193,11 +193,11 @@ class AdversarialTestLoop(TestLoop):
         self.out_dir = Path(out_dir or runner.work_dir)
         self.save_predictions = save_predictions
         self._head = self._describe()
-        # What the first process found on its disk counts.
-        shared = [read_earlier_curve(self.out_dir, {**self._head, **self.settings}, resume)]
-        broadcast_object_list(shared)
-        self.curve: list[dict[str, Any]] = shared[0].get('curve', [])
-        self.flags: dict[str, Any] | None = shared[0].get('flags')
+        earlier = of_first_process(
+            read_earlier_curve(self.out_dir, {**self._head, **self.settings}, resume)
+        )
+        self.curve: list[dict[str, Any]] = earlier.get('curve', [])
+        self.flags: dict[str, Any] | None = earlier.get('flags')
         # Nothing is trained: no word about augmentations that nobody drives.
         collect(self.model)
         self._target = Target(self.model, at, side, seed, Geometry(self.dataloader.dataset))
@@ -222,10 +222,7 @@ class AdversarialTestLoop(TestLoop):
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
-        # What the first process finds on its disk counts.
-        shared = [{eps for eps in self.attacks if not self._is_kept(eps)}]
-        broadcast_object_list(shared)
-        (again,) = shared
+        again = of_first_process({eps for eps in self.attacks if not self._is_kept(eps)})
         done = {p['eps']: p for p in self.curve if p['eps'] not in again}
         self.curve = list(done.values())
         with progress_bar() as progress:

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, broadcast_object_list
+from mmengine.dist import all_reduce
 from mmengine.runner import BaseLoop
 
 from mmfeataug.datasets import Corrupt, behind_loading, corrupt_image, corrupt_images
 from mmfeataug.registry import LOOPS
 from mmfeataug.utils.configs import scope_of, set_workers, type_name
 from mmfeataug.utils.models import model_of
+from mmfeataug.utils.processes import of_first_process
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.tasks import task_of
 
@@ -122,11 +123,9 @@ class CorruptionTestLoop(BaseLoop):
     def run(self) -> dict:
         """P, mPC and rPC of each metric."""
         runner, record = self.runner, self.record
-        record.table['lacks'] = self._fit.lacks
-        # Processes may see other disks than the first one.
-        shared = [record.pending(self.predictions)]
-        broadcast_object_list(shared)
-        pending: list[Condition] = shared[0]
+        if self._fit.lacks:
+            record.table['lacks'] = self._fit.lacks
+        pending = of_first_process(record.pending(self.predictions))
         options = dict(redirect_stdout=False, redirect_stderr=False, speed_estimate_period=1e9)
         with progress_bar(22, **options) as progress:
             watch = Watch(progress, len(pending))

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 
 from mmfeataug.datasets import library_version
+from mmfeataug.utils.processes import of_first_process
 
 from ..predictions import read_predictions
 from ..report import JSON, write_table
@@ -104,9 +105,7 @@ class RunTable:
 
     def share(self) -> None:
         """Use the table of the first process on all processes."""
-        shared = [self.table]
-        broadcast_object_list(shared)
-        self.table.update(shared[0])
+        self.table.update(of_first_process(self.table))
 
     def pending(self, predictions: Path | None = None) -> list[Condition]:
         """Conditions that the table does not have.
