@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -360,7 +360,7 @@ def built(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
         tool, kept = import_module(name), []
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-        runner = SimpleNamespace(train=lambda: None, test=lambda: None)
+        runner = Mock()
         monkeypatch.setattr(tool, 'build_runner', lambda cfg: kept.append(cfg) or runner)
         tool.main()
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -397,7 +397,8 @@ tta_pipeline = [dict(type='LoadImageFromFile', backend_args=None)]
     )
     root = f'{demo_data["cityscapes"]}/'
     options = [f'test_dataloader.dataset.datasets.{i}.data_root={root}' for i in (0, 1)]
-    args = [config, 'x.pth', '--tta', '--work-dir', tmp_path, '--cfg-options', *options]
+    (tmp_path / 'x.pth').touch()
+    args = [config, tmp_path / 'x.pth', '--tta', '--work-dir', tmp_path, '--cfg-options', *options]
     joined = built('test', *args).test_dataloader.dataset
     assert 'pipeline' not in joined
     assert [d.pipeline for d in joined.datasets] == [
