@@ -205,6 +205,8 @@ def test_missing_data_is_said_before_anything_is_built(tmp_path):
     wrapped = ROOT / 'configs/afan/afan_faster-rcnn_r50_fpn_1x_voc0712.py'
     log = run('train.py', wrapped, '--work-dir', tmp_path, ok=False)
     assert '--cfg-options train_dataloader.dataset.dataset.datasets.0.data_root=PATH' in log
+    log = run('analysis_tools/list_taps.py', wrapped, ok=False)
+    assert '--cfg-options train_dataloader.dataset.dataset.datasets.0.data_root=PATH' in log
 
 
 def test_list_taps():
@@ -243,6 +245,9 @@ def test_predictions_are_painted(trained):
     assert not np.array_equal(pictures[0][0], pictures[0][1])
     assert not np.array_equal(pictures[0][0], pictures[1][0])
     assert to_array(draw_predictions({('A-FAN', 'clean'): pictures[0]})).std() > 10
+    cfg.visualizer = None
+    with pytest.raises(ValueError, match='the config has no visualizer'):
+        Painter(cfg, str(work_dir / 'iter_3.pth'))
 
 
 def free_port():
@@ -382,6 +387,29 @@ def test_a_fine_tuning_without_a_checkpoint_yet_is_resumed_from_its_weights(
     assert (cfg.load_from, cfg.resume) == (None, True)
     cfg = built('train', *args[:4], 'other.pth', *args[4:])
     assert (cfg.load_from, cfg.resume) == ('other.pth', True)
+
+
+@pytest.mark.parametrize('tool', ['test', 'test_adversarial'])
+def test_a_config_that_resumes_its_training_is_tested_with_the_weights_asked_for(
+    built, demo_data, tmp_path, monkeypatch, tool
+):
+    checkpoint = tmp_path / 'x.pth'
+    checkpoint.touch()
+    args = [SEGMENTATION, checkpoint, '--work-dir', tmp_path, '--cfg-options']
+    args += [*data_options(demo_data['cityscapes']), 'resume=True', 'load_from=other.pth']
+    if tool == 'test_adversarial':
+        folder = tmp_path / 'adversarial'
+        folder.mkdir()
+        (folder / 'adversarial.md').touch()
+    cfg = built(tool, *args)
+    assert (cfg.load_from, cfg.resume) == (str(checkpoint), False)
+
+
+@pytest.mark.parametrize('setting', [[], ['auto_scale_lr=None']])
+def test_a_learning_rate_cannot_be_scaled_from_no_batch_size(built, demo_data, tmp_path, setting):
+    args = [SEGMENTATION, '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options']
+    with pytest.raises(SystemExit, match=r'has no auto_scale_lr\.base_batch_size'):
+        built('train', *args, *data_options(demo_data['cityscapes']), *setting)
 
 
 def test_augmented_tests_of_joined_data_sets(built, demo_data, tmp_path):

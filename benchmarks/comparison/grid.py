@@ -426,6 +426,8 @@ STUDIES = {
                 'combined-half+reinject-spatial',
                 'combined-half+np',
                 'reinject-spatial-early',
+                'longer',
+                'augmix',
             ),
             'camvid-240-long': (*_FINAL, *_REINJECTED),
             'digits': (*_FINAL, *_REINJECTED),

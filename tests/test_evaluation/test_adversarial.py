@@ -3,6 +3,7 @@
 
 import json
 import re
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -603,6 +604,33 @@ def test_surface_tool(segmentor_file, demo_data, tmp_path):
     assert Image.open(tmp_path / 'new' / 'surface.png').width > 1000
     log = run('analysis_tools/loss_surface.py', *args[:8], '--eps', 0, ok=False)
     assert '--eps 0: give a length above 0' in log
+
+
+def test_surfaces_do_not_depend_on_the_checkpoints_before(
+    segmentor_file, demo_data, tmp_path, monkeypatch
+):
+    """What one lacks keeps its first values, not those of the one before."""
+    whole = torch.load(segmentor_file, weights_only=False)['state_dict']
+    kept = {k: v for k, v in whole.items() if 'conv_seg' not in k}
+    lacking = tmp_path / 'lacking.pth'
+    torch.save(dict(state_dict=kept), lacking)
+    for folder in ('tools', 'tools/analysis_tools'):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+    tool, drawn = import_module('loss_surface'), []
+    monkeypatch.setattr(tool, 'draw_surface', lambda surfaces, *_: drawn.append(surfaces))
+    monkeypatch.setattr(tool, 'save', lambda figure, path: path)
+    config = ROOT / 'configs/demo/deeplabv3plus_r18_demo-cityscapes.py'
+    for before in ([segmentor_file], [lacking]):
+        files = [*map(str, before), str(lacking)]
+        args = [str(config), *files, '--names', 'before', 'last', '--at', LAYER, '--points', '3']
+        options = ['randomness.seed=0', *data_options(demo_data['cityscapes'])]
+        monkeypatch.setattr('sys.argv', ['loss_surface', *args, '--cfg-options', *options])
+        torch.manual_seed(0)
+        with pytest.warns(UserWarning, match='keep their first values'):
+            tool.main()
+    first, second = (surfaces['last'] for surfaces in drawn)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(drawn[0]['before'], first)
 
 
 @pytest.mark.parametrize('kind', ['detector', 'segmentor'])

@@ -524,6 +524,49 @@ def test_longer_training_is_cost(tmp_path):
     assert page.shown[(*cost, 'value')].startswith('1.00 × base, by the times in logs')
 
 
+def test_a_baseline_with_a_method_in_place_is_not_of_stock_steps(tmp_path):
+    """It adds no loss, but what it measures is in the log."""
+    specs = [f'{name}={tmp_path / name}' for name in ('base', 'ours')]
+    for name in ('base', 'ours'):
+        run = tmp_path / name
+        write_table(TABLES['base'][0], run / 'robustness')
+        log = run / '20260101_000000' / 'vis_data' / 'scalars.json'
+        log.parent.mkdir(parents=True)
+        record = {'iter': 10, 'loss': 1.0, 'time': 0.1}
+        log.write_text(
+            json.dumps(record | {'mixstyle.linf': 0.5, 'feature_aug.active': 1.0}) + '\n'
+        )
+    page = Page(write_report(read_runs(specs), tmp_path / 'o').read_text())
+    shown = page.shown['ours', 'coco/bbox_mAP', 'cost', 'value']
+    assert shown == 'not known: base has a method and no cost.json'
+
+
+def test_nothing_is_far_where_nothing_is_near(tmp_path):
+    page = Page(write_report(read_runs(six_seeds(tmp_path)), tmp_path / 'o').read_text())
+    keys = {key[2] for key in page.cells}
+    assert 'mPC difference' in keys
+    assert 'far difference' not in keys
+    # Now one trains near some of the corruptions.
+    for seed in range(6):
+        (tmp_path / f'ours{seed}' / 'cfg.py').write_text(
+            f'custom_hooks = [{NOISY}]\nrandomness = dict(seed={seed})\n'
+        )
+    specs = [f'{name}={tmp_path / f"{name}{s}"}' for name in ('base', 'ours') for s in range(6)]
+    page = Page(write_report(read_runs(specs), tmp_path / 'p').read_text())
+    assert {'near difference', 'far difference'} <= {key[2] for key in page.cells}
+
+
+NOISY = """dict(
+    type='mmfeataug.FeatureAugHook',
+    augmentations=[
+        dict(
+            type='mmfeataug.DistortImages',
+            distortions=[dict(type='RandomGaussianNoise', std=0.1)],
+        )
+    ],
+)"""
+
+
 def test_one_pair_has_an_interval_over_images(tmp_path):
     specs = [spec for spec in six_seeds(tmp_path) if spec[-1] == '0']
     over = Difference(0.04, 0.01, 0.07, None, 1, over='images')
