@@ -5,14 +5,12 @@ To read it, go from the inside out: ``augmentation`` (what a method is), ``tap``
 ``recording`` and ``replay`` (one pass, and the rest of it again), ``recorded_loss``; then
 ``views``, ``step`` and ``augmented_loss`` (one iteration, and the handle); then ``objective`` and
 ``gradients``; the guards (``guards``, ``loss_state``, ``exactness``, ``votes``, ``checks``) as they
-come up; ``copies``, ``layers`` and ``auxiliary`` last.
+come up; ``batch_augmentation`` and ``copies``, ``layers`` and ``auxiliary`` last.
 """
 
 from .augmentation import (
     DEFAULT_LEARN,
     Augmentation,
-    BatchAugmentation,
-    CopyPass,
     FeatureAugmentation,
     Tail,
     View,
@@ -20,6 +18,7 @@ from .augmentation import (
 from .augmented_loss import AugmentedLoss
 from .auxiliary import OWN_MODULES, AuxiliaryNorms, has_auxiliary, norms_behind, stock_state_dict
 from .batch import Batch
+from .batch_augmentation import BatchAugmentation, CopyPass
 from .checks import each_fault, is_sharded, raise_together
 from .exactness import verify
 from .guards import RandomState, is_dropout, no_autocast

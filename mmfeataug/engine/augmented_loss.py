@@ -13,9 +13,10 @@ from torch import nn
 
 from mmfeataug.utils.settings import Fix, SettingError
 
-from .augmentation import Augmentation, BatchAugmentation, FeatureAugmentation
+from .augmentation import Augmentation, FeatureAugmentation
 from .auxiliary import OWN_MODULES
 from .batch import Batch, Losses
+from .batch_augmentation import BatchAugmentation
 from .checks import augmentation_faults, model_faults, raise_together
 from .copies import CopyTaps
 from .layers import FeatureTransform

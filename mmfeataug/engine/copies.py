@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from .augmentation import BatchAugmentation
 from .batch import Losses, detach_container
+from .batch_augmentation import BatchAugmentation
 from .checkpointing import refuse_checkpointed
 from .guards import BatchNormGuard, RandomState, other_weights, wide
 from .leaves import flatten, rebuild
 from .paths import find_module
 from .recorded_loss import RecordedLoss
 from .tap import FiringError, entries, not_called, patched
-from .tape import Cut, Tape
+from .tape import Source, Tape
 
 
 class _EnoughSignal(BaseException):
@@ -32,18 +32,15 @@ class Captured:
 
     Attributes:
         features: By module; in the graph of the pass, but for the clean one.
-        cuts: Of the clean pass, where the graph was cut at them.
+        sources: Of the clean pass, where the graph was cut at them.
         results: Of held modules, each with the random streams behind it.
     """
 
     features: dict[nn.Module, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
-    cuts: dict[nn.Module, list[tuple[Cut, int] | None]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
+    sources: dict[nn.Module, list[Source | None]] = field(default_factory=lambda: defaultdict(list))
     results: dict[nn.Module, list[tuple[Any, RandomState]]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    random_at_start: RandomState = field(default_factory=RandomState)
 
     @property
     def count(self) -> int:
@@ -92,14 +89,13 @@ class CopyTaps:
 
     @contextmanager
     def copy_pass(self, clean: Captured, stop: bool) -> Iterator[Captured]:
-        """Within this context a pass over a copy is watched, with the draws of the clean one.
+        """Within this context a pass over a copy is watched.
 
         Args:
             clean: What that left; what is held yields the same again.
             stop: End the pass at the last feature.
         """
         found = Captured()
-        clean.random_at_start.restore()
         try:
             with patched(self._replacements(found, clean, stop)):
                 yield found
@@ -115,11 +111,11 @@ class CopyTaps:
         """The features in the order of the places."""
         return [f for module in self._modules for f in captured.features[module]]
 
-    def cuts(self, captured: Captured) -> list[tuple[Cut, int] | None]:
+    def sources(self, captured: Captured) -> list[Source | None]:
         """For each of :meth:`features` of the clean pass, where the graph was cut; None where
         nothing before needs a gradient.
         """
-        return [cut for module in self._modules for cut in captured.cuts[module]]
+        return [source for module in self._modules for source in captured.sources[module]]
 
     def counts(self, captured: Captured) -> list[int]:
         """How many of :meth:`features` are of each place."""
@@ -155,11 +151,10 @@ class CopyTaps:
 
         def clean_capture(module: nn.Module, leaf: Tensor, tape: Tape) -> Tensor:
             found.features[module].append(leaf.detach())
-            (passed,), cut, (slot,) = (
-                tape.cut([leaf]) if self.augmentation.online else ([leaf], None, [None])
+            (passed,), (source,) = (
+                tape.cut([leaf]) if self.augmentation.online else ([leaf], [None])
             )
-            known = None if cut is None or slot is None else (cut, slot)
-            found.cuts[module].append(known)
+            found.sources[module].append(source)
             return passed.clone()
 
         inside: list[nn.Module] = []

@@ -12,7 +12,7 @@ from .gradients import finite_flag
 from .guards import RunningStatistics, no_autocast, wide
 from .objective import Objective
 from .tap import FiringError, TapError
-from .tape import Cut, Gradients
+from .tape import Source, TermGradients
 from .votes import on_all_ranks, on_all_ranks_packed
 
 
@@ -51,7 +51,7 @@ def add_copies(copies: Copies, objective: Objective) -> None:
     generator = objective.generator(name, features[0])
     copies.reseed()
     terms = iter(augmentation.losses(recorded.batch.inputs, features, copies, generator))
-    through = list(zip(features, taps.cuts(clean), strict=True)) if augmentation.online else []
+    through = list(zip(features, taps.sources(clean), strict=True)) if augmentation.online else []
     try:
         _add_terms(copies, terms, through, weight, objective)
     except (TapError, torch.cuda.OutOfMemoryError):
@@ -63,7 +63,7 @@ def add_copies(copies: Copies, objective: Objective) -> None:
 def _add_terms(
     copies: Copies,
     terms: Iterator[Tensor],
-    through: Sequence[tuple[Tensor, tuple[Cut, int] | None]],
+    through: Sequence[tuple[Tensor, Source | None]],
     weight: float,
     objective: Objective,
 ) -> None:
@@ -79,8 +79,8 @@ def _add_terms(
             # With other images, the pass went another way; nobody can use this term.
             good = ~good
         if value is not None:
-            found, received = _gradients(value, weight * objective.scale, objective, through)
-            gradients_good = finite_flag([*found, *(g for _, _, g in received)], value)
+            found = _gradients(value, weight * objective.scale, objective, through)
+            gradients_good = finite_flag(found.all(), value)
             good = value.isfinite() & finite_flag(stats_before.current, value) & gradients_good
         votes = torch.stack([torch.full_like(good, value is None), good, gradients_good])
         nothing_left, usable, no_overflow = on_all_ranks_packed(votes)
@@ -89,7 +89,7 @@ def _add_terms(
             stats_before.restore()
             objective.drop(name, f'{name}.loss_{index}', copies.recorded.total)
         elif value is not None:
-            objective.add(f'{name}.loss_{index}', weight * value, found, received)
+            objective.add(f'{name}.loss_{index}', weight * value, found)
         if nothing_left:
             return
 
@@ -98,8 +98,8 @@ def _gradients(
     value: Tensor,
     scale: float,
     objective: Objective,
-    through: Sequence[tuple[Tensor, tuple[Cut, int] | None]],
-) -> tuple[Gradients, list[tuple[Cut, int, Tensor]]]:
+    through: Sequence[tuple[Tensor, Source | None]],
+) -> TermGradients:
     """Gradient of ``scale * value`` toward the parameters, and what arrives at clean features.
 
     Args:
@@ -110,7 +110,7 @@ def _gradients(
     """
     parameters = objective.parameters
     if not value.requires_grad:
-        return [None] * len(parameters), []
+        return TermGradients([None] * len(parameters))
     count = len(parameters)
     with no_autocast(value):
         found = torch.autograd.grad(
@@ -120,8 +120,8 @@ def _gradients(
             allow_unused=True,
         )
     received = [
-        (*cut, gradient)
-        for (_, cut), gradient in zip(through, found[count:], strict=True)
-        if cut is not None and gradient is not None
+        (source, gradient)
+        for (_, source), gradient in zip(through, found[count:], strict=True)
+        if source is not None and gradient is not None
     ]
-    return found[:count], received
+    return TermGradients(found[:count], received)

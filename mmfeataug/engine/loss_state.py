@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .auxiliary import OWN_MODULES, PREFIX
 from .kept import Kept, fingerprint_of, get_state, is_dense, set_state, substitute
-from .places import GENERATORS, Place, namespace, reached, same, spaces_of
+from .places import GENERATORS, Namespace, Place, reached, same, spaces_of
 
 SMALL = 2**18
 """Elements up to which a tensor is copied in each step, in case it changes."""
@@ -174,7 +174,7 @@ class LossState:
         led_on = [anew or place.refresh() for place in self._places]
         if anew or any(led_on):
             self._places = reached(self._roots, self._places_of, self._modules)
-        outside = [namespace(space) for space in self._outside()]
+        outside = [Namespace(space) for space in self._outside()]
         saved = Saved([(p, p.content, p.leaves) for p in self._places])
         saved.content += [(p, p.content, []) for p in outside]
         for place in self._places:
@@ -199,7 +199,7 @@ class LossState:
         self._norms = {id(b) for m in norms for b in m.buffers(recurse=False)}
 
         self._roots = [
-            namespace(space)
+            Namespace(space)
             for module in modules
             for space in spaces_of(module)
             if space is not module._buffers

@@ -16,7 +16,7 @@ from .batch import Losses, weighted
 from .gradients import GradientSum, all_finite
 from .guards import seed_streams
 from .settings import Outcome, Plan, Settings
-from .tape import Cut, Gradients
+from .tape import TermGradients
 from .votes import rank
 
 logger = logging.getLogger('mmfeataug')
@@ -149,8 +149,7 @@ class Objective:
         self,
         key: str,
         value: Tensor,
-        gradients: Gradients,
-        received: Sequence[tuple[Cut, int, Tensor]] = (),
+        gradients: TermGradients,
     ) -> None:
         """One more term of the objective.
 
@@ -158,11 +157,10 @@ class Objective:
             key: It is logged under.
             value: Weighted.
             gradients: Of ``scale`` times the value.
-            received: Likewise, at cuts of the clean graph.
         """
-        self.sum.add(gradients, [gradient for _, _, gradient in received])
-        for cut, index, gradient in received:
-            cut.receive(index, gradient)
+        self.sum.add(gradients.parameters, [gradient for _, gradient in gradients.received])
+        for source, gradient in gradients.received:
+            source.receive(gradient)
         self._acted[key.rpartition('.loss_')[0]] = True
         self._losses[key] = value.detach()
 

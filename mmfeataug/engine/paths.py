@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from mmfeataug.utils.settings import Fix, SettingError, explained
+from mmfeataug.utils.settings import Fix, SettingError, explained, refuse_no_flags
 
-from .augmentation import Augmentation, BatchAugmentation
+from .augmentation import Augmentation
+from .batch_augmentation import BatchAugmentation
 
 
 class TapError(SettingError):
@@ -26,9 +27,14 @@ def build_each(
         model: That ``at`` counts from; ``''`` is the model itself.
         entry: With a ``type``.
         registry: Of the methods, of mmengine's class.
+
+    Raises:
+        TypeError: For settings that the method does not have, or that have to be True or False.
     """
     kind = entry.get('type')
     kind = registry.get(kind) if isinstance(kind, str) else kind
+    if isinstance(kind, type):
+        refuse_no_flags(kind, entry)
     # What is no method, the registry refuses.
     singles = spread(model, entry, kind) if isinstance(kind, type) else [entry]
     made = []

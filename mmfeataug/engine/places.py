@@ -33,16 +33,21 @@ _ABSENT = object()
 class Place(ABC):
     """One container or object whose items may change.
 
+    Args:
+        target: It, or its ``__dict__``; read at once.
+
     Attributes:
         content: Its items when it was last read; replaced, never changed.
         leaves: Tensors, arrays and random generators among them, also in tuples.
         inner: Containers and objects among them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, target: Any) -> None:
+        self.target = target
         self.content: list = []
         self.leaves: list = []
         self.inner: list = []
+        self.refresh()
 
     @abstractmethod
     def read(self) -> list:
@@ -85,42 +90,34 @@ class Place(ABC):
 class Namespace(Place):
     """Attributes of a module or a helper; functions among them stay as they are, because whoever
     patches a method takes it back himself.
-
-    Args:
-        space: Its ``__dict__``.
     """
 
-    def __init__(self, space: dict[str, Any]) -> None:
-        super().__init__()
-        self.space = space
+    target: dict[str, Any]
 
     def read(self) -> list:
         """Names, then values."""
-        return [*self.space, *self.space.values()]
+        return [*self.target, *self.target.values()]
 
     def write(self, content: list) -> None:
         """See :class:`Place`."""
         half = len(content) // 2
         wanted = dict(zip(content[:half], content[half:], strict=True))
-        for key in [*self.space]:
-            if key not in wanted and key not in _STRUCTURE and not _is_function(self.space[key]):
-                del self.space[key]
+        space = self.target
+        for key in [*space]:
+            if key not in wanted and key not in _STRUCTURE and not _is_function(space[key]):
+                del space[key]
         for key, value in wanted.items():
-            if key in _STRUCTURE or _is_function(value) or _is_function(self.space.get(key)):
+            if key in _STRUCTURE or _is_function(value) or _is_function(space.get(key)):
                 continue
-            self.space[key] = value
+            space[key] = value
 
     def values(self) -> list:
         """Without structure."""
-        return [v for k, v in self.space.items() if k not in _STRUCTURE]
+        return [v for k, v in self.target.items() if k not in _STRUCTURE]
 
 
 class DictPlace(Place):
     """Any other dict, with its order."""
-
-    def __init__(self, target: dict) -> None:
-        super().__init__()
-        self.target = target
 
     def read(self) -> list:
         """Keys, then values."""
@@ -139,10 +136,6 @@ class DictPlace(Place):
 class ListPlace(Place):
     """A list, deque or set."""
 
-    def __init__(self, target: Any) -> None:
-        super().__init__()
-        self.target = target
-
     def read(self) -> list:
         """See :class:`Place`."""
         return list(self.target)
@@ -158,8 +151,8 @@ class SlotsPlace(Place):
     """Attributes that a class names in ``__slots__``."""
 
     def __init__(self, target: Any) -> None:
-        super().__init__()
-        self.target, self.names = target, _slots(target)
+        self.names = _slots(target)
+        super().__init__(target)
 
     def read(self) -> list:
         """Values of the slots."""
@@ -223,31 +216,19 @@ def spaces_of(module: nn.Module) -> Iterator[dict[str, Any]]:
     yield module.__dict__
 
 
-def namespace(space: dict[str, Any]) -> Place:
-    """Attributes of a module, its parameters or buffers, read."""
-    place = Namespace(space)
-    place.refresh()
-    return place
-
-
 def _places_of(value: Any) -> Iterator[Place]:
     if isinstance(value, nn.Module):
         # One that the model does not know as its part, as teachers are hidden from optimizers.
-        yield from map(namespace, spaces_of(value))
+        yield from map(Namespace, spaces_of(value))
         return
-    made: list[Place] = []
     if isinstance(value, dict):
-        made.append(DictPlace(value))
+        yield DictPlace(value)
     elif isinstance(value, (list, set, deque)):
-        made.append(ListPlace(value))
-    space = _space(value)
-    if space is not None:
-        made.append(Namespace(space))
+        yield ListPlace(value)
+    if (space := _space(value)) is not None:
+        yield Namespace(space)
     if _slots(value):
-        made.append(SlotsPlace(value))
-    for place in made:
-        place.refresh()
-        yield place
+        yield SlotsPlace(value)
 
 
 def _is_function(value: Any) -> bool:

@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,25 +16,7 @@ from .loss_state import LossState
 from .recording import Recording, record
 from .replay import replay
 from .tap import FiringError, Tap, TapError
-from .tape import Cut, Gradients, Tape
-
-
-@dataclass
-class ViewGradients:
-    """Gradients of one view's loss.
-
-    Attributes:
-        parameters: One for each parameter that learns.
-        received: At the feature and at recorded results, for the sweep of what runs before:
-            ``(cut, index, gradient)``.
-    """
-
-    parameters: Gradients
-    received: list[tuple[Cut, int, Tensor]] = field(default_factory=list)
-
-    def all(self) -> list[Tensor | None]:
-        """Every gradient there is."""
-        return [*self.parameters, *(gradient for _, _, gradient in self.received)]
+from .tape import Gradients, Source, Tape, TermGradients
 
 
 class RecordedLoss:
@@ -106,9 +87,6 @@ class RecordedLoss:
         self.fired = {r.tap for r in recordings if r.fired}
         tails = [RecordedTail(self, r, clean_weight) for r in recordings if r.fired]
         self.tails = [tail for tail in tails if tail.movable]
-        for recording in recordings:
-            for cut, _ in recording.cut_of:
-                cut.arrived = None
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -182,9 +160,12 @@ class RecordedTail:
 
     def __init__(self, recorded: RecordedLoss, recording: Recording, clean_weight: float) -> None:
         self.recorded, self.recording, self.tap = recorded, recording, recording.tap
-        found = recording.gradients
+        found = recording.gradients()
         self.movable = [i for i, g in enumerate(found) if g is not None]
         self.features = [recording.features[i] for i in self.movable]
+        self.sources = [
+            s for s, g in zip(recording.sources, found, strict=True) if s and g is not None
+        ]
         factor = 1 / (recorded.scale * clean_weight)
         self.gradients = [wide(g) * factor for g in found if g is not None]
         self.overflow = False
@@ -200,7 +181,7 @@ class RecordedTail:
         full_precision: bool | None = None,
         separate: bool = False,
         drop: bool = True,
-    ) -> tuple[Losses, list[tuple[Cut, int, Tensor]]]:
+    ) -> tuple[Losses, list[tuple[Source, Tensor]]]:
         """The stock losses from the tap on, with the random draws of the clean pass.
 
         Args:
@@ -215,7 +196,7 @@ class RecordedTail:
             drop: False drops nothing.
 
         Returns:
-            The losses, and a list that a backward pass fills with ``(cut, index, gradient)``.
+            The losses, and a list that a backward pass fills with gradients and where they go.
 
         Raises:
             FiringError: If the tap is reached more or less often than in the clean pass.
@@ -271,7 +252,7 @@ class RecordedTail:
 
     def train(
         self, features: Sequence[Tensor], bn: str, learn: str, weight: float
-    ) -> tuple[Tensor, ViewGradients]:
+    ) -> tuple[Tensor, TermGradients]:
         """Loss of one view, and the gradients of ``weight * scale`` times it.
 
         Args:
@@ -282,9 +263,8 @@ class RecordedTail:
             weight: Factor.
         """
         recorded = self.recorded
-        cuts = [self.recording.cut_of[i] for i in self.movable]
         # Where nothing before the tap needs a gradient, there is no use in taking it there.
-        onward = [learn == 'network' and cut.sources[index] is not None for cut, index in cuts]
+        onward = [learn == 'network' and source.tensor is not None for source in self.sources]
         leaves = [
             f.detach().requires_grad_(on or f.requires_grad)
             for f, on in zip(features, onward, strict=True)
@@ -292,7 +272,7 @@ class RecordedTail:
         losses, received = self.losses(leaves, bn, live=learn != 'tail')
         total = recorded.total_of(losses)
         if not total.requires_grad:
-            return total, ViewGradients([None] * len(recorded.parameters))
+            return total, TermGradients([None] * len(recorded.parameters))
         wrt = [leaf for leaf in leaves if leaf.requires_grad]
         with no_autocast(total):
             found = torch.autograd.grad(
@@ -304,12 +284,12 @@ class RecordedTail:
         rest = iter(found[len(recorded.parameters) :])
         at_view = [next(rest) if leaf.requires_grad else None for leaf in leaves]
         received += [
-            (*cut, g)
-            for cut, g, on in zip(cuts, at_view, onward, strict=True)
+            (source, g)
+            for source, g, on in zip(self.sources, at_view, onward, strict=True)
             if on and g is not None
         ]
         parameters = self._with_own(found[: len(recorded.parameters)], features, at_view)
-        return total.detach(), ViewGradients(parameters, received)
+        return total.detach(), TermGradients(parameters, received)
 
     def _with_own(
         self, gradients: Gradients, features: Sequence[Tensor], at_view: Gradients

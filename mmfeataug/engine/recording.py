@@ -13,7 +13,7 @@ from .checkpointing import is_checkpointed, refuse_checkpointed
 from .guards import RandomState
 from .leaves import flatten, map_leaves, rebuild
 from .tap import Tap, TapError, patched
-from .tape import Cut, Tape, hold
+from .tape import Cut, Source, Tape, hold
 
 
 @dataclass
@@ -38,13 +38,13 @@ class Result:
     Attributes:
         value: Out of the graph.
         passed: Its leaves as they went on, with their versions at that time.
-        cuts: For each leaf where a gradient at it goes, as ``(cut, index)``, or None.
+        sources: For each leaf where a gradient at it goes, or None.
         random: The random streams behind the call, if it drew from them.
     """
 
     value: Any
     passed: list[tuple[Any, int]]
-    cuts: list[tuple[Cut, int] | None]
+    sources: list[Source | None]
     random: RandomState | None
 
 
@@ -53,7 +53,7 @@ class Recording:
 
     Attributes:
         features: Every float tensor that passed the tap, in call order, detached.
-        cut_of: For each of them the cut, and its index there; -1 where nothing is differentiated.
+        sources: Where a gradient at each of them goes; None where nothing is differentiated.
         firings: The values that passed.
         results: What the prefix returned, by module and entry point, in call order.
         foreign: Name of a module that was running when the tap fired although it does not contain
@@ -63,7 +63,7 @@ class Recording:
     def __init__(self, tap: Tap, tape: Tape) -> None:
         self.tap, self._tape = tap, tape
         self.features: list[Tensor] = []
-        self.cut_of: list[tuple[Cut, int]] = []
+        self.sources: list[Source | None] = []
         self.firings: list[Firing] = []
         self.results: dict[tuple[nn.Module, str], list[Result]] = defaultdict(list)
         self.drawing: set[nn.Module] = set()
@@ -80,15 +80,14 @@ class Recording:
     def first_cut(self) -> int:
         """Number of the first cut at this tap on the tape; behind all where gradients were off."""
         cuts = self._tape.cuts
-        return min((cuts.index(c) for c, _ in self.cut_of if c in cuts), default=len(cuts))
+        ours = (i for i, cut in enumerate(cuts) if not set(self.sources).isdisjoint(cut.sources))
+        return next(ours, len(cuts))
 
-    @property
     def gradients(self) -> list[Tensor | None]:
-        """What has arrived at each feature from the clean loss; call it before views are made."""
-        return [
-            None if index < 0 else (cut.arrived or cut.gradients)[index]
-            for cut, index in self.cut_of
-        ]
+        """What has arrived at each feature from the clean loss; to be asked for once, before views
+        are made.
+        """
+        return [source.arrived() if source else None for source in self.sources]
 
     def capture(self, value: Any) -> Any:
         """Take note of a value at the tap; returns what the pass has to go on with.
@@ -99,10 +98,10 @@ class Recording:
         refuse_checkpointed(self.tap)
         leaves = flatten(value)
         self._follow_writes()
-        passed, cut, slots = self._tape.cut(leaves, at_tap=True)
+        passed, sources = self._tape.cut(leaves, at_tap=True)
         known: dict[int, int] = {}
         numbers: list[int | None] = []
-        for leaf, slot in zip(leaves, slots, strict=True):
+        for leaf, source in zip(leaves, sources, strict=True):
             if not (isinstance(leaf, Tensor) and leaf.is_floating_point()):
                 numbers.append(None)
                 continue
@@ -110,7 +109,7 @@ class Recording:
                 known[id(leaf)] = len(self.features)
                 # A clone is kept: what goes on may be written into.
                 self.features.append(leaf.detach().clone())
-                self.cut_of.append((cut, -1 if slot is None else slot))
+                self.sources.append(source)
             numbers.append(known[id(leaf)])
         if not known:
             raise TapError(
@@ -133,11 +132,10 @@ class Recording:
         for results in self.results.values():
             for result in results:
                 for i, (leaf, version) in enumerate(result.passed):
-                    written = not self.tap.copy_records and result.cuts[i] is not None
+                    written = not self.tap.copy_records and result.sources[i] is not None
                     if written and leaf._version != version:
-                        result.cuts[i] = late, len(late.sources)
-                        late.sources.append(_held(leaf))
-                        late.gradients.append(None)
+                        late.sources.append(Source(hold(leaf) if leaf.requires_grad else None))
+                        result.sources[i] = late.sources[-1]
                 result.passed.clear()
         if late.sources:
             self._tape.cuts.append(late)
@@ -196,10 +194,9 @@ class Recording:
             after = RandomState() if state else None
             if after is not None and after != state:
                 self.drawing.add(module)
-            passed, cut, slots = self._tape.cut(flatten(value))
+            passed, sources = self._tape.cut(flatten(value))
             versions = [(p, p._version if isinstance(p, Tensor) else 0) for p in passed]
-            cuts = [None if slot is None else (cut, slot) for slot in slots]
-            self.results[module, name].append(Result(self.isolate(value), versions, cuts, after))
+            self.results[module, name].append(Result(self.isolate(value), versions, sources, after))
             return rebuild(value, passed)
 
         return call
@@ -207,10 +204,6 @@ class Recording:
 
 def _is_beside(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and not leaf.is_floating_point()
-
-
-def _held(leaf: Tensor) -> Tensor | None:
-    return hold(leaf) if leaf.requires_grad else None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from .checkpointing import is_checkpointed
 from .leaves import flatten, rebuild
 from .recording import Recording, Result
 from .tap import FiringError, patched
-from .tape import Cut, Tape
+from .tape import Source, Tape
 
 _NARROW = (torch.float16, torch.bfloat16)
 
@@ -29,7 +29,7 @@ class Replay:
 
     Attributes:
         firing: How often the tap was reached so far.
-        received: With ``live``: gradients at recorded results, as ``(cut, index, gradient)``.
+        received: With a tape: gradients at recorded results, with where they go.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Replay:
         self._depth = 0
         self._calls: dict[tuple[nn.Module, str], int] = defaultdict(int)
         self.firing = 0
-        self.received: list[tuple[Cut, int, Tensor]] = []
+        self.received: list[tuple[Source, Tensor]] = []
 
     def substitute(self) -> Any:
         """What goes on from the tap in place of what the module yields.
@@ -110,22 +110,21 @@ class Replay:
         return call
 
     def _recalled(self, result: Result) -> Any:
-        gated: dict[tuple[int, int], Tensor] = {}
+        gated: dict[Source, Tensor] = {}
         leaves = []
         value = self._recording.isolate(result.value)
-        for leaf, cut in zip(flatten(value), result.cuts, strict=True):
+        for leaf, source in zip(flatten(value), result.sources, strict=True):
             if self._widen and isinstance(leaf, Tensor) and leaf.dtype in _NARROW:
                 leaf = leaf.float()
-            if self._tape is not None and cut is not None and torch.is_grad_enabled():
-                key = id(cut[0]), cut[1]
-                if key not in gated:
-                    gated[key] = self._tape.gate(leaf, partial(self._receive, *cut))
-                leaf = gated[key]
+            if self._tape is not None and source is not None and torch.is_grad_enabled():
+                if source not in gated:
+                    gated[source] = self._tape.gate(leaf, partial(self._receive, source))
+                leaf = gated[source]
             leaves.append(leaf)
         return rebuild(value, leaves)
 
-    def _receive(self, cut: Cut, index: int, gradient: Tensor) -> None:
-        self.received.append((cut, index, gradient))
+    def _receive(self, source: Source, gradient: Tensor) -> None:
+        self.received.append((source, gradient))
 
 
 @contextmanager

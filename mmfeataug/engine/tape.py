@@ -7,7 +7,7 @@ parameters before. ``docs/design.md`` says why this way.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,42 +19,84 @@ from .guards import no_autocast
 Gradients = Sequence[Tensor | None]
 
 
+class Source:
+    """One tensor at which the clean graph is cut.
+
+    Args:
+        tensor: In the graph of what computed it; None where nothing before needs a gradient.
+
+    Attributes:
+        gradient: What has arrived from behind the cut and waits to be swept on.
+    """
+
+    def __init__(self, tensor: Tensor | None) -> None:
+        self.tensor = tensor
+        self.gradient: Tensor | None = None
+        self._swept: Tensor | None = None
+        self._was_swept = self._owned = False
+
+    def receive(self, gradient: Tensor) -> None:
+        """Add to the gradient."""
+        before = self.gradient
+        if before is None:
+            self.gradient = gradient
+        elif self._owned and before.dtype == gradient.dtype:
+            before += gradient
+        else:
+            # Autograd may have given the same tensor to others.
+            self.gradient, self._owned = before + gradient, True
+
+    def take(self, keep: bool) -> Tensor | None:
+        """What waits, which then waits no more.
+
+        Args:
+            keep: The first time for :meth:`arrived`.
+        """
+        taken, self.gradient, self._owned = self.gradient, None, False
+        if keep and not self._was_swept:
+            self._swept = taken
+        self._was_swept = True
+        return taken
+
+    def arrived(self) -> Tensor | None:
+        """The first that waited, taken or not: the gradient of the clean loss. Asked for once."""
+        found, self._swept = self._swept if self._was_swept else self.gradient, None
+        return found
+
+
+@dataclass
 class Cut:
     """Tensors that one recorded call returned.
 
     Attributes:
-        sources: The tensors, in the graph of what computed them; None where nothing before needs a
-            gradient.
-        gradients: What has arrived at each of them from behind the cut and waits to be swept on.
+        sources: One for each of them that may have a gradient.
         at_tap: Whether this is the feature at a tap.
-        arrived: For features at a tap: the clean gradient, for methods; a sweep takes it from
-            ``gradients``.
     """
 
-    def __init__(self, at_tap: bool = False) -> None:
-        self.sources: list[Tensor | None] = []
-        self.gradients: list[Tensor | None] = []
-        self.at_tap = at_tap
-        self.arrived: list[Tensor | None] | None = None
-        self._owned: set[int] = set()
+    sources: list[Source] = field(default_factory=list)
+    at_tap: bool = False
 
-    def take(self) -> list[Tensor | None]:
-        """What waits, which then waits no more."""
-        taken, self.gradients = self.gradients, [None] * len(self.gradients)
-        self._owned.clear()
-        return taken
+    def release(self) -> None:
+        """Let go of the graph."""
+        for source in self.sources:
+            source.tensor = None
 
-    def receive(self, index: int, gradient: Tensor) -> None:
-        """Add to the gradient of one tensor."""
-        before = self.gradients[index]
-        if before is not None and index in self._owned and before.dtype == gradient.dtype:
-            before += gradient
-        elif before is not None:
-            # Autograd may have given the same tensor to others.
-            self.gradients[index] = before + gradient
-            self._owned.add(index)
-        else:
-            self.gradients[index] = gradient
+
+@dataclass
+class TermGradients:
+    """Gradients of one term of the objective.
+
+    Attributes:
+        parameters: One for each parameter that learns.
+        received: At tensors where the clean graph is cut, for the sweep of what runs before.
+    """
+
+    parameters: Gradients
+    received: list[tuple[Source, Tensor]] = field(default_factory=list)
+
+    def all(self) -> list[Tensor | None]:
+        """Every gradient there is."""
+        return [*self.parameters, *(gradient for _, gradient in self.received)]
 
 
 class Tape:
@@ -73,7 +115,7 @@ class Tape:
 
     def cut(
         self, leaves: Sequence[Any], at_tap: bool = False
-    ) -> tuple[list[Any], Cut, list[int | None]]:
+    ) -> tuple[list[Any], list[Source | None]]:
         """Cut the graph at some tensors.
 
         Args:
@@ -81,32 +123,29 @@ class Tape:
             at_tap: Whether they are the feature at a tap.
 
         Returns:
-            The leaves to go on with, the cut, and the index in the cut of each leaf or None.
+            The leaves to go on with, and for each where a gradient at it goes, or None.
         """
-        cut = Cut(at_tap)
-        passed = list(leaves)
-        slots: list[int | None] = []
-        known: dict[int, tuple[int, Tensor]] = {}
+        known: dict[int, tuple[Tensor, Source]] = {}
+        passed, sources = list(leaves), list[Source | None]()
         for i, leaf in enumerate(leaves):
             if not (is_differentiable(leaf) and (at_tap or leaf.requires_grad)):
-                slots.append(None)
+                sources.append(None)
                 continue
             if id(leaf) not in known:
-                index = len(cut.sources)
                 # Held by a node of its own: what is written into the leaf later moves its node.
-                cut.sources.append(hold(leaf) if leaf.requires_grad else None)
-                cut.gradients.append(None)
-                known[id(leaf)] = index, self.gate(leaf, partial(cut.receive, index))
-            index, passed[i] = known[id(leaf)]
-            slots.append(index)
-        if cut.sources:
-            self.cuts.append(cut)
-        return passed, cut, slots
+                source = Source(hold(leaf) if leaf.requires_grad else None)
+                known[id(leaf)] = self.gate(leaf, source.receive), source
+            passed[i], source = known[id(leaf)]
+            sources.append(source)
+        if known:
+            self.cuts.append(Cut([source for _, source in known.values()], at_tap))
+        return passed, sources
 
     @property
     def waiting(self) -> list[Tensor]:
         """Gradients that have arrived at cuts."""
-        return [g for cut in self.cuts for g in cut.gradients if g is not None]
+        every = (source.gradient for cut in self.cuts for source in cut.sources)
+        return [gradient for gradient in every if gradient is not None]
 
     def sweep(self, into: GradientSum, until: int = 0, release: bool = False) -> None:
         """Take gradients on from the last cut to the one numbered ``until``, which is swept, too.
@@ -118,12 +157,10 @@ class Tape:
         """
         for number in reversed(range(until, len(self.cuts))):
             cut = self.cuts[number]
-            if cut.at_tap and cut.arrived is None:
-                cut.arrived = list(cut.gradients)
             pairs = [
-                (source, gradient.to(source.dtype))
-                for source, gradient in zip(cut.sources, cut.take(), strict=True)
-                if source is not None and gradient is not None
+                (source.tensor, gradient.to(source.tensor.dtype))
+                for source in cut.sources
+                if (gradient := source.take(cut.at_tap)) is not None and source.tensor is not None
             ]
             if pairs:
                 sources, gradients = map(list, zip(*pairs, strict=True))
@@ -140,12 +177,12 @@ class Tape:
                 del sources, gradients, found
             del pairs
             if release:
-                cut.sources = [None] * len(cut.sources)
+                cut.release()
 
     def release(self) -> None:
         """Let go of the graph."""
         for cut in self.cuts:
-            cut.sources = [None] * len(cut.sources)
+            cut.release()
         self.cuts.clear()
 
 

@@ -22,8 +22,9 @@ from .augmentation import FeatureAugmentation, Tail, View
 from .gradients import finite_flag
 from .guards import RunningStatistics, wide
 from .objective import Objective
-from .recorded_loss import RecordedTail, ViewGradients
+from .recorded_loss import RecordedTail
 from .tap import FiringError, Member, Tap, TapError
+from .tape import TermGradients
 from .votes import on_all_ranks, on_all_ranks_packed, on_any_rank
 
 
@@ -147,7 +148,7 @@ def _add_view(
             total, found = tail.train(cast, bn, augmentation.learn, weight)
         except FiringError:
             # With this view, the pass went another way.
-            total, found = recorded.total, ViewGradients([None] * len(recorded.parameters))
+            total, found = recorded.total, TermGradients([None] * len(recorded.parameters))
             is_finite = torch.zeros_like(is_finite)
         # Real data has batches whose loss is infinite and whose gradient is not (boxes without an
         # area).
@@ -177,7 +178,7 @@ def _add_view(
     if not finite:
         objective.drop(name, key, clean[0])
     elif weight:
-        objective.add(key, weight * total, found.parameters, found.received)
+        objective.add(key, weight * total, found)
         if not any(g is not None for g in found.all()):
             _warn_idle(tap, name, augmentation.learn)
         moved = [f.detach() for f in features]

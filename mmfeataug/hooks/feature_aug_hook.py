@@ -22,7 +22,7 @@ from mmfeataug.utils.models import model_of
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 from mmfeataug.utils.processes import of_first_process
-from mmfeataug.utils.settings import MERGE, Fix, SettingError
+from mmfeataug.utils.settings import MERGE, Fix, SettingError, flag
 
 from .budget import Allowance, Budget
 from .effects import EffectWatch
@@ -114,7 +114,7 @@ class FeatureAugHook(Hook):
         if isinstance(augmentations, (dict, str)):
             raise TypeError(f'augmentations={augmentations!r}: give a list, put brackets around it')
         self.augmentations = list(augmentations or ())
-        self.clean_weight, self.strict = clean_weight, strict
+        self.clean_weight, self.strict = clean_weight, flag('strict', strict)
         self._handle: AugmentedLoss | None = None
         self._watch = EffectWatch({})
         self._plan = Plan()

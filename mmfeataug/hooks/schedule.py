@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfeataug.utils.settings import whole
+from mmfeataug.utils.settings import flag, whole
 
 LEAST_SHARE = 0.01
 """Of the iterations: with fewer views a training is the stock one."""
@@ -18,7 +18,7 @@ class Schedule:
     """Settings of :class:`FeatureAugHook`, which describes them.
 
     Raises:
-        ValueError: For values that are out of range.
+        ValueError, TypeError: For values that are out of range.
     """
 
     begin: int = 0
@@ -36,8 +36,7 @@ class Schedule:
                 f'end={self.end!r} must come after begin={self.begin!r}; None is the end of '
                 'training'
             )
-        if not isinstance(self.by_epoch, bool):
-            raise ValueError(f'by_epoch={self.by_epoch!r}: give True or False')
+        flag('by_epoch', self.by_epoch)
         prob = self.prob
         if isinstance(prob, bool) or not isinstance(prob, int | float) or not 0 <= prob <= 1:
             raise ValueError(f'prob={prob!r}: give a probability, 0 to 1')

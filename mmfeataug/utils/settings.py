@@ -4,6 +4,7 @@
 import difflib
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,20 +52,47 @@ def explained(kind: type, error: TypeError) -> TypeError | None:
     found = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if found is None or found[1] not in [cls.__name__ for cls in kind.__mro__]:
         return None
-    known: dict[str, None] = {}
-    for cls in kind.__mro__:
-        parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
-        known |= dict.fromkeys(
-            p.name
-            for p in parameters
-            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != 'self'
-        )
-        if all(p.kind != p.VAR_KEYWORD for p in parameters):
-            # It hands nothing on.
-            break
+    known = _settings_of(kind)
     near = difflib.get_close_matches(found[2], known, 1)
     hint = f'the nearest is {near[0]}' if near else f'it has {", ".join(known)}'
     return TypeError(f'{kind.__name__} has no setting {found[2]!r}: {hint}')
+
+
+def refuse_no_flags(kind: type, settings: Mapping[str, Any]) -> None:
+    """Settings of a constructor that are True or False by default have to be that: any other text
+    than none, such as 'no', would count as True.
+
+    Raises:
+        TypeError: See :func:`flag`.
+    """
+    for name, default in _settings_of(kind).items():
+        if isinstance(default, bool) and name in settings:
+            flag(name, settings[name], settings.get('at'))
+
+
+def _settings_of(kind: type) -> dict[str, Any]:
+    """What a constructor takes by name, with the defaults."""
+    known: dict[str, Any] = {}
+    for cls in kind.__mro__:
+        parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+        for p in parameters:
+            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != 'self':
+                known.setdefault(p.name, p.default)
+        if all(p.kind != p.VAR_KEYWORD for p in parameters):
+            # It hands nothing on.
+            break
+    return known
+
+
+def flag(name: str, value: bool, at: object = None) -> bool:
+    """True or False.
+
+    Raises:
+        TypeError: Naming the setting, its value and its place, if it has one.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}{_where(at)}: give True or False')
+    return value
 
 
 def non_negative(name: str, value: float, at: object) -> float:
@@ -108,9 +136,12 @@ def whole(name: str, value: int, least: int = 1, at: object = None) -> int:
         ValueError: Naming the setting, its value and its place, if it has one.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        where = '' if at is None else f' at {at!r}'
-        raise ValueError(f'{name}={value!r}{where}: give a whole number of at least {least}')
+        raise ValueError(f'{name}={value!r}{_where(at)}: give a whole number of at least {least}')
     return value
+
+
+def _where(at: object) -> str:
+    return '' if at is None else f' at {at!r}'
 
 
 def share(name: str, value: float | None, at: object) -> float | None:

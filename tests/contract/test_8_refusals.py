@@ -96,6 +96,15 @@ class TestSettings:
             (dict(type='MixStyle', prob=0.5), "missing .*'at'"),
             (dict(type='MixStyle', at='neck', alpha='0.1'), "alpha='0.1' at 'neck': give a number"),
             (dict(type='AFAN', at='neck', against=7), "against=7 at 'neck': give a list"),
+            # Text counts as true.
+            (
+                dict(type='AFAN', at='neck', random_start='no'),
+                "random_start='no' at 'neck': give T",
+            ),
+            (
+                dict(type='MixStyle', at='neck', as_view='False'),
+                "as_view='False' at 'neck': give T",
+            ),
             # A constructor that hands nothing on has its own settings alone.
             (dict(type='HRFPPlus', at='neck', as_view=True), "no setting 'as_view': it has at, so"),
             # What another constructor says is no setting of the method.

@@ -326,6 +326,7 @@ def test_refusals(options, message):
         (dict(transfer_config='x.py'), "transfer_config='x.py' without transfer"),
         (dict(at=LAYER, image_range=(0, 1)), "image_range=(0, 1) with unit='std'"),
         (dict(fp16=True), 'attacks are made in float32'),
+        (dict(random_start='no'), "random_start='no': give True or False"),
     ],
 )
 def test_settings_of_the_loop_that_would_do_nothing(options, message):

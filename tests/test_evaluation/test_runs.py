@@ -192,8 +192,10 @@ def test_a_log_under_another_name(tmp_path):
     assert run.tasks == ['detection']
 
 
-def test_a_run_begun_anew_replaces_the_old_one(tmp_path):
-    write_log(tmp_path, '20260101_00', [dict(iter=i, loss=9.0) for i in range(50, 1001, 50)])
+@pytest.mark.parametrize('interval', [10, 50])
+def test_a_run_begun_anew_replaces_the_old_one(tmp_path, interval):
+    old = range(interval, 1001, interval)
+    write_log(tmp_path, '20260101_00', [dict(iter=i, loss=9.0) for i in old])
     write_log(tmp_path, '20260102_00', [dict(iter=i, loss=1.0) for i in (50, 100)])
     assert [(r['iter'], r['loss']) for r in read_log(tmp_path)] == [(50, 1.0), (100, 1.0)]
 

@@ -69,7 +69,7 @@ def test_settings_of_the_hook():
     ],
 )
 def test_refusals(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         Schedule(**settings)
 
 

@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load_weights(model: torch.nn.Module, path: str) -> None:
+def load_averaged(model: torch.nn.Module, path: str) -> None:
     """The teacher, with the generator that is being trained."""
     checkpoint = load_fitting(model, path)
     # EMAHook saves the average as the model, and the model as the average.
@@ -66,7 +66,7 @@ def main(out: TextIO) -> None:
     found = [a for a in built if isinstance(a, AdAutoMix)]
     if not found:
         raise SystemExit(f'{args.config} declares no AdAutoMix in its model')
-    load_weights(model, args.checkpoint)
+    load_averaged(model, args.checkpoint)
     inputs, samples, meta = build_batch(cfg, model, args.image, args.batch, args.seed)
     images = shown(model, map(type_name, pipeline_of(cfg.train_dataloader)))(inputs)
 

@@ -26,6 +26,7 @@ from mmfeataug.registry import LOOPS
 from mmfeataug.utils.models import model_of
 from mmfeataug.utils.processes import of_first_process
 from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.settings import flag
 from mmfeataug.utils.tasks import refuse_branches, task_of
 
 from ..checkpoints import CheckpointCheck
@@ -112,6 +113,7 @@ class AdversarialTestLoop(TestLoop):
         resume: bool = False,
         fp16: bool = False,
     ) -> None:
+        flag('random_start', random_start)
         if fp16:
             raise ValueError('fp16=True: attacks are made in float32; set fp16=False')
         if isinstance(eps, str) or not isinstance(eps, Sequence):
@@ -191,10 +193,12 @@ class AdversarialTestLoop(TestLoop):
             'test the plain detector, with the weights of the teacher or the student',
         )
         self.out_dir = Path(out_dir or runner.work_dir)
-        self.save_predictions = save_predictions
+        self.save_predictions = flag('save_predictions', save_predictions)
         self._head = self._describe()
         earlier = of_first_process(
-            read_earlier_curve(self.out_dir, {**self._head, **self.settings}, resume)
+            read_earlier_curve(
+                self.out_dir, {**self._head, **self.settings}, flag('resume', resume)
+            )
         )
         self.curve: list[dict[str, Any]] = earlier.get('curve', [])
         self.flags: dict[str, Any] | None = earlier.get('flags')

@@ -39,8 +39,9 @@ def read_log(folder: Path) -> list[Record]:
     records: dict[int, Record] = {}
     for path in log_files(folder):
         launch = _read_launch(path)
-        # What an earlier launch did from there on, this one did anew.
-        first = min(launch, default=math.inf)
+        # What an earlier launch did from there on, this one did anew; all, if it began at 0.
+        first, second, *_ = [*sorted(launch), math.inf, math.inf]
+        first = 0 if first <= second - first < math.inf else first
         records = {i: record for i, record in records.items() if i < first} | launch
     return [records[i] for i in sorted(records)]
 

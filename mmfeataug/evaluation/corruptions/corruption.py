@@ -21,6 +21,7 @@ from mmfeataug.utils.configs import scope_of, set_workers, type_name
 from mmfeataug.utils.models import model_of
 from mmfeataug.utils.processes import of_first_process
 from mmfeataug.utils.progress import progress_bar
+from mmfeataug.utils.settings import flag
 from mmfeataug.utils.tasks import task_of
 
 from ..checkpoints import CheckpointCheck
@@ -104,6 +105,8 @@ class CorruptionTestLoop(BaseLoop):
         }
         self.cache, self.loop = cache, {} if loop is None else loop
         out_dir = out_dir or runner.work_dir
+        flag('resume', resume)
+        save_predictions = flag('save_predictions', save_predictions)
         self.predictions = Path(out_dir, PREDICTIONS) if save_predictions else None
         cfg = runner.cfg
         checkpoint = str(getattr(runner, '_load_from', None) or cfg.get('load_from') or '')
