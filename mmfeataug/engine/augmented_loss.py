@@ -23,7 +23,7 @@ from .layers import FeatureTransform
 from .loss_state import LossState
 from .settings import Outcome, Plan, Settings
 from .step import run_step
-from .tap import Member, Tap, no_feature, patched
+from .tap import Member, Tap, not_called, patched
 from .weights import formula, share_weights
 
 
@@ -295,7 +295,7 @@ class AugmentedLoss:
             self.clean_weights += self.outcome.clean_weight
         for tap, layer in layers:
             if not layer.acted:
-                raise no_feature(tap.at) if layer.called else tap.not_reached_error()
+                raise not_called(tap.at, tap.module, layer.called)
         return losses
 
     def _active(

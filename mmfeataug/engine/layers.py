@@ -14,7 +14,7 @@ from mmfeataug.utils.settings import share
 from .augmentation import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from .checkpointing import refuse_checkpointed
 from .guards import no_autocast
-from .tap import no_feature, not_called
+from .tap import not_called
 
 
 class FeatureTransform(FeatureAugmentation):
@@ -170,7 +170,7 @@ class FeatureTransform(FeatureAugmentation):
             if hook == self._check:
                 del owner._forward_hooks[key]
         if not self.acted:
-            raise no_feature(self.at) if self.called else not_called(self.at, self.module)
+            raise not_called(self.at, self.module, self.called)
 
     @property
     def _acts(self) -> bool:

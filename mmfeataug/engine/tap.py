@@ -106,23 +106,16 @@ def entries(module: nn.Module) -> Iterator[str]:
             yield name
 
 
-def not_called(at: str, module: nn.Module | None) -> NotCalledError:
-    """The error to raise if no feature passed a tap or a layer."""
+def not_called(at: str, module: nn.Module | None, called: bool = False) -> NotCalledError:
+    """The error to raise if no feature passed a tap or a layer, whose module was ``called``."""
     children = [] if module is None else [f'{at}.{n}' for n, _ in module.named_children()]
-    error = NotCalledError(
-        f'at={at!r}: this module was not called in the training pass; choose one that is, such as '
-        f'{", ".join(children[:4]) or "its parent or a sibling"} '
-        '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
-    )
-    error.at = at
-    return error
-
-
-def no_feature(at: str) -> NotCalledError:
-    """The error to raise if what passed a layer held no feature."""
     error = NotCalledError(
         f'at={at!r}: what passes this module holds no floating-point tensor of two dimensions or '
         'more in tuples, lists or dicts; choose a module that yields features'
+        if called
+        else f'at={at!r}: this module was not called in the training pass; choose one that is, '
+        f'such as {", ".join(children[:4]) or "its parent or a sibling"} '
+        '(tools/analysis_tools/list_taps.py CONFIG prints every place)'
     )
     error.at = at
     return error
