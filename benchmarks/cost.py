@@ -19,16 +19,7 @@ import sys
 
 import methods
 import torch
-from measure import (
-    MODELS,
-    build,
-    clock,
-    compare,
-    measure_memory,
-    peak_of,
-    step,
-    waits_of,
-)
+from measure import MODELS, build, clock, compare, measure_memory, peak_of, step, waits_of
 from rich.console import Console
 from rich.table import Table
 

@@ -67,12 +67,7 @@ def attach(
     try:
         # What the model and the other augmentations lack is said, too.
         handle = AugmentedLoss(
-            model,
-            built,
-            clean_weight=clean_weight,
-            strict=strict,
-            seed=seed,
-            outside=message_hub,
+            model, built, clean_weight=clean_weight, strict=strict, seed=seed, outside=message_hub
         )
     except (TypeError, ValueError) as error:
         faults.append(error)

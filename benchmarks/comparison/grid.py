@@ -445,9 +445,6 @@ STUDIES = {
     'why': Study(
         'test',
         (0, 1),
-        {
-            'camvid': ('no-skip', 'no-skip+afan'),
-            'camvid-240': ('group-norm', 'group-norm+afan'),
-        },
+        {'camvid': ('no-skip', 'no-skip+afan'), 'camvid-240': ('group-norm', 'group-norm+afan')},
     ),
 }

@@ -79,11 +79,7 @@ class Budget:
     """
 
     def __init__(
-        self,
-        factor: float,
-        names: Sequence[str],
-        seed: int,
-        clock: Callable[[], float] = wall_time,
+        self, factor: float, names: Sequence[str], seed: int, clock: Callable[[], float] = wall_time
     ) -> None:
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor > 1:
             raise ValueError(

@@ -9,12 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfeataug.api import attach
-from mmfeataug.engine import (
-    AugmentedLoss,
-    Choice,
-    Plan,
-    raise_together,
-)
+from mmfeataug.engine import AugmentedLoss, Choice, Plan, raise_together
 from mmfeataug.models import collect, declares, layers
 from mmfeataug.registry import HOOKS
 from mmfeataug.utils.loaders import epoch_length

@@ -185,11 +185,7 @@ class AdAutoMix(BatchAugmentation):
         return replace(plain, masks=masks)
 
     def losses(
-        self,
-        inputs: Tensor,
-        clean: list[Tensor],
-        network: CopyPass,
-        generator: torch.Generator,
+        self, inputs: Tensor, clean: list[Tensor], network: CopyPass, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """The generator's loss and the network's; see :meth:`BatchAugmentation.losses`."""
         if not network.samples:

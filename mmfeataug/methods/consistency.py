@@ -99,11 +99,7 @@ class Consistency(BatchAugmentation):
         """How far a feature of the copy is from its target, a scalar."""
 
     def losses(
-        self,
-        inputs: Tensor,
-        clean: list[Tensor],
-        network: CopyPass,
-        generator: torch.Generator,
+        self, inputs: Tensor, clean: list[Tensor], network: CopyPass, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """One term; see :meth:`BatchAugmentation.losses`."""
         assert self._pixels is not None

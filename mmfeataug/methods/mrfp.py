@@ -95,12 +95,7 @@ class HRFPPlus(MapTransform):
     least_samples = 1
 
     def __init__(
-        self,
-        *,
-        at: str,
-        source: str = 'backbone.maxpool',
-        prob: float = 0.5,
-        side: str = 'output',
+        self, *, at: str, source: str = 'backbone.maxpool', prob: float = 0.5, side: str = 'output'
     ) -> None:
         super().__init__(at=at, prob=prob, side=side)
         self.source = source

@@ -25,14 +25,7 @@ from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import (
-    TRAIN,
-    add_common_arguments,
-    build_runner,
-    load_config,
-    only_train,
-    start,
-)
+from common import TRAIN, add_common_arguments, build_runner, load_config, only_train, start
 
 SCHEDULE = ('begin', 'end', 'interval', 'warmup', 'prob', 'budget', 'by_epoch')
 

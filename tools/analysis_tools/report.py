@@ -27,11 +27,7 @@ from mmfeataug.evaluation import (
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.progress import progress_bar
 from mmfeataug.utils.results import results_on_stdout
-from mmfeataug.visualization import (
-    draw_predictions,
-    render_predictions,
-    spread_indices,
-)
+from mmfeataug.visualization import draw_predictions, render_predictions, spread_indices
 from mmfeataug.visualization.report import Examples, write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -24,11 +24,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0, help='another seed, other scenes')
     parser.add_argument(
-        '--layouts',
-        nargs='+',
-        default=tuple(LAYOUTS),
-        choices=tuple(LAYOUTS),
-        help='what to write',
+        '--layouts', nargs='+', default=tuple(LAYOUTS), choices=tuple(LAYOUTS), help='what to write'
     )
     return parser.parse_args()
 
