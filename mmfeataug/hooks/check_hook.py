@@ -88,7 +88,7 @@ class CheckHook(Hook):
         # With several optimizers, models open the context themselves.
         alone = isinstance(wrapper, OptimWrapper)
         context = partial(wrapper.optim_context, runner.model) if alone else nullcontext
-        self.trial = trial = try_batch(handle, batch, self.faults, context=context)
+        self.trial = trial = try_batch(handle, batch, self.faults, context)
         self.findings += trial.findings
         if trial.failure is None:
             return

@@ -49,7 +49,7 @@ def run_faults(runner: Runner) -> Iterator[Exception]:
             break
 
 
-def handle_faults(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> Iterator[Exception]:
+def handle_faults(runner: Runner, handle: AugmentedLoss) -> Iterator[Exception]:
     """What does not go together with the augmentations of a handle: parameters that
     DistributedDataParallel waits for, and batches that are too small.
     """

@@ -127,10 +127,8 @@ class FeatureAugHook(Hook):
             ValueError: If only one of model and checkpoint has second batch norms or modules of
                 augmentations.
         """
-        if not runner._resume:
-            return
-        model = model_of(runner)
-        refuse_other_parts(model, checkpoint['state_dict'])
+        if runner._resume:
+            refuse_other_parts(model_of(runner), checkpoint['state_dict'])
 
     def before_train(self, runner: Runner) -> None:
         """Attach to the model. After EMA and resume, so that no copy of the model carries the
@@ -176,7 +174,7 @@ class FeatureAugHook(Hook):
         self._driven = [*self.augmentations, *collect(model)]
         # Processes may have seeds of their own (``diff_rank_seed``); these draws are alike on all.
         self._seed = of_first_process(runner.seed or 0)
-        faults = [*run_faults(runner), *self._faults(runner, model, self._driven)]
+        faults = [*run_faults(runner), *self._faults(runner, model)]
         handle, warnings = None, list[Finding]()
         try:
             handle = attach(
@@ -186,7 +184,7 @@ class FeatureAugHook(Hook):
                 strict=self.strict,
                 seed=self._seed,
             )
-            faults += handle_faults(runner, model, handle)
+            faults += handle_faults(runner, handle)
             warnings += handle_warnings(runner, model, handle)
             if handle.names and self.budget is None:
                 epoch = epoch_length(runner.train_dataloader)
@@ -261,9 +259,8 @@ class FeatureAugHook(Hook):
                 known = dict(allowance=asdict(allowance), made_for=self._made_for)
                 runner.message_hub.update_info(_ALLOWANCE, known)
                 runner.logger.info('FeatureAugHook: budget %s: %s', self.budget, allowance)
-                behind = self.schedule.behind(
-                    runner.max_iters, epoch_length(runner.train_dataloader)
-                )
+                epoch = epoch_length(runner.train_dataloader)
+                behind = self.schedule.behind(runner.max_iters, epoch)
                 for message in self._budget.warnings(behind):
                     runner.logger.warning('FeatureAugHook: budget=%s: %s', self.budget, message)
         if handle.was_active and not self._announced:
@@ -292,9 +289,7 @@ class FeatureAugHook(Hook):
             self._said_not_called = True
             runner.logger.warning('FeatureAugHook: %s; said once', message)
 
-    def _faults(
-        self, runner: Runner, model: nn.Module, augmentations: Sequence[dict]
-    ) -> Iterator[Exception]:
+    def _faults(self, runner: Runner, model: nn.Module) -> Iterator[Exception]:
         """What cannot be of this hook in this run."""
         if sum(isinstance(hook, FeatureAugHook) for hook in runner.hooks) > 1:
             yield SettingError(
@@ -309,13 +304,15 @@ class FeatureAugHook(Hook):
                 f'{runner.max_iters} iterations ({epoch} an epoch), before any view',
                 Fix('hook', 'begin', 0),
             )
-        if not augmentations and layers(model) and (self.budget or self.schedule != Schedule()):
+        if self._driven:
+            return
+        if layers(model) and (self.budget or schedule != Schedule()):
             yield ValueError(
                 'begin, end, interval, warmup, prob and budget say when augmentations act, and the '
                 "model's are layers, which always do: give them to FeatureAugHook's augmentations "
                 'instead, with at counted from the model'
             )
-        if not augmentations and not declares(model):
+        if not declares(model):
             yield ValueError(
                 'FeatureAugHook has nothing to drive: give augmentations=[...], or declare some '
                 'with mmfeataug.AugmentedModel, mmfeataug.AugmentedBackbone or '

@@ -46,18 +46,13 @@ def _said(error: Exception) -> str:
 
 
 _TAKES = (DECLARE, MERGE)
-_ENTRY = 'augmentation'
+_ENTRY, _HOOK = 'augmentation', 'FeatureAugHook'
 
 
-def entries(cfg: Mapping[str, Any], hook: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Augmentations of a config, each with its path in there.
-
-    Args:
-        cfg: Of the run.
-        hook: Class of the hook that drives them.
-    """
+def entries(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Augmentations of a config, each with its path in there."""
     for i, one in enumerate(cfg.get('custom_hooks') or ()):
-        if isinstance(one, Mapping) and type_name(one) == hook:
+        if isinstance(one, Mapping) and type_name(one) == _HOOK:
             yield from _listed(one, f'custom_hooks[{i}]')
     waiting = [('model', cfg.get('model') or {})]
     while waiting:
@@ -73,33 +68,30 @@ def _listed(owner: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[
             yield f'{path}.augmentations[{j}]', entry
 
 
-def config_lines(
-    cfg: Mapping[str, Any], findings: Sequence[Finding], hook: str = 'FeatureAugHook'
-) -> list[str]:
+def config_lines(cfg: Mapping[str, Any], findings: Sequence[Finding]) -> list[str]:
     """Lines for a config whose base is the one that was looked at, so that ``_base_`` is it.
 
     Args:
         cfg: That was looked at.
         findings: Those without a fix are left out.
-        hook: Class of the hook that drives augmentations.
     """
     fixes = [finding.fix for finding in findings if finding.fix is not None]
     # What takes entries out of their lists comes last, the last entry first.
-    lines = [_line(cfg, f, hook) for f in fixes if f.key not in _TAKES and f.owner != _ENTRY]
-    lines += _settings(cfg, findings, hook)
-    moved = [_line(cfg, fix, hook) for fix in fixes if fix.key in _TAKES]
+    lines = [_line(cfg, f) for f in fixes if f.key not in _TAKES and f.owner != _ENTRY]
+    lines += _settings(cfg, findings)
+    moved = [_line(cfg, fix) for fix in fixes if fix.key in _TAKES]
     found = [line for line in (*lines, *sorted(filter(None, moved), reverse=True)) if line]
     return list(dict.fromkeys(found))
 
 
-def _settings(cfg: Mapping[str, Any], findings: Sequence[Finding], hook: str) -> list[str]:
+def _settings(cfg: Mapping[str, Any], findings: Sequence[Finding]) -> list[str]:
     """Lines for settings of augmentations; none where findings want different values of one."""
     values: dict[str, list[Any]] = {}
     for finding in findings:
         fix = finding.fix
         if fix is None or fix.owner != _ENTRY or fix.key in _TAKES:
             continue
-        meant = _meant(cfg, fix, hook)
+        meant = _meant(cfg, fix)
         if fix.key == 'at':
             # A place that is wrong is so in each entry; one entry may have several.
             for path, entry in meant:
@@ -114,27 +106,28 @@ def _settings(cfg: Mapping[str, Any], findings: Sequence[Finding], hook: str) ->
     ]
 
 
-def _line(cfg: Mapping[str, Any], fix: Fix, hook: str) -> str:
+def _line(cfg: Mapping[str, Any], fix: Fix) -> str:
     if fix.owner == 'config':
         head, _, rest = fix.key.partition('.')
         if head in cfg:
             return f'_base_.{fix.key} = {fix.value!r}'
         return f'{head} = dict({rest}={fix.value!r})' if rest else f'{head} = {fix.value!r}'
     if fix.owner == 'hook':
-        hooks = [i for i, one in enumerate(cfg.get('custom_hooks') or ()) if type_name(one) == hook]
+        each = enumerate(cfg.get('custom_hooks') or ())
+        hooks = [i for i, one in each if type_name(one) == _HOOK]
         if fix.key == MERGE:
             return (
                 f"_base_.custom_hooks[{hooks[0]}].setdefault('augmentations', []).extend("
                 f"_base_.custom_hooks.pop({hooks[1]}).get('augmentations', []))"
             )
         return f'_base_.custom_hooks[{hooks[0]}].{fix.key} = {fix.value!r}' if hooks else ''
-    meant = _meant(cfg, fix, hook)
+    meant = _meant(cfg, fix)
     return _declaration(cfg, meant[0][0]) if meant else ''
 
 
-def _meant(cfg: Mapping[str, Any], fix: Fix, hook: str) -> list[tuple[str, Mapping[str, Any]]]:
+def _meant(cfg: Mapping[str, Any], fix: Fix) -> list[tuple[str, Mapping[str, Any]]]:
     """Entries of augmentations that a fix is for."""
-    return [(path, e) for path, e in entries(cfg, hook) if _is_meant(path, e, fix)]
+    return [(path, e) for path, e in entries(cfg) if _is_meant(path, e, fix)]
 
 
 def _is_meant(path: str, entry: Mapping[str, Any], fix: Fix) -> bool:

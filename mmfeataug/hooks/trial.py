@@ -3,7 +3,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -44,11 +44,7 @@ class Trial:
 
 
 def try_batch(
-    handle: AugmentedLoss,
-    batch: Sequence[Any],
-    faults: Sequence[str] = (),
-    repeats: int = 2,
-    context: Context = nullcontext,
+    handle: AugmentedLoss, batch: Sequence[Any], faults: Sequence[str], context: Context
 ) -> Trial:
     """Run stock steps and steps with views on one batch; weights stay as they are.
 
@@ -57,7 +53,6 @@ def try_batch(
         batch: Preprocessed inputs and data samples.
         faults: Of effects (:attr:`Effect.fault`) to look for; those of untrained weights say
             nothing.
-        repeats: Steps that are timed, after one that is not.
         context: In which the loss is computed, such as autocast.
     """
     model = handle.model
@@ -65,7 +60,7 @@ def try_batch(
     learn = [p for p in model.parameters() if p.requires_grad]
     trial = Trial(gradients=sum(p.numel() * p.element_size() for p in learn))
     try:
-        stock, peak = _run(handle, batch, Plan(enabled=False), repeats, context)
+        stock, peak = _run(handle, batch, Plan(enabled=False), 2, context)
     except Exception as error:
         # Of a stock model and a batch that may be no data of its: the caller knows what it says.
         trial.failure = error
@@ -74,7 +69,7 @@ def try_batch(
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
-            views, peak_with_views = _run(handle, batch, Plan(measure=True), repeats, context)
+            views, peak_with_views = _run(handle, batch, Plan(measure=True), 2, context)
     except (RuntimeError, ValueError) as error:
         trial.findings = list(_each_error(handle, batch, error, context))
         return trial
@@ -102,7 +97,7 @@ def try_batch(
 def _run(
     handle: AugmentedLoss, batch: Sequence[Any], plan: Plan, repeats: int, context: Context
 ) -> tuple[float, int]:
-    """Median time of a step in seconds, and peak of memory in bytes."""
+    """Median time of a step in seconds, after one untimed, and peak of memory in bytes."""
     model, times = handle.model, []
     for _ in range(repeats + 1):
         model.zero_grad(set_to_none=True)
