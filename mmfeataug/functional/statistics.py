@@ -81,11 +81,10 @@ def deviation(x: Tensor) -> Tensor:
     It does not depend on what else is in the batch, so a strength means the same in training and
     in an evaluation of single images.
     """
-    channel = channel_dim(x)
-    positions = tuple(d for d in range(1, x.dim()) if d != channel)
-    if math.prod(x.shape[d] for d in positions) == 1:
-        positions = (channel,)
-    return x.std(positions, correction=0, keepdim=True)
+    dims = _dims(x, 'spatial')
+    if math.prod(x.shape[d] for d in dims) == 1:
+        dims = _dims(x, 'channel')
+    return x.std(dims, correction=0, keepdim=True)
 
 
 def _wide(x: Tensor) -> Tensor:

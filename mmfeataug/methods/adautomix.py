@@ -201,7 +201,9 @@ class AdAutoMix(BatchAugmentation):
 
         def loss(mixture: Mixture, **how) -> tuple[list[Tensor], Tensor]:
             images = mix(inputs, mixture.index, mixture.masks.to(inputs.dtype))
-            with mixed_targets(network.model, network.samples, _fixed(mixture), generator) as made:
+            # Targets must not be what the generator learns to change.
+            fixed = replace(mixture, masks=mixture.masks.detach())
+            with mixed_targets(network.model, network.samples, fixed, generator) as made:
                 return network(images, loss=True, samples=made, **how)
 
         teacher: dict[str, Any] = dict(weights=network.teacher, bn=self.teacher_bn)
@@ -222,11 +224,6 @@ class AdAutoMix(BatchAugmentation):
             yield self.weight * loss(mixture)[1]
         if self.mixup_weight and len(own.index) > 2:
             yield self.mixup_weight * loss(replace(own, masks=own.masks.expand(-1, -1, *size)))[1]
-
-
-def _fixed(mixture: Mixture) -> Mixture:
-    """Targets must not be what the generator learns to change."""
-    return replace(mixture, masks=mixture.masks.detach())
 
 
 def _similarity(mixed: list[Tensor], clean: list[Tensor], mixture: Mixture) -> Tensor:

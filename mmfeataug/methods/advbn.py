@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View, average_over_ranks
+from mmfeataug.engine import FeatureAugmentation, Tail, View, average_over_ranks
 from mmfeataug.functional import perturb_statistics, signed_step, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.settings import non_negative, share, whole
@@ -57,11 +57,9 @@ class AdvBN(FeatureAugmentation):
         relu: bool | None = None,
         weight: float | None = None,
         sync: bool = False,
-        side: str = 'output',
-        bn: str = 'shared',
-        learn: str = DEFAULT_LEARN,
+        **kwargs,
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn, learn=learn)
+        super().__init__(at=at, **kwargs)
         whole('steps', steps, at=at)
         self.step_size = non_negative('step_size', step_size, at)
         self.eps = non_negative('eps', eps, at)

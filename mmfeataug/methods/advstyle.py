@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View
+from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import mean_std, replace_statistics, statistic_dims
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.settings import non_negative, share
@@ -41,11 +41,9 @@ class AdvStyle(FeatureAugmentation):
         gamma: float = 1.0,
         sign: bool = False,
         weight: float | None = None,
-        side: str = 'output',
-        bn: str = 'shared',
-        learn: str = DEFAULT_LEARN,
+        **kwargs,
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn, learn=learn)
+        super().__init__(at=at, **kwargs)
         self.gamma, self.sign = non_negative('gamma', gamma, at), sign
         self.weight = share('weight', weight, at)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmfeataug.engine import DEFAULT_LEARN, FeatureAugmentation, Tail, View
+from mmfeataug.engine import FeatureAugmentation, Tail, View
 from mmfeataug.functional import (
     AXES,
     ascend,
@@ -92,12 +92,10 @@ class AFAN(FeatureAugmentation):
         unit: str = 'std',
         against: Sequence[str] | Sequence[Sequence[str]] = (),
         direction: str = 'gradient',
-        side: str = 'output',
-        bn: str = 'shared',
-        learn: str = DEFAULT_LEARN,
         image_range: tuple[float, float] | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn, learn=learn)
+        super().__init__(at=at, **kwargs)
         self.image_range = image_range
         if not isinstance(strengths, (int, float, list, tuple)):
             raise TypeError(f'strengths={strengths!r} at {at!r}: give a number or a list of them')

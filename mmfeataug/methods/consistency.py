@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from mmfeataug.engine import BatchAugmentation, CopyPass, no_autocast, stock_state_dict
-from mmfeataug.utils.checkpoints import load_weights
 from mmfeataug.utils.distortions import (
     DISTORTIONS,
     build_distortions,
@@ -85,7 +84,10 @@ class Consistency(BatchAugmentation):
         self._pixels = PixelScale(model, self.image_range)
         refuse_channels(self._distortions, channels_of(model))
         if self.teacher is not None:
-            self._frozen = load_weights(self.teacher)
+            from mmengine.runner.checkpoint import CheckpointLoader
+
+            loaded = CheckpointLoader.load_checkpoint(self.teacher, map_location='cpu')
+            self._frozen = loaded.get('state_dict', loaded)
             stock = stock_state_dict(model.state_dict())
             missing = [key for key in stock if key not in self._frozen]
             if missing:

@@ -34,11 +34,6 @@ class DSU(StatisticTransform):
         super().__init__(at=at, prob=prob, **kwargs)
         self.factor = non_negative('factor', factor, at)
 
-    @property
-    def active(self) -> bool:
-        """False if nothing is ever changed."""
-        return super().active and self.factor > 0
-
     def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
         own = mean_std(feature, statistic_dims(feature, 'spatial'), 1e-6)

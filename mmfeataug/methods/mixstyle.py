@@ -31,10 +31,9 @@ class MixStyle(StatisticTransform):
 
     def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
-        share = torch.distributions.Beta(self.alpha, self.alpha).sample((len(feature),))
-        return mix_statistics(
-            feature, other_samples(feature), share.to(feature).view(self.per_sample(feature))
-        )
+        shape = (len(feature), *[1] * (feature.dim() - 1))
+        share = torch.distributions.Beta(self.alpha, self.alpha).sample(shape).to(feature)
+        return mix_statistics(feature, other_samples(feature), share)
 
 
 def mix_statistics(feature: Tensor, other: Tensor, share: Tensor) -> Tensor:

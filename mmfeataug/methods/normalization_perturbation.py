@@ -46,11 +46,6 @@ class NormalizationPerturbation(StatisticTransform):
         """As the paper calls it, in letters that every logger takes."""
         return 'np_plus' if self.plus else 'np'
 
-    @property
-    def active(self) -> bool:
-        """False if nothing is ever changed."""
-        return super().active and self.sigma > 0
-
     def transform(self, feature: Tensor) -> Tensor:
         """See the class."""
         mean = feature.mean(statistic_dims(feature, 'spatial'), keepdim=True)

@@ -7,14 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfeataug.engine import (
-    DEFAULT_LEARN,
-    FeatureAugmentation,
-    Tail,
-    View,
-    find_module,
-    no_autocast,
-)
+from mmfeataug.engine import FeatureAugmentation, Tail, View, find_module, no_autocast
 from mmfeataug.functional import channel_dim, labels_from_gradient, semantic_direction
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.settings import non_negative, positive, share, whole
@@ -67,10 +60,9 @@ class SeA(FeatureAugmentation):
         background: int | None = None,
         weight: float | None = None,
         side: str = 'input',
-        bn: str = 'shared',
-        learn: str = DEFAULT_LEARN,
+        **kwargs,
     ) -> None:
-        super().__init__(at=at, side=side, bn=bn, learn=learn)
+        super().__init__(at=at, side=side, **kwargs)
         self.eta = non_negative('eta', eta, at)
         self.weight = share('weight', weight, at)
         whole('rows', rows, 2, at)

@@ -26,15 +26,12 @@ class StatisticTransform(FeatureTransform):
     @property
     def active(self) -> bool:
         """False if nothing is ever changed."""
-        return super().active and self.prob > 0
+        strength = getattr(self, self.strength_name) if self.strength_name else 1.0
+        return super().active and self.prob > 0 and strength > 0
 
     def is_drawn(self, generator: torch.Generator | None = None) -> bool:
         """With the probability ``prob``; see :meth:`FeatureTransform.is_drawn`."""
         return bool(torch.rand((), generator=generator) < self.prob)
-
-    def per_sample(self, feature: Tensor) -> tuple[int, ...]:
-        """Shape of one number per sample, to broadcast over the feature."""
-        return (len(feature), *[1] * (feature.dim() - 1))
 
 
 def other_samples(feature: Tensor) -> Tensor:

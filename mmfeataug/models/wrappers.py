@@ -125,6 +125,7 @@ def declares(model: nn.Module) -> bool:
     return any(hasattr(module, _DECLARED) for module in model.modules())
 
 
+@MODELS.register_module()
 class AugmentedModel:
     """Build a detector, segmentor or classifier and declare augmentations in it.
 
@@ -149,6 +150,7 @@ class AugmentedModel:
         return declare(MODELS.build(dict(type=of, **model)), augmentations)
 
 
+@MODELS.register_module()
 class AugmentedBackbone:
     """Build a backbone and declare augmentations in it.
 
@@ -184,6 +186,7 @@ class AugmentedBackbone:
         return declare(MODELS.build(backbone), augmentations)
 
 
+@MODELS.register_module()
 class AugmentedNeck:
     """Build a neck and declare augmentations in it; the same as :class:`AugmentedBackbone`.
 
@@ -203,11 +206,6 @@ class AugmentedNeck:
         """
         _refuse(cls, inherited)
         return declare(nn.Identity() if neck is None else MODELS.build(neck), augmentations)
-
-
-MODELS.register_module(module=AugmentedModel)
-MODELS.register_module(module=AugmentedBackbone)
-MODELS.register_module(module=AugmentedNeck)
 
 
 def _refuse(wrapper: type, inherited: dict) -> None:
