@@ -3,6 +3,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -150,8 +151,9 @@ def channels_of(model: nn.Module) -> int:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and 'data_preprocessor' not in name:
             # YOLO's Focus puts four neighbours into channels.
-            parts = [type(model.get_submodule(p)).__name__ for p in _parents(name)]
-            return module.in_channels // 4 if 'Focus' in parts else module.in_channels
+            parents = accumulate(name.split('.')[:-1], '{}.{}'.format)
+            kinds = [type(model.get_submodule(path)).__name__ for path in parents]
+            return module.in_channels // 4 if 'Focus' in kinds else module.in_channels
     return 3
 
 
@@ -217,12 +219,6 @@ def spread(values: Tensor) -> Range | None:
     return None if low == high else (low, high)
 
 
-def fits(found: Range, low: float, high: float) -> bool:
-    """Whether values can be of images of a range: not far outside, and not all at its lower end."""
-    size = high - low
-    return found[0] >= low - size / 2 and low + size / 20 < found[1] <= high + size
-
-
 def _top(found: Range, values: Tensor) -> float | None:
     """The largest value that images of these values can have; None if that is not known."""
     sample = values.flatten()[:: max(1, values.numel() // 1000)].float()
@@ -230,14 +226,11 @@ def _top(found: Range, values: Tensor) -> float | None:
     whole = bool(((sample - sample.round()).abs() < 1e-2).float().mean() > 0.5)
     if whole and found[0] >= 0 and 1 < found[1] <= 255:
         return 255.0
-    return next((top for top in KNOWN if fits(found, 0.0, top)), None)
+    # Not far outside of the range, and not all at its lower end.
+    fits = (t for t in KNOWN if found[0] >= -t / 2 and t / 20 < found[1] <= 2 * t)
+    return next(fits, None)
 
 
 def _like(value: Tensor, images: Tensor) -> Tensor:
     value = value.to(images)
     return value if value.dim() > 1 else value.reshape(-1, 1, 1)
-
-
-def _parents(path: str) -> list[str]:
-    parts = path.split('.')
-    return ['.'.join(parts[:i]) for i in range(1, len(parts))]

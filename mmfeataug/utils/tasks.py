@@ -30,20 +30,14 @@ def task_of(model: Any) -> str:
     )
 
 
-def has_branches(model: Any) -> bool:
-    """Whether a model's loss takes a dict of batches, as that of semi-supervised detectors does,
-    whose data preprocessor holds another one.
-    """
-    return hasattr(getattr(model, 'data_preprocessor', None), 'data_preprocessor')
-
-
 def refuse_branches(model: Any, what: str, remedy: str) -> None:
-    """Say what cannot be done with a loss of several branches.
+    """Say what cannot be done with a loss of a dict of batches, as semi-supervised detectors have.
 
     Raises:
         TypeError: If the model has such a loss.
     """
-    if has_branches(model):
+    # Their data preprocessor holds another one.
+    if hasattr(getattr(model, 'data_preprocessor', None), 'data_preprocessor'):
         raise TypeError(
             f'{type(model).__name__} takes a dict of branches (supervised and unsupervised images) '
             f'for its loss, and {what} one batch of images: {remedy}'

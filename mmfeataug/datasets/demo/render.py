@@ -52,9 +52,9 @@ class Picture:
                 found.append(Thing(item.name, mask, (x, y, x + width, y + height), visible))
         return found
 
-    def paint(self, values: dict[str, int], default: int = 0) -> np.ndarray:
-        """A map with one value a class name, uint8 of shape (height, width)."""
-        table = [values.get(item.name, default) for item in self.scene.items]
+    def paint(self, values: dict[str, int]) -> np.ndarray:
+        """A map with one value a class name, 0 for others, uint8 of shape (height, width)."""
+        table = [values.get(item.name, 0) for item in self.scene.items]
         return np.array(table, np.uint8)[self.owner]
 
 
