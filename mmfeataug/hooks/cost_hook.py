@@ -68,9 +68,7 @@ class CostHook(Hook):
         for method in self._own:
             method.prob = 1.0
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Decide what acts in this step."""
         step = self.STEPS[runner.iter % len(self.STEPS)]
         model = model_of(runner)
@@ -81,13 +79,7 @@ class CostHook(Hook):
             layer.muted = step is self.STEPS[0]
         self._begun = wall_time()
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Record the time."""
         self._seconds.append(wall_time() - self._begun)
         if self.advance is not None:

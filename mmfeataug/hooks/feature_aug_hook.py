@@ -198,9 +198,7 @@ class FeatureAugHook(Hook):
             handle = None
         return handle, [found for fault in faults for found in errors(fault)] + warnings
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Plan this iteration as the schedule says."""
         handle = self._handle
         assert handle is not None
@@ -222,13 +220,7 @@ class FeatureAugHook(Hook):
         ramp = self.schedule.ramp(runner.iter, epoch)
         handle.plan = self._plan = Plan(runner.iter, enabled, views, ramp, only, measure, update)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Log the share of iterations with views; once, log the places.
 
         Raises:

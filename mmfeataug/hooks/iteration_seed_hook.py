@@ -1,15 +1,13 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Bit-exact resume of random draws."""
 
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 
 from mmfeataug.registry import HOOKS
 
@@ -35,19 +33,11 @@ class IterationSeedHook(Hook):
         if runner.iter and batches is not None and not hasattr(batches, 'skip_iter'):
             runner.train_loop.dataloader_iterator = _skipping(runner, batches)
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Seed the step."""
         _seed(runner, runner.iter, 1)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Seed what draws the next batch."""
         _seed(runner, runner.iter + 1, 0)
 
@@ -69,6 +59,4 @@ def _skipping(runner: Runner, batches: Iterator[Any]) -> Iterator[Any]:
 def _seed(runner: Runner, iteration: int, phase: int) -> None:
     entropy = [runner.seed or 0, get_rank(), iteration, phase]
     (seed,) = np.random.SeedSequence(entropy).generate_state(1)
-    random.seed(int(seed))
-    np.random.seed(seed)
-    torch.manual_seed(int(seed))
+    set_random_seed(int(seed))

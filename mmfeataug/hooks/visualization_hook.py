@@ -97,9 +97,7 @@ class FeatureAugVisualizationHook(Hook):
                 "go nowhere: add dict(type='LocalVisBackend')"
             )
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Record features if this iteration is drawn."""
         if not is_main_process():
             return
@@ -115,13 +113,7 @@ class FeatureAugVisualizationHook(Hook):
         if self._seen:
             self._inputs_hook = model.data_preprocessor.register_forward_hook(self._keep_inputs)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Draw the recorded features."""
         if not self._seen:
             return
