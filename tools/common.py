@@ -2,6 +2,7 @@
 """What the command-line tools share."""
 
 import argparse
+import copy
 import gc
 import os
 import os.path as osp
@@ -18,6 +19,7 @@ from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 import mmfeataug.registry  # first: mmengine and mmpretrain rely on what it declares
+from mmfeataug.datasets import corrupt_images
 from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
 from mmfeataug.utils.corruptions import ALL
 from mmfeataug.utils.environment import missing_operators
@@ -188,6 +190,15 @@ def first_batch(model: torch.nn.Module, loader: Iterable[Any], training: bool) -
     """Inputs and samples of the first batch of a data loader, preprocessed for a model."""
     data = model.data_preprocessor(next(iter(loader)), training)
     return data['inputs'], data['data_samples']
+
+
+def under_conditions(cfg: Config, corruptions: Iterable[tuple[str, int]]) -> dict[str, Any]:
+    """The test data loader of a config, with clean and with corrupted images."""
+    found = {'clean': cfg.test_dataloader}
+    for name, severity in corruptions:
+        loader = found[f'{name} {severity}'] = copy.deepcopy(cfg.test_dataloader)
+        corrupt_images(loader, scope_of(cfg), name, severity)
+    return found
 
 
 def only_train(cfg: Config, folder: str) -> None:

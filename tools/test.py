@@ -79,10 +79,9 @@ def main() -> None:
             raise SystemExit('--show: the config has no default_hooks.visualization; add one')
         kind = type_name(hook)
         # mmdet's hook and mmpretrain's draw where they are told, mmseg's where the visualizer does.
-        if kind.endswith(('DetVisualizationHook', 'SegVisualizationHook')):
-            hook.draw, hook.interval = True, 1
-        else:
-            hook.enable, hook.interval = True, 1
+        of_both = kind.endswith(('DetVisualizationHook', 'SegVisualizationHook'))
+        hook['draw' if of_both else 'enable'] = True
+        hook.interval = 1
         if args.show:
             hook.show, hook.wait_time = True, args.wait_time
         if args.show_dir:

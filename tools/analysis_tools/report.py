@@ -4,7 +4,6 @@ what they see. Takes work directories with what tools/train.py, tools/test_robus
 tools/test_adversarial.py left in them; docs/report.md says more."""
 
 import argparse
-import copy
 import logging
 import sys
 import warnings
@@ -15,7 +14,6 @@ from typing import TextIO
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmfeataug.datasets import corrupt_images
 from mmfeataug.evaluation import (
     PREDICTIONS,
     Run,
@@ -31,7 +29,13 @@ from mmfeataug.visualization import draw_predictions, render_predictions, spread
 from mmfeataug.visualization.report import Examples, write_report
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_corruption_argument, check_corruptions, check_data, start
+from common import (
+    add_corruption_argument,
+    check_corruptions,
+    check_data,
+    start,
+    under_conditions,
+)
 
 CORRUPTIONS = (('gaussian_noise', '3'), ('defocus_blur', '3'))
 MOST = 3
@@ -106,15 +110,6 @@ def find_models(
             continue
         configs[name], checkpoints[name] = cfg, str(run.checkpoint)
     return configs, checkpoints, loaders, notes
-
-
-def under_conditions(cfg: Config, corruptions: Sequence[tuple[str, int]]) -> dict[str, dict]:
-    """The test data loader, with clean and with corrupted images."""
-    found = {'clean': cfg.test_dataloader}
-    for name, severity in corruptions:
-        loader = found[f'{name} {severity}'] = copy.deepcopy(cfg.test_dataloader)
-        corrupt_images(loader, scope_of(cfg), name, severity)
-    return found
 
 
 def same_data(configs: Mapping[str, Config]) -> list[str]:

@@ -22,12 +22,11 @@ import torch
 from mmengine.runner import Runner
 
 import mmfeataug
-from mmfeataug.datasets import corrupt_images
 from mmfeataug.engine import BatchAugmentation, build_each
 from mmfeataug.evaluation import load_fitting
 from mmfeataug.models import collect
 from mmfeataug.registry import AUGMENTATIONS
-from mmfeataug.utils.configs import data_sets, scope_of, set_workers, type_name
+from mmfeataug.utils.configs import data_sets, set_workers, type_name
 from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 from mmfeataug.utils.results import results_on_stdout
@@ -53,6 +52,7 @@ from common import (
     check_corruptions,
     load_config,
     start,
+    under_conditions,
 )
 
 
@@ -123,14 +123,12 @@ def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Pa
     for dataset in data_sets(cfg.test_dataloader.dataset).values():
         dataset.pipeline = steps
     set_workers(cfg.test_dataloader)
-    loader = cfg.test_dataloader
-    index = find_image(Runner.build_dataloader(loader).dataset, image)
-    loaders = {'clean': loader}
-    for name, severity in corruptions:
-        changed = loaders[f'{name} {severity}'] = copy.deepcopy(loader)
-        corrupt_images(changed, scope_of(cfg), name, severity)
+    index = find_image(Runner.build_dataloader(cfg.test_dataloader).dataset, image)
     paint, method = Painter(cfg, checkpoint), Path(checkpoint).stem
-    pictures = {(method, label): paint(loader, [index])[0] for label, loader in loaders.items()}
+    pictures = {
+        (method, label): paint(loader, [index])[0]
+        for label, loader in under_conditions(cfg, corruptions).items()
+    }
     return save(draw_predictions(pictures), path)
 
 

@@ -30,16 +30,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_args()
-    folders = make_demo_data(
-        args.out_dir,
-        train=args.train,
-        val=args.val,
-        size=args.size,
-        seed=args.seed,
-        layouts=args.layouts,
-    )
-    for layout, folder in folders.items():
+    options = vars(parse_args())
+    for layout, folder in make_demo_data(options.pop('out_dir'), **options).items():
         print(f'{layout}: {folder}')
 
 
