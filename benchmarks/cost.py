@@ -39,7 +39,7 @@ def attach(model, name: str, variant: str):
     if variant == 'stock':
         return None
     if ' K=' not in variant:
-        return methods.attach(model, name, variant)
+        return methods.attach(model, methods.methods(name)[variant])
     kind, k = variant.split(' K=')
     views = int(k)
     handle = mmfeataug.attach(

@@ -14,6 +14,8 @@ from statistics import median
 
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS as REGISTRY
 from mmengine.registry import init_default_scope
 
 from mmfeataug.datasets import random_batch
@@ -84,9 +86,6 @@ MODELS = {
 
 def build(name: str, device: str = 'cpu', checkpointing: bool = False):
     """The model in training mode, and a batch."""
-    from mmengine.model import revert_sync_batchnorm
-    from mmengine.registry import MODELS as REGISTRY
-
     config, _, images, size = MODELS[name]
     package, _, rest = config.partition('/')
     path = CONFIGS / config
@@ -203,10 +202,5 @@ def measure_memory(name: str, variant: str, checkpointing: bool = False) -> tupl
     script = Path(__file__).with_name('cost.py')
     command = [sys.executable, str(script), '--peak', name, variant]
     command += ['--checkpointing'] * checkpointing + ['--size', *size]
-    return tuple(
-        json.loads(
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
-                -1
-            ]
-        )
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return tuple(json.loads(done.stdout.splitlines()[-1]))

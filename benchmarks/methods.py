@@ -126,7 +126,7 @@ def measure(
         model, batch = build(name)
         handles = {}
         for title in titles:
-            handle = attach_to(model, rows[title])
+            handle = attach(model, rows[title])
             step(model, batch)
             handle.detach()
             handles[title] = handle
@@ -179,12 +179,7 @@ def show(
         print_table(table, sys.stdout, as_json)
 
 
-def attach(model, name: str, title: str) -> None:
-    """Attach the method of a row to the model."""
-    attach_to(model, methods(name)[title])
-
-
-def attach_to(model, method: Method) -> AugmentedLoss:
+def attach(model, method: Method) -> AugmentedLoss:
     """Attach a method, with modules of its own and a teacher where it needs them: a copy of the
     model as it is now.
     """

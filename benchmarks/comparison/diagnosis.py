@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmfeataug.datasets import corrupt_images
 from mmfeataug.utils.files import write_at_once
 
 from .run import HERE, WORK, config_of, need_weights, specification, train, versions
@@ -107,8 +108,7 @@ def renew(model: Any, batches: Iterable[dict]) -> None:
 def noisy(cfg: Config) -> Config:
     """The same test on noisy images."""
     cfg = copy.deepcopy(cfg)
-    step = dict(type='mmfeataug.Corrupt', corruption=NOISE, severity=3)
-    cfg.test_dataloader.dataset.pipeline.insert(1, step)
+    corrupt_images(cfg.test_dataloader, 'mmseg', NOISE, 3)
     return cfg
 
 

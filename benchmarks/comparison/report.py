@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mmfeataug.evaluation import BENCHMARK, Difference, paired_difference, trained_on
@@ -82,21 +83,14 @@ def read(part: str, bed: str) -> Runs:
     return found
 
 
-def percent(bed: str, value: float) -> float:
-    """A score in percent: mAP of mmdet is a share, mIoU of mmseg in percent already."""
-    return 100 * value if TESTBEDS[bed].metric.startswith('pascal') else value
-
-
 def figure(bed: str, result: dict[str, Any], name: str) -> float:
     """One figure of a run, in percent: ``clean``, ``mPC`` or one of :data:`MEANS`."""
     figures = result['figures']
-    value = mean([figures['corrupted'][c] for c in MEANS[name]]) if name in MEANS else figures[name]
-    return percent(bed, value)
-
-
-def mean(values: Sequence[float]) -> float:
-    """Of seeds."""
-    return sum(values) / len(values)
+    value = (
+        fmean([figures['corrupted'][c] for c in MEANS[name]]) if name in MEANS else figures[name]
+    )
+    # mAP of mmdet is a share, mIoU of mmseg in percent already.
+    return 100 * value if TESTBEDS[bed].metric.startswith('pascal') else value
 
 
 def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -109,11 +103,6 @@ def paired(bed: str, one: dict, other: dict, name: str) -> list[float]:
     """One arm minus another, for each seed that both have."""
     seeds = [s for s in sorted(set(one) & set(other)) if alike(one[s], other[s])]
     return [figure(bed, one[s], name) - figure(bed, other[s], name) for s in seeds]
-
-
-def difference(bed: str, one: dict, other: dict, name: str) -> Difference | None:
-    """Of two arms, over the seeds that both have."""
-    return paired_difference(paired(bed, one, other, name))
 
 
 def words(d: Difference | None) -> str:
@@ -165,14 +154,15 @@ def ordered(runs: Iterable[str]) -> list[str]:
 
 def means(bed: str, runs: dict[int, dict[str, Any]], names: Iterable[str] = FIGURES) -> list[str]:
     """Cells of a table: the scores of an arm, over all its seeds."""
-    return [f'{mean([figure(bed, r, name) for r in runs.values()]):.1f}' for name in names]
+    return [f'{fmean([figure(bed, r, name) for r in runs.values()]):.1f}' for name in names]
 
 
 def differences(
     bed: str, runs: Runs, one: str, other: str, names: Iterable[str], text: Text = words
 ) -> list[str]:
     """Cells of a table: one arm minus another, seed by seed."""
-    return [text(difference(bed, runs[one], runs[other], name)) for name in names]
+    each = (paired(bed, runs[one], runs[other], name) for name in names)
+    return [text(paired_difference(values)) for values in each]
 
 
 def against(
@@ -261,7 +251,7 @@ def diagnosis() -> str:
         [
             label(arm),
             str(len(found[arm])),
-            *(f'{mean([f[n] for f in found[arm]]):.1f}' for n in names),
+            *(f'{fmean([f[n] for f in found[arm]]):.1f}' for n in names),
         ]
         for arm in ordered(found)
     ]
@@ -342,7 +332,7 @@ def draw(path: Path) -> None:
             look = dict(color=colours[arm], ls='')
             filled = 'full' if paired_difference(x).enough else 'none'
             ax.plot(x, y, '.', alpha=0.3, ms=5, **look)
-            ax.plot(mean(x), mean(y), shapes[arm], ms=8, fillstyle=filled, **look)
+            ax.plot(fmean(x), fmean(y), shapes[arm], ms=8, fillstyle=filled, **look)
             (shown[arm],) = ax.plot([], [], shapes[arm], ms=8, label=label(arm), **look)
         ax.margins(0.08)
         task, metric = PICTURED[bed]

@@ -133,11 +133,11 @@ def train(cfg: Config, folder: Path) -> Path:
     return Path(find_latest_checkpoint(str(folder)))
 
 
-def last_lines(folder: Path, count: int = 3) -> list[str]:
-    """Of the log of the training, without times."""
+def last_lines(folder: Path) -> list[str]:
+    """Three of the log of the training, without times."""
     log = max(folder.glob('*/*.log'), key=lambda path: path.stat().st_mtime)
     lines = [line for line in log.read_text().splitlines() if '(train)' in line]
-    return [line.partition('INFO - ')[2] for line in lines[-count:]]
+    return [line.partition('INFO - ')[2] for line in lines[-3:]]
 
 
 def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
