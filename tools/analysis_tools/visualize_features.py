@@ -124,11 +124,9 @@ def draw_corrupted(cfg, checkpoint: str, image: str, corruptions: list, path: Pa
         dataset.pipeline = steps
     set_workers(cfg.test_dataloader)
     index = find_image(Runner.build_dataloader(cfg.test_dataloader).dataset, image)
+    loaders = under_conditions(cfg, corruptions)
     paint, method = Painter(cfg, checkpoint), Path(checkpoint).stem
-    pictures = {
-        (method, label): paint(loader, [index])[0]
-        for label, loader in under_conditions(cfg, corruptions).items()
-    }
+    pictures = {(method, label): paint(loader, [index])[0] for label, loader in loaders.items()}
     return save(draw_predictions(pictures), path)
 
 
