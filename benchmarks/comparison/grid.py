@@ -392,7 +392,9 @@ _OTHERS = (
 )  # fmt: skip
 STUDIES = {
     'tune': Study(
-        'tune', (0, 1), {'bccd': _tuned(), 'camvid-360': _tuned(), 'digits': _tuned(classifier=True)}
+        'tune',
+        (0, 1),
+        {'bccd': _tuned(), 'camvid-360': _tuned(), 'digits': _tuned(classifier=True)},
     ),
     'final': Study(
         'test',

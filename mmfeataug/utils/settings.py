@@ -59,25 +59,25 @@ def explained(kind: type, error: TypeError) -> TypeError | None:
 
 
 def refuse_no_flags(kind: type, settings: Mapping[str, Any]) -> None:
-    """Settings of a constructor that are True or False by default have to be that: any other text
-    than none, such as 'no', would count as True.
+    """Settings of a constructor that are annotated as True or False have to be that: any text, such
+    as 'no', would count as True.
 
     Raises:
         TypeError: See :func:`flag`.
     """
-    for name, default in _settings_of(kind).items():
-        if isinstance(default, bool) and name in settings:
+    for name, annotation in _settings_of(kind).items():
+        if annotation is bool and name in settings:
             flag(name, settings[name], settings.get('at'))
 
 
 def _settings_of(kind: type) -> dict[str, Any]:
-    """What a constructor takes by name, with the defaults."""
+    """What a constructor takes by name, with the annotations."""
     known: dict[str, Any] = {}
     for cls in kind.__mro__:
         parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
         for p in parameters:
             if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != 'self':
-                known.setdefault(p.name, p.default)
+                known.setdefault(p.name, p.annotation)
         if all(p.kind != p.VAR_KEYWORD for p in parameters):
             # It hands nothing on.
             break

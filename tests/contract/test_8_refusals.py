@@ -120,6 +120,11 @@ class TestSettings:
         # An error that is its own cause would have no end.
         assert caught.value.__cause__ is not caught.value
 
+    def test_one_flag_for_each_view(self, detector):
+        entry = dict(type='AFAN', at='neck', strengths=[0.5, 1.0], reinject=[False, True])
+        with mmfeataug.attach(detector, [entry]) as handle:
+            assert handle.augmentations['afan'].reinject == (False, True)
+
     @pytest.mark.parametrize(
         ('settings', 'message'),
         [
