@@ -1,10 +1,11 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What augmentations do to features and images. Images are RGB in 0 to 255, ``(N, H, W, 3)``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,9 +14,6 @@ from mmfeataug.methods import SeA
 
 from .panels import frame, heat, histogram, new_figure, overlay, picture
 from .record import Change, Show
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def draw(
@@ -26,7 +24,7 @@ def draw(
     model: nn.Module,
     show: Show,
     batch: int | None = None,
-) -> 'Figure':
+) -> Figure:
     """Draw an augmentation by the picture for its kind.
 
     Args:
@@ -54,7 +52,7 @@ def draw_change(
     title: str,
     views: np.ndarray | None = None,
     located: bool = True,
-) -> 'Figure':
+) -> Figure:
     """The first sample before and after, the difference, where in the image it is, and the
     statistics of its channels.
 
@@ -105,7 +103,7 @@ def draw_change(
     return figure
 
 
-def draw_copies(change: Change, images: np.ndarray, title: str, copies: np.ndarray) -> 'Figure':
+def draw_copies(change: Change, images: np.ndarray, title: str, copies: np.ndarray) -> Figure:
     """Images and the copies that a method compares them with; for features with
     positions, also their distance in the image. One row per image, up to four.
     """
@@ -123,7 +121,7 @@ def draw_copies(change: Change, images: np.ndarray, title: str, copies: np.ndarr
     return figure
 
 
-def draw_rows(change: Change, images: np.ndarray, title: str, classifier: Any) -> 'Figure':
+def draw_rows(change: Change, images: np.ndarray, title: str, classifier: Any) -> Figure:
     """Inputs of a linear classifier before and after, in the plane of their two principal
     directions, coloured by class, with the confidence of the classifier. At least three must move.
     """

@@ -2,19 +2,19 @@
 """How images are mixed: parts, masks, mixtures and their targets."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from mmfeataug.functional import mean_inside, mix
 from mmfeataug.methods import Mixture
 
 from .panels import picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLOURS = ('tab:orange', 'tab:cyan', 'tab:pink', 'tab:green', 'tab:olive')
 
@@ -59,7 +59,7 @@ def draw_mixing(
     mixture: Mixture,
     meta: Mapping[str, Any] | None = None,
     rows: int = 4,
-) -> 'Figure':
+) -> Figure:
     """Draw one row per mixture: each part under its mask, the mixed image, its targets.
 
     Args:
@@ -70,9 +70,6 @@ def draw_mixing(
         meta: ``classes`` and ``palette`` of the data set.
         rows: At most so many mixtures.
     """
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
     meta = meta or {}
     first = samples[0]
     pixels = torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 1).float()
@@ -96,8 +93,8 @@ def draw_mixing(
             # Bright where much of the part is taken.
             name = f'image {sample}{_label(samples[sample], meta)}'
             title = f'share {mixture.shares[n]:.2f}, mask {mask.min():.2f} to {mask.max():.2f}'
-            shaded = 0.55 * images[sample] + 0.45 * _heat(mask)
-            picture(axes, shaded, f'{name}: {title}', 8)
+            glow = 255 * colormaps['magma'](mask)[..., :3]
+            picture(axes, 0.55 * images[sample] + 0.45 * glow, f'{name}: {title}', 8)
         picture(line[count], mixed[b], 'mixed', 8)
         if targets is not None:
             picture(line[count + 1], targets[b], 'mixed label map', 8)
@@ -108,8 +105,6 @@ def draw_mixing(
 
 
 def _boxes(line: Any, b: int, samples: Sequence[Any], mixture: Mixture) -> None:
-    from matplotlib.patches import Rectangle
-
     parts = [samples[order[b]].gt_instances.bboxes.cpu() for order in mixture.index]
     masses = mean_inside(mixture.masks[b], parts)
     mixed = line[len(parts)]
@@ -131,9 +126,3 @@ def _label(sample: Any, meta: Mapping[str, Any]) -> str:
     classes = meta.get('classes') or ()
     labels = [int(i) for i in sample.gt_label]
     return ' (' + ', '.join(str(classes[i]) if i < len(classes) else str(i) for i in labels) + ')'
-
-
-def _heat(mask: np.ndarray) -> np.ndarray:
-    from matplotlib import colormaps
-
-    return 255 * colormaps['magma'](mask)[..., :3]

@@ -2,16 +2,15 @@
 """Parts of pictures. Images are RGB in 0 to 255, ``(H, W, 3)``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mmengine.visualization import Visualizer
 from mmengine.visualization.utils import img_from_canvas
 from torch import Tensor
 from torch.nn import functional as F
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def overlay(difference: Tensor, image: np.ndarray) -> np.ndarray:
@@ -33,14 +32,12 @@ def overlay(difference: Tensor, image: np.ndarray) -> np.ndarray:
     return np.asarray(Visualizer.draw_featmap(F.pad(resized, (0, 0, 0, 1)), below, alpha=0.5))[:-1]
 
 
-def to_array(figure: 'Figure') -> np.ndarray:
+def to_array(figure: Figure) -> np.ndarray:
     """The figure as RGB, ``(H, W, 3)`` uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     return img_from_canvas(FigureCanvasAgg(figure))
 
 
-def save(figure: 'Figure', path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     """Write the figure; returns ``path``. Folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, bbox_inches='tight')
@@ -49,8 +46,6 @@ def save(figure: 'Figure', path: Path) -> Path:
 
 def new_figure(rows: int, columns: int, title: str, scale: float = 1.0) -> Any:
     """A figure and its grid of axes, ``(rows, columns)``."""
-    from matplotlib.figure import Figure
-
     size = (3.4 * columns * scale, (2.6 * rows + 0.3) * scale)
     figure = Figure(figsize=size, layout='constrained', dpi=90)
     figure.suptitle(title, fontsize=10)

@@ -6,11 +6,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mmcv
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
@@ -21,9 +22,6 @@ from mmfeataug.utils.pipelines import steps
 from mmfeataug.utils.pixels import learn_pipeline
 
 from .record import shown
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Rendered = Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
 """Ground truth and prediction by model and condition."""
@@ -158,14 +156,12 @@ def render_predictions(
     return dict(rendered), failed
 
 
-def draw_predictions(rendered: Rendered) -> 'Figure':
+def draw_predictions(rendered: Rendered) -> Figure:
     """Draw a grid: ground truth and one column for each model, one row for each condition.
 
     Args:
         rendered: Of one image, with all conditions for each model.
     """
-    from matplotlib.figure import Figure
-
     names = list(dict.fromkeys(name for name, _ in rendered))
     conditions = list(dict.fromkeys(condition for _, condition in rendered))
     height, width = next(iter(rendered.values()))[0].shape[:2]

@@ -2,14 +2,12 @@
 """Loss around the features of a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def loss_surface(
@@ -46,7 +44,7 @@ def loss_surface(
     return losses
 
 
-def draw_surface(surfaces: Mapping[str, np.ndarray], title: str, reach: str = '') -> 'Figure':
+def draw_surface(surfaces: Mapping[str, np.ndarray], title: str, reach: str = '') -> Figure:
     """Draw one map per checkpoint, with contours; all with the same colours and levels.
 
     Args:
@@ -57,8 +55,6 @@ def draw_surface(surfaces: Mapping[str, np.ndarray], title: str, reach: str = ''
     Raises:
         ValueError: If no loss is finite.
     """
-    from matplotlib.figure import Figure
-
     values = np.concatenate([s[np.isfinite(s)] for s in surfaces.values()])
     if not len(values):
         raise ValueError(

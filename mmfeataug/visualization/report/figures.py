@@ -4,15 +4,13 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mmfeataug.evaluation import Curve, Spread, less_is_better
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _BASELINE = '#4d5663'
 # Okabe and Ito's, which colour-blind readers tell apart, and two more.
@@ -47,7 +45,7 @@ def draw_families(
     families: Sequence[str],
     metric: str,
     style: Mapping[str, Style],
-) -> 'Figure':
+) -> Figure:
     """Bars of the mean within each family, names side by side; error bars over seeds.
 
     Args:
@@ -85,7 +83,7 @@ def draw_lines(
     ylabel: str,
     style: Mapping[str, Style],
     integers: bool = False,
-) -> 'Figure':
+) -> Figure:
     """One line a name, with error bars over seeds.
 
     Args:
@@ -122,7 +120,7 @@ def draw_frontier(
     costs: Mapping[str, float],
     metric: str,
     style: Mapping[str, Style],
-) -> 'Figure':
+) -> Figure:
     """MPC over clean performance, and over cost, where that is known for all names.
 
     Args:
@@ -174,7 +172,7 @@ def draw_training(
     ylabel: str,
     style: Mapping[str, Style],
     columns: int = 4,
-) -> 'Figure':
+) -> Figure:
     """One panel per scalar, one line per name: the mean over seeds, and each seed thin behind it.
 
     Args:
@@ -204,7 +202,7 @@ def draw_training(
     return _with_legend(figure, grid)
 
 
-def _draw_seeds(axes: 'Axes', name: str, seeds: Sequence[Curve], style: Style) -> None:
+def _draw_seeds(axes: Axes, name: str, seeds: Sequence[Curve], style: Style) -> None:
     if not seeds:
         return
     shared = sorted(set.intersection(*({x for x, _ in seed} for seed in seeds)))
@@ -225,14 +223,12 @@ def _draw_seeds(axes: 'Axes', name: str, seeds: Sequence[Curve], style: Style) -
         axes.plot(shared[width - 1 :], mean, marker=marker, markersize=4, **line)
 
 
-def _figure(width: float) -> tuple['Figure', 'Axes']:
+def _figure(width: float) -> tuple[Figure, Axes]:
     figure, grid = _figures((width, 3.9), 1, 1)
     return figure, grid[0]
 
 
-def _figures(size: tuple[float, float], rows: int, columns: int) -> tuple['Figure', list['Axes']]:
-    from matplotlib.figure import Figure
-
+def _figures(size: tuple[float, float], rows: int, columns: int) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=size, layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
@@ -240,7 +236,7 @@ def _figures(size: tuple[float, float], rows: int, columns: int) -> tuple['Figur
     return figure, list(grid.flat)
 
 
-def _from_zero(axes: 'Axes') -> None:
+def _from_zero(axes: Axes) -> None:
     """Heights can be compared by eye; what is negative is seen too."""
     low, high = axes.dataLim.intervaly
     if math.isfinite(low) and math.isfinite(high):
@@ -248,7 +244,7 @@ def _from_zero(axes: 'Axes') -> None:
         axes.set_ylim(low * 1.06, float(high) + 0.06 * (float(high) - low or 1.0))
 
 
-def _with_legend(figure: 'Figure', grid: Sequence['Axes']) -> 'Figure':
+def _with_legend(figure: Figure, grid: Sequence[Axes]) -> Figure:
     """Above the axes, where it hides nothing."""
     handles = {
         label: handle

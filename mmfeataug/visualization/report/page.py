@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
+from matplotlib.figure import Figure
 
 from mmfeataug.evaluation import Difference, Run, by_task, compare_tables, seed_of
 from mmfeataug.utils.files import write_at_once
@@ -22,9 +23,6 @@ from .tables import Label
 from .training import cost_part, training_part
 from .verdict import verdict_part
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 PAGE, PICTURES = 'report.html', 'report_pictures'
 
 ImageDifferences = Mapping[str, Mapping[str, Mapping[str, Difference]]]
@@ -35,7 +33,7 @@ ImageDifferences = Mapping[str, Mapping[str, Mapping[str, Difference]]]
 class Examples:
     """Figures of predictions of one task, each with its caption."""
 
-    figures: list[tuple['Figure', str]] = field(default_factory=list)
+    figures: list[tuple[Figure, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 

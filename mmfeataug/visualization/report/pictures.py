@@ -6,16 +6,15 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.figure import Figure
 
 _DPI = 150
 _CSS_DPI = 96
 
 
-def _encode(figure: 'Figure', kind: str, **options: Any) -> bytes:
+def _encode(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=_DPI, format=kind, **options)
     return buffer.getvalue()
@@ -51,7 +50,7 @@ class Pictures:
     def add(
         self,
         name: str,
-        figure: 'Figure',
+        figure: Figure,
         caption: str,
         alt: str,
         wide: bool = False,
