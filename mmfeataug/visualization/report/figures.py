@@ -4,7 +4,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -46,15 +45,9 @@ def draw_families(
     metric: str,
     style: Mapping[str, Style],
 ) -> Figure:
-    """Bars of the mean within each family, names side by side; error bars over seeds.
-
-    Args:
-        values: Spread by name and family.
-        families: In order; what stands below the bars.
-        metric: What the values are.
-        style: Of :func:`styles`.
-    """
-    figure, axes = _figure(max(5.2, 1.6 + 0.32 * len(families) * (len(values) + 1)))
+    """Bars of the mean within each family, names side by side; error bars over seeds."""
+    size = (max(5.2, 1.6 + 0.32 * len(families) * (len(values) + 1)), 3.9)
+    figure, (axes,) = _figures(size, 1, 1)
     width = 0.82 / max(len(values), 1)
     for i, (name, by_family) in enumerate(values.items()):
         shift = (i - (len(values) - 1) / 2) * width
@@ -65,7 +58,7 @@ def draw_families(
             width * 0.92,
             color=style[name].color,
             hatch=None if style[name].dash == '-' else '//',
-            yerr=[s.std or 0.0 for _, s in bars] if _has_std(s for _, s in bars) else None,
+            yerr=_error_bars([s for _, s in bars]),
             error_kw=dict(capsize=2.5, linewidth=1, ecolor='#222'),
             label=name,
         )
@@ -84,22 +77,16 @@ def draw_lines(
     style: Mapping[str, Style],
     integers: bool = False,
 ) -> Figure:
-    """One line a name, with error bars over seeds.
-
-    Args:
-        curves: Spread by name and place on the axis.
-        xlabel: What the places are.
-        ylabel: What the values are.
-        style: Of :func:`styles`.
-        integers: Ticks at the places only.
+    """One line a name over places on the axis, with error bars over seeds; ``integers`` puts ticks
+    at the places only.
     """
-    figure, axes = _figure(5.2)
+    figure, (axes,) = _figures((5.2, 3.9), 1, 1)
     for name, curve in curves.items():
         points = [(x, s) for x, s in sorted(curve.items()) if s is not None]
         axes.errorbar(
             [x for x, _ in points],
             [s.mean for _, s in points],
-            yerr=[s.std or 0.0 for _, s in points] if _has_std(s for _, s in points) else None,
+            yerr=_error_bars([s for _, s in points]),
             color=style[name].color,
             linestyle=style[name].dash,
             marker=style[name].marker,
@@ -121,13 +108,8 @@ def draw_frontier(
     metric: str,
     style: Mapping[str, Style],
 ) -> Figure:
-    """MPC over clean performance, and over cost, where that is known for all names.
-
-    Args:
-        values: Spread by name and key, ``'P'`` and ``'mPC'`` among them.
-        costs: Of training, by name, in stock steps.
-        metric: What the values are.
-        style: Of :func:`styles`.
+    """MPC over clean performance, and over cost in stock steps, where that is known for all names;
+    keys of ``values`` are ``'P'`` and ``'mPC'``.
     """
     known = {
         n: (p, c) for n, row in values.items() if (p := row.get('P')) and (c := row.get('mPC'))
@@ -171,17 +153,11 @@ def draw_training(
     panels: Mapping[str, Mapping[str, Sequence[Curve]]],
     ylabel: str,
     style: Mapping[str, Style],
-    columns: int = 4,
 ) -> Figure:
     """One panel per scalar, one line per name: the mean over seeds, and each seed thin behind it.
-
-    Args:
-        panels: Curves of the seeds, by scalar and name.
-        ylabel: What all panels show; a scalar of this name has a large panel without a title.
-        style: Of :func:`styles`.
-        columns: Panels in a row.
+    A scalar called ``ylabel`` has a large panel without a title.
     """
-    columns = min(columns, len(panels))
+    columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
     size = (9.6, 3.6) if ylabel in panels else (2.9 * columns, 2.1 * rows + 0.6)
     figure, grid = _figures(size, rows, columns)
@@ -215,17 +191,17 @@ def _draw_seeds(axes: Axes, name: str, seeds: Sequence[Curve], style: Style) -> 
     if len(mean):
         # The average of what lies before a point, as in a log.
         mean = np.convolve(mean, np.ones(width) / width, mode='valid')
-        line: dict[str, Any] = dict(
-            color=style.color, linestyle=style.dash, linewidth=1.6, label=name
+        axes.plot(
+            shared[width - 1 :],
+            mean,
+            color=style.color,
+            linestyle=style.dash,
+            linewidth=1.6,
+            label=name,
+            # A single record is no line.
+            marker=style.marker if len(mean) == 1 else None,
+            markersize=4,
         )
-        # A single record is no line.
-        marker = style.marker if len(mean) == 1 else None
-        axes.plot(shared[width - 1 :], mean, marker=marker, markersize=4, **line)
-
-
-def _figure(width: float) -> tuple[Figure, Axes]:
-    figure, grid = _figures((width, 3.9), 1, 1)
-    return figure, grid[0]
 
 
 def _figures(size: tuple[float, float], rows: int, columns: int) -> tuple[Figure, list[Axes]]:
@@ -265,5 +241,7 @@ def _with_legend(figure: Figure, grid: Sequence[Axes]) -> Figure:
     return figure
 
 
-def _has_std(spreads: Iterable[Spread | None]) -> bool:
-    return any(s is not None and s.std is not None for s in spreads)
+def _error_bars(spreads: Sequence[Spread]) -> list[float] | None:
+    """Deviations over seeds, if any name has several."""
+    known = any(s.std is not None for s in spreads)
+    return [s.std or 0.0 for s in spreads] if known else None

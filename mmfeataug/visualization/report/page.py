@@ -17,9 +17,9 @@ from mmfeataug.utils.files import write_at_once
 from mmfeataug.version import __version__
 
 from .figures import Style, styles
-from .parts import Block, Context, Part, attack_parts, robustness_parts
+from .parts import Block, Part, attack_parts, robustness_parts
 from .pictures import Pictures
-from .tables import Label
+from .tables import Context, Label
 from .training import cost_part, training_part
 from .verdict import verdict_part
 
@@ -96,7 +96,14 @@ def write_report(
     rows = [
         _row(task, name, seeds, style) for task, g in groups.items() for name, seeds in g.items()
     ]
-    page = _template().render(
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template('page.html.j2').render(
         title=title,
         version=__version__,
         lead=_lead(groups, baseline),
@@ -107,17 +114,6 @@ def write_report(
     path = Path(folder) / PAGE
     write_at_once(path, page)
     return path
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template('page.html.j2')
 
 
 def _parts(context: Context, examples: Examples, images: ImageDifferences) -> list[Part]:

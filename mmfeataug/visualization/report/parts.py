@@ -7,41 +7,14 @@ from dataclasses import dataclass, field
 from mmfeataug.evaluation import (
     AttackComparison,
     Comparison,
-    Run,
     Spread,
     compare_attacks,
     less_is_better,
 )
 
-from .figures import Style, draw_families, draw_lines
-from .pictures import Picture, Pictures
-from .tables import Label, Table, heat_table, spreads_table, summary_table
-
-
-@dataclass(frozen=True)
-class Context:
-    """What all parts of a task are made from.
-
-    Attributes:
-        task: Which one.
-        groups: Seeds by name.
-        baseline: Name that differences are to; ``None`` if it has no run of this task.
-        style: Colours by name.
-        pictures: Where figures go.
-    """
-
-    task: str
-    groups: Mapping[str, Sequence[Run]]
-    baseline: str | None
-    style: Mapping[str, Style]
-    pictures: Pictures
-
-    def labels(self, seeds: Mapping[str, int]) -> dict[str, Label]:
-        """Of rows and columns, by name, with the number of seeds that stand behind the values."""
-        return {
-            name: Label(name, self.style[name].color, f'{n} seeds' if n > 1 else '')
-            for name, n in seeds.items()
-        }
+from .figures import draw_families, draw_lines
+from .pictures import Picture
+from .tables import Context, Table, heat_table, spreads_table, summary_table
 
 
 @dataclass
@@ -70,13 +43,12 @@ class Part:
 
 def robustness_parts(context: Context, compared: Sequence[Comparison]) -> list[Part]:
     """One part for each folder of tables."""
-    task, pictures, baseline = context.task, context.pictures, context.baseline
-    parts = []
+    task, parts = context.task, []
     for one in compared:
         several = len(compared) > 1
         where = f'{task}-{one.folder}' if several else task
         part = Part(
-            pictures.anchor(f'{where}-corruptions'),
+            context.pictures.anchor(f'{where}-corruptions'),
             f'Corruptions: {one.folder}' if several else 'Corruptions',
             how='P: on clean images. mPC: mean over corruptions of the mean over severities. '
             'rPC = mPC / P (P / mPC where less is better): the part that is left; a run can gain '
@@ -88,9 +60,8 @@ def robustness_parts(context: Context, compared: Sequence[Comparison]) -> list[P
         if not one.metrics:
             continue
         seeds = {n: sum(one.folder in r.tables for r in context.groups[n]) for n in one.names}
-        labels = context.labels(seeds)
         main, *others = one.metrics
-        tables = {m: summary_table(one, m, baseline, labels, seeds) for m in one.metrics}
+        tables = {m: summary_table(context, one, m, seeds) for m in one.metrics}
         part.blocks.append(Block('table', main, table=tables[main]))
         if others:
             more = [(metric, tables[metric]) for metric in others]
@@ -104,8 +75,7 @@ def robustness_parts(context: Context, compared: Sequence[Comparison]) -> list[P
 def _robustness_blocks(
     context: Context, one: Comparison, where: str, seeds: Mapping[str, int]
 ) -> list[Block]:
-    main, baseline, labels = one.metrics[0], context.baseline, context.labels(seeds)
-    pictures, style = context.pictures, context.style
+    main, pictures, style = one.metrics[0], context.pictures, context.style
     bars = ' Error bars: standard deviation over seeds.' if max(seeds.values()) > 1 else ''
     families = pictures.add(
         f'{where}-families',
@@ -125,19 +95,19 @@ def _robustness_blocks(
         f'loses less, a {_better(main).lower()} one is better.{bars}',
         f'{main} over the severity of corruptions',
     )
-    table, most = heat_table(one, main, baseline, labels, seeds)
+    table, most = heat_table(context, one, main, seeds)
     how = f'{main}, mean over severities.'
     if most:
         how += (
-            f' Blue is better than {baseline}, orange is worse; the fullest colour stands for a '
-            f'difference of {most}.'
+            f' Blue is better than {context.baseline}, orange is worse; the fullest colour stands '
+            f'for a difference of {most}.'
         )
     rows = {
         name: {f'severity {s}' if int(s) else 'clean': value for s, value in curve.items()}
         for name, curve in one.severities[main].items()
     }
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    by_severity = spreads_table(rows, main, keys, baseline, labels, seeds, of='severities')
+    by_severity = spreads_table(context, rows, main, keys, seeds, of='severities')
     return [
         Block('figures', pictures=[families, severities]),
         Block('table', 'By corruption', how, table=table),
@@ -147,7 +117,7 @@ def _robustness_blocks(
 
 def attack_parts(context: Context) -> list[Part]:
     """One part with a figure and a table for each attack."""
-    task, pictures, baseline = context.task, context.pictures, context.baseline
+    task, pictures = context.task, context.pictures
     compared = compare_attacks(task, context.groups)
     if not compared:
         return []
@@ -189,9 +159,7 @@ def attack_parts(context: Context) -> list[Part]:
             strengths = sorted({eps for curve in one.curves[metric].values() for eps in curve})
             keys = [f'eps {eps:g}' for eps in strengths]
             seeds = {n: max((s.n for s in row.values() if s), default=1) for n, row in rows.items()}
-            table = spreads_table(
-                rows, metric, keys, baseline, context.labels(seeds), seeds, of=f'attack: {title}'
-            )
+            table = spreads_table(context, rows, metric, keys, seeds, of=f'attack: {title}')
             tables.append((f'{title}: {metric}', table))
     part.blocks = [Block('figures', pictures=drawn), Block('more', 'As tables', tables=tables)]
     return [part]

@@ -4,7 +4,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mmfeataug.evaluation import Comparison, Spread, less_is_better
+from mmfeataug.evaluation import Comparison, Run, Spread, less_is_better
+
+from .figures import Style
+from .pictures import Pictures
 
 BETTER, WORSE = (0, 114, 178), (213, 94, 0)
 _MOST_OPAQUE = 0.45  # Text has to be readable on it, dark on light and light on dark.
@@ -38,6 +41,32 @@ class Label:
     small: str = ''
 
 
+@dataclass(frozen=True)
+class Context:
+    """What all parts of a task are made from.
+
+    Attributes:
+        task: Which one.
+        groups: Seeds by name.
+        baseline: Name that differences are to; ``None`` if it has no run of this task.
+        style: Colours by name.
+        pictures: Where figures go.
+    """
+
+    task: str
+    groups: Mapping[str, Sequence[Run]]
+    baseline: str | None
+    style: Mapping[str, Style]
+    pictures: Pictures
+
+    def labels(self, seeds: Mapping[str, int]) -> dict[str, Label]:
+        """Of rows and columns, by name, with the number of seeds that stand behind the values."""
+        return {
+            name: Label(name, self.style[name].color, f'{n} seeds' if n > 1 else '')
+            for name, n in seeds.items()
+        }
+
+
 @dataclass
 class Table:
     """Rows of cells under a head; ``of`` says to scripts which table it is."""
@@ -60,16 +89,10 @@ def make_cell(
     value: Spread | None,
     baseline: Spread | None,
     places: int,
-    seeds: int = 1,
+    seeds: int,
 ) -> Cell:
-    """A number, its deviation, and its difference to that of the baseline.
-
-    Args:
-        run, metric, key: What the number is.
-        value: It; an undefined one is a dash.
-        baseline: ``None`` where there is nothing to compare with.
-        places: Decimals.
-        seeds: Of the run: the number behind a value is shown where it is another.
+    """A number, its deviation, and its difference to that of the baseline; an undefined one is a
+    dash. The number of seeds behind a value is shown where it is not that of the run.
     """
     if value is None:
         return Cell(run, metric, key, '–')
@@ -91,54 +114,31 @@ def make_cell(
 
 
 def summary_table(
-    compared: Comparison,
-    metric: str,
-    baseline: str | None,
-    labels: Mapping[str, Label],
-    seeds: Mapping[str, int],
+    context: Context, compared: Comparison, metric: str, seeds: Mapping[str, int]
 ) -> Table:
-    """One row a name: P, mPC, rPC, errors and families.
-
-    Args:
-        compared: What to show.
-        metric: Which metric.
-        baseline: Name that differences are to.
-        labels: Of the rows, by name.
-        seeds: Tables by name.
-    """
+    """One row a name: P, mPC, rPC, errors and families; ``seeds``: number of tables by name."""
     rows = compared.summary[metric]
     keys = list(dict.fromkeys(k for row in rows.values() for k in row))
     ordered = ['P', 'mPC', 'rPC', 'worst', *(k for k in keys if k in ('mCE', 'mean error'))]
     ordered += [k for k in (*compared.families, *compared.also) if k in keys]
     plain = [k for k in ordered if k not in ('rPC', 'mCE')]
     places = dict.fromkeys(plain, decimals(r.get(k) for r in rows.values() for k in plain))
-    return spreads_table(
-        rows, metric, ordered, baseline, labels, seeds, places | {'rPC': 3, 'mCE': 3}
-    )
+    return spreads_table(context, rows, metric, ordered, seeds, places | {'rPC': 3, 'mCE': 3})
 
 
 def spreads_table(
+    context: Context,
     rows: Mapping[str, Mapping[str, Spread | None]],
     metric: str,
     keys: Sequence[str],
-    baseline: str | None,
-    labels: Mapping[str, Label],
     seeds: Mapping[str, int],
     places: Mapping[str, int] | None = None,
     of: str = 'summary',
 ) -> Table:
-    """One row a name, one column a key.
-
-    Args:
-        rows: Spread by name and key.
-        metric: What the values are.
-        keys: Columns, in order.
-        baseline: Name that differences are to.
-        labels: Of the rows, by name.
-        seeds: Runs by name.
-        places: Decimals by key; the same for all by default.
-        of: What scripts know the table by.
+    """One row a name, one column a key. ``seeds``: number of runs by name; ``places``: decimals by
+    key, the same for all by default.
     """
+    baseline, labels = context.baseline, context.labels(seeds)
     same = decimals(s for row in rows.values() for s in row.values())
     table = Table([Label(key) for key in keys], of=of)
     for name, row in rows.items():
@@ -155,17 +155,14 @@ def spreads_table(
 
 
 def heat_table(
-    compared: Comparison,
-    metric: str,
-    baseline: str | None,
-    labels: Mapping[str, Label],
-    seeds: Mapping[str, int],
+    context: Context, compared: Comparison, metric: str, seeds: Mapping[str, int]
 ) -> tuple[Table, str]:
     """One row a corruption, one column a name, coloured by the difference to the baseline.
 
     Returns:
         The table, and the difference that the fullest colour stands for.
     """
+    baseline, labels = context.baseline, context.labels(seeds)
     columns = compared.corruptions[metric]
     places = decimals(s for column in columns.values() for s in column.values())
     base = columns.get(baseline, {}) if baseline is not None else {}

@@ -17,15 +17,11 @@ from mmfeataug.evaluation import (
 )
 
 from .figures import draw_training
-from .parts import Block, Context, Part
-from .tables import Cell, Label, Table, make_cell
+from .parts import Block, Part
+from .tables import Cell, Context, Label, Table, make_cell
 
 _BESIDE: tuple[tuple[str, Callable[[Sequence[Record], int], dict[str, Curve]], str], ...] = (
-    (
-        'view losses',
-        view_losses,
-        'Losses of the views, each as weighted in the total.',
-    ),
+    ('view losses', view_losses, 'Losses of the views, each as weighted in the total.'),
     (
         'method scalars',
         method_scalars,

@@ -18,8 +18,8 @@ from mmfeataug.evaluation import (
 )
 
 from .figures import draw_frontier
-from .parts import Block, Context, Part
-from .tables import BETTER, WORSE, Cell, Label, Table, decimals, shade
+from .parts import Block, Part
+from .tables import BETTER, WORSE, Cell, Context, Label, Table, decimals, shade
 
 _HOW = (
     'Differences to {baseline}, seed by seed. Brackets: 95 % confidence interval ({interval}). p: '
@@ -32,13 +32,9 @@ _HOW = (
 def verdict_part(
     context: Context, one: Comparison, several: bool, images: Mapping[str, Mapping[str, Difference]]
 ) -> Part | None:
-    """What can be said at first sight of one comparison.
+    """What can be said at first sight of one comparison, of ``several`` of the task or alone.
 
-    Args:
-        context: Of the task.
-        one: Its tables.
-        several: Whether the task has other comparisons.
-        images: Differences over images, by name and key, of names with one run.
+    Differences over ``images``, by name and key, are shown for names with one run.
     """
     baseline = context.baseline
     if baseline not in one.names or len(one.names) < 2 or not one.metrics:
@@ -62,12 +58,7 @@ def verdict_part(
     )
     part.blocks = [
         Block('table', table=_answers(context, found, metric, costs)),
-        Block(
-            'table',
-            'Differences',
-            _near(context, found),
-            table=_differences(context, found, metric),
-        ),
+        Block('table', 'Differences', _near(context, found), _differences(context, found, metric)),
     ]
     if any(one.summary[metric][name].get('mPC') for name in one.names):
         measured = {name: value for name, (value, _) in costs.items() if value is not None}
