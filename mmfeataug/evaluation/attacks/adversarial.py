@@ -3,7 +3,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -237,10 +237,11 @@ class AdversarialTestLoop(TestLoop):
                     metrics = done[eps]['metrics']
                     progress.advance(task, len(self.dataloader))
                     continue
-                self._left = self._images_of_this_process()
+                images = len(self.dataloader.dataset)
+                self._left = len(range(get_rank(), images, get_world_size()))
                 self._sums.zero_()
                 self._won.clear()
-                step = partial(self._attacked, attack, eps, progress, task)
+                step = partial(self._predict, attack, eps, partial(progress.advance, task))
                 instead = (self.runner.model, 'test_step', lambda *_, step=step: step)
                 with patched([instead]), self._kept(eps):
                     metrics = super().run()
@@ -267,16 +268,6 @@ class AdversarialTestLoop(TestLoop):
         theirs = read_predictions(self._file(eps)).head
         return all(theirs.get(key) == ours for key, ours in (self._head | self.settings).items())
 
-    def _attacked(
-        self, attack: Attack | Strongest, eps: float, progress: Any, task: Any, data: Any
-    ) -> Any:
-        """Predictions of a batch under attack, in the place of the model's ``test_step``."""
-        # mmengine's loop takes no gradient.
-        with torch.enable_grad():
-            outputs = self._predict(data, attack, clean=not eps)
-        progress.advance(task)
-        return outputs
-
     def _add(self, eps: float, attack: Attack | Strongest, metrics: dict[str, Any]) -> None:
         """A strength is done: what is known so far is written."""
         all_reduce(self._sums)
@@ -298,7 +289,12 @@ class AdversarialTestLoop(TestLoop):
         flags = {} if self.flags is None else {'flags': self.flags}
         return {**self._head, **self.settings, **flags, 'curve': self.curve}
 
-    def _predict(self, data_batch: Any, attack: Attack | Strongest, clean: bool) -> Any:
+    @torch.enable_grad()  # mmengine's loop takes no gradient.
+    def _predict(
+        self, attack: Attack | Strongest, eps: float, advance: Callable[[], None], data_batch: Any
+    ) -> Any:
+        """Predictions of a batch under attack, in the place of the model's ``test_step``."""
+        clean = not eps
         data = self.model.data_preprocessor(data_batch, False)
         outputs: list[Any] = []
         left = self._left
@@ -324,11 +320,8 @@ class AdversarialTestLoop(TestLoop):
             with torch.no_grad():
                 outputs = self.model(**data, mode='predict')
         self._sums[2] += count_found(outputs[: left - self._left])
+        advance()
         return outputs
-
-    def _images_of_this_process(self) -> int:
-        images = len(self.dataloader.dataset)
-        return len(range(get_rank(), images, get_world_size()))
 
     def _look_for_masking(self) -> None:
         """Signs of a hidden gradient, at the largest eps; those that are there are kept."""

@@ -3,14 +3,13 @@
 stock predictions from these features.
 """
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
+from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,6 +23,7 @@ from mmfeataug.engine import (
     Tape,
     TapError,
     is_dropout,
+    patched,
     record,
     replay,
     verify,
@@ -80,7 +80,7 @@ class Target:
         recorded = None
         try:
             with as_in_training(self.model):
-                _set_streams(images.key(images.names))
+                set_random_seed(images.key(images.names))
                 batch = Batch(self.model, self.model.loss, inputs, (list(truth),), {})
                 with torch.enable_grad():
                     recorded = RecordedLoss(self.model, [self.tap], batch, state=self.loss_state)
@@ -199,50 +199,24 @@ def rows_of(data: Mapping[str, Any], alone: bool) -> Iterator[slice]:
         yield slice(i, i + size)
 
 
-@contextmanager
-def as_in_training(model: nn.Module) -> Iterator[None]:
+def as_in_training(model: nn.Module) -> AbstractContextManager[None]:
     """Within this context modules are in training mode, because heads compute other things for a
     loss than for predictions, but for those that draw or look at the batch: batch norms, all kinds
     of dropout, and augmentations that are layers.
     """
-    transforms = layers(model)
-    with _flags(model):
-        for module in model.modules():
-            module.training = not (isinstance(module, _BatchNorm) or is_dropout(module))
-        before = [(transform, transform.muted) for transform in transforms]
-        for transform in transforms:
-            transform.muted = True
-        try:
-            yield
-        finally:
-            for transform, muted in before:
-                transform.muted = muted
 
+    def trains(module: nn.Module, *_: object) -> bool:
+        return not (isinstance(module, _BatchNorm) or is_dropout(module))
 
-@contextmanager
-def as_in_test(model: nn.Module) -> Iterator[None]:
-    """Within this context all modules are in evaluation mode."""
-    with _flags(model):
-        for module in model.modules():
-            module.training = False
-        yield
-
-
-@contextmanager
-def _flags(model: nn.Module) -> Iterator[None]:
     # Not by train(): models freeze parameters there.
-    flags = [(m, m.training) for m in model.modules()]
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
+    changes: list[Any] = [(module, 'training', trains) for module in model.modules()]
+    changes += [(layer, 'muted', lambda *_: True) for layer in layers(model)]
+    return patched(changes)
 
 
-def _set_streams(seed: int) -> None:
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
+def as_in_test(model: nn.Module) -> AbstractContextManager[None]:
+    """Within this context all modules are in evaluation mode."""
+    return patched([(module, 'training', lambda *_: False) for module in model.modules()])
 
 
 def _alike(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:

@@ -64,19 +64,18 @@ class Images:
             start: Which of several draws.
         """
         other = [f'start {start}'] if start else []
-        if len(like) != len(self.names):
-            rows = [(like, self.names)]
-        else:
-            rows = [(row, [name]) for row, name in zip(like, self.names, strict=True)]
+        parts: list[tuple[Any, list[str]]] = [(slice(None), self.names)]
+        if len(like) == len(self.names):
+            parts = [(i, [name]) for i, name in enumerate(self.names)]
         out = torch.zeros_like(like)
-        targets = [out] if len(rows) == 1 and rows[0][0] is like else list(out)
-        for i, (target, (row, names)) in enumerate(zip(targets, rows, strict=True)):
+        for region, (part, names) in zip(self.regions, parts, strict=False):
+            target = out[part]
             if pixels:
-                top, left, bottom, right = self.regions[i]
-                row = row[..., top:bottom, left:right]
+                top, left, bottom, right = region
                 target = target[..., top:bottom, left:right]
             generator = torch.Generator().manual_seed(self.key([*names, *other]))
-            target.copy_(uniform_in_ball(row, norm, generator))
+            # Of what it is like, its shape, type and device count.
+            target.copy_(uniform_in_ball(target, norm, generator))
         return out
 
     def inside(self, like: Tensor) -> Tensor:

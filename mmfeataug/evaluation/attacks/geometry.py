@@ -7,11 +7,10 @@ loaded right behind the image, so that the steps move both; and with another ima
 which leaves what is padding as it is.
 """
 
-import random
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from mmengine.runner import set_random_seed
 from torch import Tensor
 
 from mmfeataug.engine import RandomState
@@ -148,9 +147,7 @@ def _run(dataset: Any, index: int, *, early: bool = False, changed: bool = False
     waiting = [step for step in steps if is_loader(step)] if early else []
     streams = RandomState()
     try:
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
+        set_random_seed(0)
         results: Any = dataset.get_data_info(index)
         has_image = False
         # Some data sets bring their images along.

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmfeataug.engine import Tail, View
 from mmfeataug.utils.progress import progress_bar
@@ -56,8 +57,8 @@ class RandomDirection(PGD):
                 direction = draw.sign()
             else:
                 rows = draw.flatten(1) if draw.dim() > 1 else draw[None]
-                length = rows.norm(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
-                direction = (rows / length[:, None]).reshape(draw.shape)
+                tiny = torch.finfo(rows.dtype).tiny
+                direction = F.normalize(rows, dim=1, eps=tiny).reshape(draw.shape)
             moved.append(space.at(space.confine(self.eps * direction)))
         yield View(moved, 1.0)
 

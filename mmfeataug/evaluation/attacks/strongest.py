@@ -63,17 +63,13 @@ class Strongest:
                 continue
             scores = known_scores(batch, batch.predict(features))
             loss = batch.loss_of(features, self.against)
-            strength = -sum(scores), _finite(loss)
+            strength = -sum(scores), loss if math.isfinite(loss) else -math.inf
             if best is None or strength > best[0]:
                 best = strength, features, name
         if best is None:
             assert refused is not None
             raise refused
         return best[1], best[2]
-
-
-def _finite(loss: float) -> float:
-    return loss if math.isfinite(loss) else -math.inf
 
 
 def known_scores(batch: AttackedBatch, outputs: Sequence[Any]) -> list[float]:
