@@ -136,19 +136,18 @@ def summarise(clean: Scores, corrupted: Corrupted, metric: str) -> dict[str, Any
 
 
 def corruption_error(
-    corrupted: Corrupted, metric: str, reference: Corrupted | None = None, full: float = 100.0
+    corrupted: Corrupted, metric: str, reference: Corrupted | None = None
 ) -> dict[str, Any]:
     """Mean corruption error of ImageNet-C (https://arxiv.org/abs/1903.12261, section 3.1).
 
-    The error is ``full`` minus the metric. For each corruption errors are added up over severities
+    The error is 100 minus the metric. For each corruption errors are added up over severities
     and divided by those of the reference; severities that one of the two lacks are left out of both
     sums.
 
     Args:
-        corrupted: Scores in [0, ``full``], more is better.
+        corrupted: Scores in percent, more is better.
         metric: Which of them.
         reference: Scores of the reference model, which has mCE 1 (AlexNet in the paper).
-        full: The metric of a perfect model.
 
     Returns:
         ``mCE`` and its terms ``CE`` as ratios; without a reference ``mean_error`` and its terms
@@ -157,11 +156,11 @@ def corruption_error(
     """
     terms: dict[str, float | None] = {}
     for name, by_severity in corrupted.items():
-        own = {s: _error(scores, metric, full) for s, scores in by_severity.items()}
+        own = {s: _error(scores, metric) for s, scores in by_severity.items()}
         if reference is None:
             terms[name] = mean(own.values())
             continue
-        theirs = {s: _error(v, metric, full) for s, v in reference.get(name, {}).items()}
+        theirs = {s: _error(v, metric) for s, v in reference.get(name, {}).items()}
         pairs = [(a, theirs.get(s)) for s, a in own.items() if a is not None]
         both = [(a, b) for a, b in pairs if b is not None]
         total = math.fsum(b for _, b in both)
@@ -172,9 +171,9 @@ def corruption_error(
     return dict(mCE=value, CE=terms)
 
 
-def _error(scores: Scores, metric: str, full: float) -> float | None:
+def _error(scores: Scores, metric: str) -> float | None:
     value = mean([scores.get(metric)])
-    return None if value is None else full - value
+    return None if value is None else 100 - value
 
 
 def complete(

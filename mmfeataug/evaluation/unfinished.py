@@ -88,28 +88,9 @@ def digest_of_test(cfg: Config) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def read_earlier(path: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
-    """The table of an interrupted run.
-
-    Args:
-        path: Of its JSON file.
-        made_with: What it has to have in common with this run, as :func:`fingerprint` returns it.
-
-    Raises:
-        ValueError: Saying what is different.
-    """
-    table = read_table(path)
-    refuse_other(path, table['made_with'], made_with)
-    return table
-
-
 def refuse_other(path: str, old: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
-    """Refuse to go on with what was made with something else.
-
-    Args:
-        path: Of the file of results.
-        old: What it was made with, as :func:`fingerprint` returns it.
-        made_with: What this run is made with.
+    """Refuse to go on with a file of results that was made with something else, by what
+    :func:`fingerprint` has said of both.
 
     Raises:
         RefusedError: Saying what is different.

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..report import main_metric
 from ..robustness import corruption_error, summarise
+from .logs import keys_of
 from .runs import Run, label_of
 
 Groups = Mapping[str, Sequence[Run]]
@@ -225,8 +226,10 @@ def _summarise(
             part = summarise(table['clean'] or {}, corrupted, metric)
             row = {k: part[k] for k in ('P', 'mPC', 'rPC')}
             row['worst'] = (part['worst'] or {}).get('value')
-            if key:
-                row[key] = _error(table, metric, corrupted, key)
+            if key == 'mCE':
+                row[key] = _errors_of(table, metric)[key]
+            elif key:
+                row[key] = corruption_error(corrupted, metric)['mean_error']
             also = {k: v.get(metric) for k, v in table['also'].items()}
             rows.append(also | row | part['families'])
             result.also += [name for name in also if name not in result.also]
@@ -235,22 +238,18 @@ def _summarise(
                 {c: summarise({}, {c: by}, metric)['mPC'] for c, by in corrupted.items()}
             )
             result.families += [f for f in part['families'] if f not in result.families]
-        values = {k: [row.get(k) for row in rows] for k in _keys(rows)}
+        values = {k: [row.get(k) for row in rows] for k in keys_of(rows)}
         result.values.setdefault(metric, {})[name] = values
         result.by_corruption.setdefault(metric, {})[name] = by_corruption
         summary = {k: spread(of) for k, of in values.items()}
         result.summary.setdefault(metric, {})[name] = summary
         result.severities.setdefault(metric, {})[name] = {'0': summary['P']} | {
             s: spread(p['severities'].get(s) for p in parts)
-            for s in _keys(p['severities'] for p in parts)
+            for s in keys_of(p['severities'] for p in parts)
         }
         result.corruptions.setdefault(metric, {})[name] = {
-            c: spread(b.get(c) for b in by_corruption) for c in _keys(by_corruption)
+            c: spread(b.get(c) for b in by_corruption) for c in keys_of(by_corruption)
         }
-
-
-def _keys(parts: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for part in parts for key in part))
 
 
 def _restricted(corrupted: Mapping[str, Any], shared: set[tuple[str, str]]) -> dict[str, Any]:
@@ -280,11 +279,3 @@ def _error_key(
         return 'mCE' if comparable and alike else None
     plain = all('mean_error' in _errors_of(table, metric) for table in every)
     return 'mean error' if plain else None
-
-
-def _error(
-    table: Mapping[str, Any], metric: str, corrupted: Mapping[str, Any], key: str | None
-) -> float | None:
-    if key == 'mean error':
-        return corruption_error(corrupted, metric)['mean_error']
-    return _errors_of(table, metric).get('mCE') if key else None

@@ -190,8 +190,8 @@ def _refuse_other_figures(
 ) -> None:
     """Predictions that do not give the figures of the tables are of something else."""
     mine, theirs = (one.values[one.metrics[0]][n][key][0] for n in (name, baseline))
-    if mine is None or theirs is None or not math.isclose(found, mine - theirs, abs_tol=1e-6):
-        expected = None if mine is None or theirs is None else mine - theirs
+    expected = None if mine is None or theirs is None else mine - theirs
+    if expected is None or not math.isclose(found, expected, abs_tol=1e-6):
         raise ValueError(
             f'the kept predictions give a difference of {found:.6g} in {key}, the tables '
             f'{expected}: they are of other checkpoints, evaluators or data; make both anew by '

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def _read_launch(path: Path) -> dict[int, Record]:
 def methods_in(records: Sequence[Record]) -> set[str]:
     """Names of methods, such as ``'afan'``, that logged losses of views or norms of changes."""
     names = {'feature_aug'}
-    for key in {key for record in records for key in record}:
+    for key in keys_of(records):
         view = _VIEW.match(key)
         head, _, last = key.rpartition('.')
         if view:
@@ -141,7 +141,7 @@ def view_losses(records: Sequence[Record], window: int = 10) -> dict[str, Curve]
     views; mmengine repeats the last value afterwards.
     """
     kept = [r for r, share in zip(records, shares(records, window), strict=True) if share]
-    return _curves(kept, [key for key in _keys(kept) if _VIEW.match(key)])
+    return _curves(kept, [key for key in keys_of(kept) if _VIEW.match(key)])
 
 
 def method_scalars(records: Sequence[Record], window: int = 10) -> dict[str, Curve]:
@@ -152,14 +152,15 @@ def method_scalars(records: Sequence[Record], window: int = 10) -> dict[str, Cur
     kept = [r for r, share in zip(records, shares(records, window), strict=True) if share]
     names = [
         key
-        for key in _keys(records)
+        for key in keys_of(records)
         if key.rpartition('.')[0] in methods and key != CARRIER and not _VIEW.match(key)
     ]
     whole = [key for key in names if key.startswith('feature_aug.')]
     return {**_curves(kept, [n for n in names if n not in whole]), **_curves(records, whole)}
 
 
-def _keys(records: Sequence[Record]) -> list[str]:
+def keys_of(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """All keys of some dicts, each once, in the order in which they come."""
     return list(dict.fromkeys(key for record in records for key in record))
 
 

@@ -9,7 +9,7 @@ from mmfeataug.utils.corruptions import ALL, FAMILIES
 
 from ..robustness import counted, mean
 from .compare import Comparison
-from .runs import Run
+from .runs import Run, distinct_seeds
 from .significance import Difference, paired_difference
 
 Pairs = list[tuple[int, int]]
@@ -24,7 +24,7 @@ def pair(runs: Sequence[Run], baseline: Sequence[Run]) -> tuple[Pairs, str | Non
         Pairs, and a note where something is left out or seeds are not known.
     """
     seeds, others = [[run.seed for run in of] for of in (runs, baseline)]
-    if not all(_distinct(of) for of in (seeds, others)):
+    if not (distinct_seeds(runs) and distinct_seeds(baseline)):
         count = min(len(runs), len(baseline))
         note = (
             'paired in the order given, because not every config has a randomness.seed of its own'
@@ -37,10 +37,6 @@ def pair(runs: Sequence[Run], baseline: Sequence[Run]) -> tuple[Pairs, str | Non
     alone = sorted(seed for seed in {*seeds} ^ {*others} if seed is not None)
     note = f'seeds {", ".join(map(str, alone))} are left out: only one of the two has them'
     return pairs, note if alone else None
-
-
-def _distinct(seeds: Sequence[int | None]) -> bool:
-    return None not in seeds and len(set(seeds)) == len(seeds)
 
 
 @dataclass

@@ -224,7 +224,12 @@ def seed_of(run: Run, seeds: Sequence[Run]) -> str:
     """
     if len(seeds) == 1:
         return ''
-    known = [other.seed for other in seeds]
-    if None not in known and len(set(known)) == len(known):
+    if distinct_seeds(seeds):
         return f'seed {run.seed}'
     return f'seed {next(i for i, other in enumerate(seeds, 1) if other is run)}'
+
+
+def distinct_seeds(runs: Sequence[Run]) -> bool:
+    """Whether each run has a seed of its own in its config."""
+    known = [run.seed for run in runs]
+    return None not in known and len(set(known)) == len(known)

@@ -11,7 +11,7 @@ from mmfeataug.datasets import library_version
 from mmfeataug.utils.processes import of_first_process
 
 from ..predictions import read_predictions
-from ..report import JSON, write_table
+from ..report import JSON, read_table, write_table
 from ..robustness import complete
 from ..scores import read_scores
 from ..unfinished import (
@@ -21,7 +21,7 @@ from ..unfinished import (
     check_metrics,
     is_done,
     label,
-    read_earlier,
+    refuse_other,
 )
 
 Condition = tuple[str, int]
@@ -98,8 +98,9 @@ class RunTable:
         )
         refuse_existing(folder, resume)
         if Path(self.path).exists():
-            self.table = {'also': {}, **read_earlier(self.path, made_with)}
+            self.table = read_table(self.path)
             known = self.table['made_with']
+            refuse_other(self.path, known, made_with)
             known['also'] = known.get('also', {}) | also
         self._unchecked = any(is_done(self.table, c) for c in self.conditions)
 
