@@ -41,11 +41,7 @@ from .robustness import (
     select_corruptions,
     summarise,
 )
-from .unfinished import (
-    RefusedError,
-    fingerprint,
-    read_reference,
-)
+from .unfinished import RefusedError, fingerprint, read_reference
 
 __all__ = [
     'ALL',

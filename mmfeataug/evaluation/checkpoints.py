@@ -13,12 +13,8 @@ from mmfeataug.engine import stock_state_dict
 
 
 def misfit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> str:
-    """What a checkpoint lacks of a model, in one sentence; empty if it has all.
-
-    Args:
-        model: In a wrapper or not. What it has beside the stock model may be missing.
-        checkpoint: As loaded.
-        path: Where from.
+    """What a checkpoint from ``path`` lacks of a model, in a wrapper or not, in one sentence; empty
+    if it has all. What the model has beside the stock model may be missing.
 
     Raises:
         ValueError: If it has nothing of the model.

@@ -122,11 +122,8 @@ def saving(evaluator: Evaluator, path: str | Path, **head: Any) -> Iterator[None
 class DumpPredictions(DumpResults):
     """mmengine's ``DumpResults`` for files of a reasonable size, of any task, with ground truth.
 
-    Masks and label maps become compressed bytes; logits of segmentation are left out.
-
-    Args:
-        out_file_path: Ends with ``.pkl``.
-        head: What is said of the predictions.
+    Masks and label maps become compressed bytes; logits of segmentation are left out. ``head`` is
+    what is said of the predictions.
     """
 
     # Without one mmengine warns.

@@ -17,17 +17,8 @@ JSON, CSV, MARKDOWN = 'robustness.json', 'robustness.csv', 'robustness.md'
 ATTACKED = 'adversarial.json'
 """What ``AdversarialTestLoop`` writes."""
 SETTINGS = (
-    'attack',
-    'at',
-    'side',
-    'norm',
-    'unit',
-    'image_range',
-    'against',
-    'steps',
-    'step_size',
-    'random_start',
-    'restarts',
+    *('attack', 'at', 'side', 'norm', 'unit', 'image_range', 'against'),
+    *('steps', 'step_size', 'random_start', 'restarts'),
 )
 """What has to be the same for two attacks to be compared; seeds may differ."""
 

@@ -229,6 +229,7 @@ class AdversarialTestLoop(TestLoop):
         again = of_first_process({eps for eps in self.attacks if not self._is_kept(eps)})
         done = {p['eps']: p for p in self.curve if p['eps'] not in again}
         self.curve = list(done.values())
+        of_this_process = len(range(get_rank(), len(self.dataloader.dataset), get_world_size()))
         with progress_bar() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
             for eps, attack in self.attacks.items():
@@ -237,8 +238,7 @@ class AdversarialTestLoop(TestLoop):
                     metrics = done[eps]['metrics']
                     progress.advance(task, len(self.dataloader))
                     continue
-                images = len(self.dataloader.dataset)
-                self._left = len(range(get_rank(), images, get_world_size()))
+                self._left = of_this_process
                 self._sums.zero_()
                 self._won.clear()
                 step = partial(self._predict, attack, eps, partial(progress.advance, task))

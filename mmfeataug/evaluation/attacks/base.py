@@ -32,12 +32,7 @@ class Images:
 
     @classmethod
     def of(cls, samples: Sequence[Any], seed: int, geometry: Geometry | None = None) -> 'Images':
-        """Of data samples.
-
-        Args:
-            samples: Each says where it comes from.
-            seed: Of the evaluation.
-            geometry: Of their data set.
+        """Of data samples, each of which says where it comes from.
 
         Raises:
             ValueError: If a sample says neither its path nor its number.

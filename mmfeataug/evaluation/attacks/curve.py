@@ -20,12 +20,8 @@ Point = dict[str, Any]
 
 
 def read_earlier_curve(folder: Path, result: Mapping[str, Any], resume: bool) -> dict[str, Any]:
-    """The result that an interrupted run left, empty in a new folder.
-
-    Args:
-        folder: Of the results.
-        result: What the new one will say, without its curve.
-        resume: Whether to go on.
+    """The result that an interrupted run left, empty in a new folder. ``result`` is what the new
+    one will say, without its curve; ``resume``: whether to go on.
 
     Raises:
         ValueError: If the folder holds a result that is not gone on with, or one of another attack,
@@ -59,10 +55,6 @@ def score(curve: Sequence[Point], task: str) -> list[Point]:
 
     All of them have the same metrics afterwards; ``None`` where one is undefined. Scores stay what
     they are.
-
-    Args:
-        curve: Points.
-        task: Of the model.
     """
     given = [
         {name: math.nan if value is None else value for name, value in point['metrics'].items()}
@@ -80,11 +72,8 @@ def score(curve: Sequence[Point], task: str) -> list[Point]:
 
 
 def write_curve(result: Mapping[str, Any], folder: Path) -> None:
-    """Write ``adversarial.md``, ``.png`` (of the main metric) and, last, ``.json``.
-
-    Args:
-        result: As ``adversarial.json`` holds it.
-        folder: Made if missing.
+    """Write ``adversarial.md``, ``.png`` (of the main metric) and, last, ``.json``, which holds the
+    result as it is, into a folder that is made if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_at_once(folder / 'adversarial.md', markdown(result))
@@ -95,11 +84,7 @@ def write_curve(result: Mapping[str, Any], folder: Path) -> None:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """A table of one row per strength.
-
-    Args:
-        result: As ``adversarial.json`` holds it.
-    """
+    """A table of one row per strength, of what ``adversarial.json`` holds."""
     names = list(result['curve'][0]['metrics'])
     lines = [
         f'{result["attack"]} at `{result["at"]}`, {result["steps"]} steps, seed {result["seed"]}',

@@ -135,13 +135,8 @@ def is_loader(step: Any) -> bool:
 
 
 def _run(dataset: Any, index: int, *, early: bool = False, changed: bool = False) -> dict[str, Any]:
-    """What the pipeline hands out.
-
-    Args:
-        dataset: With a pipeline.
-        index: Of the item.
-        early: Load annotations right behind the image.
-        changed: Put another image in the place of the loaded one.
+    """What the pipeline of a data set hands out; ``early``: with annotations loaded right behind
+    the image; ``changed``: with another image in the place of the loaded one.
     """
     steps = list(dataset.pipeline.transforms)
     waiting = [step for step in steps if is_loader(step)] if early else []

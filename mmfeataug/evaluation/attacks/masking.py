@@ -97,11 +97,8 @@ class MaskingCheck:
         self.images = 0
 
     def add(self, batch: AttackedBatch, transfer: Transfer | None = None) -> None:
-        """Make all attacks on a batch.
-
-        Args:
-            batch: Under attack.
-            transfer: Its points made on another model, where these are asked for.
+        """Make all attacks on a batch; ``transfer`` gives its points made on another model, where
+        these are asked for.
         """
         count = len(batch.truth)
         if 'eps 64' in self.trials and not self.images and has_pixel_loss(batch):
@@ -253,11 +250,7 @@ def signs(
 
 
 def flag_lines(flags: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown: one for each sign.
-
-    Args:
-        flags: As :meth:`MaskingCheck.result` returns it.
-    """
+    """Lines of Markdown, one for each sign, of what :meth:`MaskingCheck.result` returns."""
     head = f'Signs of a hidden gradient, at eps {flags["eps"]:g} on {flags["images"]} images:'
     lines = [head, '']
     for sign in flags['signs']:

@@ -21,11 +21,7 @@ class _Placement(NamedTuple):
 
 
 def moved(step: Any, results: dict[str, Any]) -> dict[str, Any]:
-    """What a step makes of its input, with ground truth that moves along.
-
-    Args:
-        step: Of a pipeline.
-        results: With an image; ground truth as annotations are loaded.
+    """What a step of a pipeline makes of its input, with ground truth that moves along.
 
     Raises:
         ValueError: If it moves the image and nobody knows where to, with its name.

@@ -82,13 +82,8 @@ def known_scores(batch: AttackedBatch, outputs: Sequence[Any]) -> list[float]:
 
 
 def terms_of(names: Sequence[str]) -> dict[str, list[str]]:
-    """Parts of a detector's loss that are worth an attack of their own.
-
-    Args:
-        names: Of the terms of its loss.
-
-    Returns:
-        By ``'cls'``, ``'bbox'`` and ``'rpn'``: names, where there are some but not all.
+    """Parts of a detector's loss that are worth an attack of their own: by ``'cls'``, ``'bbox'``
+    and ``'rpn'`` names of its terms, where there are some but not all.
     """
 
     def named(words: Sequence[str]) -> list[str]:

@@ -138,11 +138,7 @@ def _compare(task: str, folder: str, groups: Groups) -> Comparison:
 
 
 def note_images(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A note, if results are of different numbers of test images.
-
-    Args:
-        results: Tables of robustness, or results of attacks.
-    """
+    """A note, if tables or results of attacks are of different numbers of test images."""
     made = [result['made_with'] for result in results]
     numbers = {with_['images'] for with_ in made if 'images' in with_}
     counts = ', '.join(map(str, sorted(numbers)))

@@ -30,9 +30,6 @@ def read_log(folder: Path) -> list[Record]:
     of another name (``scalar_save_file`` of the backend). They are put together by iteration; what
     a later one did anew counts. A last line that was cut off when a run was killed does not.
 
-    Args:
-        folder: Work directory of mmengine.
-
     Raises:
         ValueError: If a line of a log is no JSON object; the message names file and line.
     """

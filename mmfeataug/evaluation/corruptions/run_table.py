@@ -143,13 +143,8 @@ class RunTable:
     def add(
         self, condition: Condition, metrics: Mapping[str, Any], found: int, seconds: float
     ) -> None:
-        """Add the metrics of a condition and write the table.
-
-        Args:
-            condition: What it returned it for.
-            metrics: What it returned.
-            found: Number of instances in the predictions of a detector.
-            seconds: That it took.
+        """Add the metrics of a condition and write the table; ``found`` is the number of instances
+        in the predictions of a detector.
 
         Raises:
             RefusedError: If the table has other metrics.
