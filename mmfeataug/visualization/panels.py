@@ -53,12 +53,8 @@ def new_figure(rows: int, columns: int, title: str, scale: float = 1.0) -> Any:
 
 
 def histogram(axes: Any, before: Tensor, after: Tensor, unit: str | None) -> None:
-    """Sizes of the differences that are not 0.
-
-    Args:
-        axes: Where.
-        before, after: ``(C, ...)``.
-        unit: Of the values; None counts in standard deviations of the channels before.
+    """Sizes of the differences of ``(C, ...)`` that are not 0, in a unit; None counts in standard
+    deviations of the channels before.
     """
     gap = (after - before).flatten(1)
     if unit is None:

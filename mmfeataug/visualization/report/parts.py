@@ -66,9 +66,8 @@ def robustness_parts(context: Context, compared: Sequence[Comparison]) -> list[P
         if others:
             more = [(metric, tables[metric]) for metric in others]
             part.blocks.append(Block('more', f'Other metrics ({len(others)})', tables=more))
-        if not one.corruptions[main] or not any(one.corruptions[main].values()):
-            continue
-        part.blocks += _robustness_blocks(context, one, where, seeds)
+        if any(one.corruptions[main].values()):
+            part.blocks += _robustness_blocks(context, one, where, seeds)
     return parts
 
 

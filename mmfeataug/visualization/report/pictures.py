@@ -56,13 +56,11 @@ class Pictures:
         wide: bool = False,
         photo: bool = False,
     ) -> Picture:
-        """Write ``<name>.png``, with a number behind it if the name is taken.
+        """Write ``<name>.png``, with the name as :meth:`anchor` gives it.
 
         Args:
-            name: Any characters; those that files do not like are replaced.
-            figure: What to draw.
-            caption: How to read it.
-            alt: What it shows, for those who cannot see it.
+            name, figure: Of the file, and what to draw.
+            caption, alt: How to read it, and what it shows for those who cannot see it.
             wide: Whether it takes the whole width of the page.
             photo: Whether the page gets it as JPEG, which is a few times smaller.
         """

@@ -42,10 +42,8 @@ def training_part(context: Context) -> Part | None:
     if not logged:
         return None
     part = Part(pictures.anchor(f'{task}-training'), 'Training')
-    for runs in groups.values():
-        for run in runs:
-            if not run.log:
-                part.notes.append(f'{label_of(run, runs)} has no log of training')
+    silent = [label_of(run, runs) for runs in groups.values() for run in runs if not run.log]
+    part.notes = [f'{label} has no log of training' for label in silent]
     clean = {n: [clean_loss(r.log, r.window) for r in runs] for n, runs in logged.items()}
     drawn = [
         pictures.add(
@@ -81,11 +79,11 @@ def _panels(
         for run in runs:
             for key, curve in of(run.log, run.window).items():
                 panels.setdefault(key, {}).setdefault(name, []).append(curve)
-    values = {
-        key: [value for seeds in by_name.values() for curve in seeds for _, value in curve]
+    zero = [
+        key
         for key, by_name in panels.items()
-    }
-    zero = [key for key in panels if not any(values[key])]
+        if not any(value for seeds in by_name.values() for curve in seeds for _, value in curve)
+    ]
     return {key: panel for key, panel in panels.items() if key not in zero}, zero
 
 
