@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmfeataug.functional import mean_inside, mix
 from mmfeataug.methods import Mixture
@@ -47,9 +48,9 @@ def mixed_map(maps: Tensor, mixture: Mixture, palette: Sequence[Sequence[int]]) 
     Returns:
         RGB in 0 to 255, ``(B, H, W, 3)``.
     """
-    table = torch.zeros(256, 3)
-    table[: len(palette)] = torch.tensor(palette, dtype=torch.float32)
-    painted = table[maps.long().cpu()].movedim(-1, 1)
+    table = F.pad(torch.tensor(palette, dtype=torch.float32), (0, 0, 0, 1))
+    black, maps = len(palette), maps.long().cpu()
+    painted = table[maps.where((maps >= 0) & (maps < black), black)].movedim(-1, 1)
     return mix(painted, mixture.index, mixture.masks).movedim(1, -1).numpy()
 
 

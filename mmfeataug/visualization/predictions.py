@@ -113,7 +113,7 @@ def spread_indices(cfg: Config, count: int) -> list[int]:
         cfg: Config with a test data loader.
         count: How many.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
     total = len(DATASETS.build(cfg.test_dataloader.dataset))
     count = min(count, total)
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]

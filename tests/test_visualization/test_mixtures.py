@@ -75,6 +75,10 @@ def test_label_maps_are_mixed_as_colours():
     painted = mixed_map(maps, mixture, palette)
     expected = [[50, 75, 0], [0, 100, 0], [150, 0, 0], [200, 0, 0]]
     assert painted[0, 0].tolist() == expected
+    # More classes than a byte has values.
+    many = [[i % 200, 0, 0] for i in range(300)]
+    painted = mixed_map(maps.where(maps < 2, 299), mixture, many)
+    assert painted[0, 0, 2].tolist() == [0.25 * 99, 0, 0]
 
 
 CONFIG = """

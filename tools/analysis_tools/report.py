@@ -102,7 +102,7 @@ def find_models(
         try:
             cfg = Config.fromfile(run.config)
             check_data(cfg, ('test_dataloader',))
-            cfg.default_scope = scope_of(cfg)
+            cfg.default_scope = scope_of(cfg) or 'mmengine'
             set_workers(cfg.test_dataloader)
             loaders[name] = under_conditions(cfg, corruptions)
         except (Exception, SystemExit) as error:
