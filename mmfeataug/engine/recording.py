@@ -79,9 +79,8 @@ class Recording:
     @property
     def first_cut(self) -> int:
         """Number of the first cut at this tap on the tape; behind all where gradients were off."""
-        cuts = self._tape.cuts
-        ours = (i for i, cut in enumerate(cuts) if not set(self.sources).isdisjoint(cut.sources))
-        return next(ours, len(cuts))
+        ours, cuts = set(self.sources), self._tape.cuts
+        return next((i for i, c in enumerate(cuts) if not ours.isdisjoint(c.sources)), len(cuts))
 
     def gradients(self) -> list[Tensor | None]:
         """What has arrived at each feature from the clean loss; to be asked for once, before views

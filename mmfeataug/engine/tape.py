@@ -157,11 +157,8 @@ class Tape:
         """
         for number in reversed(range(until, len(self.cuts))):
             cut = self.cuts[number]
-            pairs = [
-                (source.tensor, gradient.to(source.tensor.dtype))
-                for source in cut.sources
-                if (gradient := source.take(cut.at_tap)) is not None and source.tensor is not None
-            ]
+            taken = [(source.tensor, source.take(cut.at_tap)) for source in cut.sources]
+            pairs = [(t, g.to(t.dtype)) for t, g in taken if t is not None and g is not None]
             if pairs:
                 sources, gradients = map(list, zip(*pairs, strict=True))
                 # Kept, because segments may share nodes; memory goes with the last reference.
@@ -175,7 +172,7 @@ class Tape:
                     )
                 into.add(found, self.waiting)
                 del sources, gradients, found
-            del pairs
+            del taken, pairs
             if release:
                 cut.release()
 
