@@ -59,6 +59,7 @@ EQUAL = (
     ('afan', 'augmix'),
     ('afan', 'random'),
     ('afan-tail', 'afan'),
+    ('reinject-spatial', 'afan'),
     ('combined-half', 'combined'),
     ('combined+afan', 'combined+longer'),
     ('combined+afan-fifth', 'combined+epoch'),
