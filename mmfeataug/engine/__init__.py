@@ -9,7 +9,6 @@ come up; ``batch_augmentation`` and ``copies``, ``layers`` and ``auxiliary`` las
 """
 
 from .augmentation import (
-    DEFAULT_LEARN,
     Augmentation,
     FeatureAugmentation,
     Tail,
@@ -26,7 +25,7 @@ from .layers import FeatureTransform
 from .loss_state import LossState
 from .objective import CARRIER
 from .paths import TapError, build_each, find_module
-from .recorded_loss import RecordedLoss, RecordedTail
+from .recorded_loss import RecordedLoss
 from .recording import record
 from .replay import replay
 from .settings import Choice, Outcome, Plan
@@ -37,7 +36,6 @@ from .votes import average_over_ranks
 
 __all__ = [
     'CARRIER',
-    'DEFAULT_LEARN',
     'OWN_MODULES',
     'Augmentation',
     'AugmentedLoss',
@@ -54,7 +52,6 @@ __all__ = [
     'Plan',
     'RandomState',
     'RecordedLoss',
-    'RecordedTail',
     'Tail',
     'Tap',
     'TapError',
