@@ -92,7 +92,7 @@ class CopyTaps:
         """Within this context a pass over a copy is watched.
 
         Args:
-            clean: What that left; what is held yields the same again.
+            clean: What the clean pass left; what is held yields the same again.
             stop: End the pass at the last feature.
         """
         found = Captured()

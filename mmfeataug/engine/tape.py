@@ -61,6 +61,7 @@ class Source:
     def arrived(self) -> Tensor | None:
         """The first that waited, taken or not: the gradient of the clean loss. Asked for once."""
         found, self._swept = self._swept if self._was_swept else self.gradient, None
+        self._was_swept = True
         return found
 
 
@@ -159,6 +160,7 @@ class Tape:
             cut = self.cuts[number]
             taken = [(source.tensor, source.take(cut.at_tap)) for source in cut.sources]
             pairs = [(t, g.to(t.dtype)) for t, g in taken if t is not None and g is not None]
+            del taken
             if pairs:
                 sources, gradients = map(list, zip(*pairs, strict=True))
                 # Kept, because segments may share nodes; memory goes with the last reference.
@@ -172,7 +174,7 @@ class Tape:
                     )
                 into.add(found, self.waiting)
                 del sources, gradients, found
-            del taken, pairs
+            del pairs
             if release:
                 cut.release()
 

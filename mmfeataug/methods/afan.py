@@ -19,7 +19,7 @@ from mmfeataug.functional import (
 )
 from mmfeataug.registry import AUGMENTATIONS
 from mmfeataug.utils.pixels import PixelScale
-from mmfeataug.utils.settings import non_negative, share, whole
+from mmfeataug.utils.settings import flag, non_negative, share, whole
 
 
 @AUGMENTATIONS.register_module()
@@ -106,7 +106,8 @@ class AFAN(FeatureAugmentation):
         self.gamma = non_negative('gamma', gamma, at)
         self.eps = None if eps is None else non_negative('eps', eps, at)
         self.noise = non_negative('noise', noise, at)
-        self.reinject = self._per_view('reinject', reinject, bool)
+        each = self._per_view('reinject', reinject, bool)
+        self.reinject = tuple(flag('reinject', r, at) for r in each)
         weights = self._per_view('weight', weight, (int, float, type(None)))
         self.weight: tuple[float | None, ...] = tuple(share('weight', w, at) for w in weights)
         if axes is not None and axes not in AXES:

@@ -27,7 +27,7 @@ class StatisticTransform(FeatureTransform):
     def active(self) -> bool:
         """False if nothing is ever changed."""
         strength = getattr(self, self.strength_name) if self.strength_name else 1.0
-        return super().active and self.prob > 0 and strength > 0
+        return super().active and self.prob > 0 and strength != 0
 
     def is_drawn(self, generator: torch.Generator | None = None) -> bool:
         """With the probability ``prob``; see :meth:`FeatureTransform.is_drawn`."""

@@ -66,8 +66,9 @@ def refuse_no_flags(kind: type, settings: Mapping[str, Any]) -> None:
         TypeError: See :func:`flag`.
     """
     for name, annotation in _settings_of(kind).items():
-        if annotation is bool and name in settings:
-            flag(name, settings[name], settings.get('at'))
+        given = settings.get(name)
+        if given is not None and annotation in (bool, bool | None):
+            flag(name, given, settings.get('at'))
 
 
 def _settings_of(kind: type) -> dict[str, Any]:

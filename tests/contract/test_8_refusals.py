@@ -107,6 +107,8 @@ class TestSettings:
             ),
             # A constructor that hands nothing on has its own settings alone.
             (dict(type='HRFPPlus', at='neck', as_view=True), "no setting 'as_view': it has at, so"),
+            (dict(type='AdvBN', at='neck', relu='no'), "relu='no' at 'neck': give T"),
+            (dict(type='AFAN', at='neck', reinject=['no']), "reinject='no' at 'neck': give T"),
             # What another constructor says is no setting of the method.
             (
                 dict(type='FMA', at='neck', distortions=[dict(type='RandomGamma', gama=(1, 2))]),

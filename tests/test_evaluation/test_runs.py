@@ -192,12 +192,20 @@ def test_a_log_under_another_name(tmp_path):
     assert run.tasks == ['detection']
 
 
-@pytest.mark.parametrize('interval', [10, 50])
-def test_a_run_begun_anew_replaces_the_old_one(tmp_path, interval):
-    old = range(interval, 1001, interval)
-    write_log(tmp_path, '20260101_00', [dict(iter=i, loss=9.0) for i in old])
+def test_a_run_begun_anew_replaces_the_old_one(tmp_path):
+    write_log(tmp_path, '20260101_00', [dict(iter=i, loss=9.0) for i in range(50, 1001, 50)])
     write_log(tmp_path, '20260102_00', [dict(iter=i, loss=1.0) for i in (50, 100)])
     assert [(r['iter'], r['loss']) for r in read_log(tmp_path)] == [(50, 1.0), (100, 1.0)]
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_whether_a_run_began_anew_is_in_its_config(tmp_path, resume):
+    """With another log interval, iterations do not say it."""
+    write_log(tmp_path, '20260101_00', [dict(iter=i, loss=9.0) for i in (10, 20)])
+    write_log(tmp_path, '20260102_00', [dict(iter=i, loss=1.0) for i in (50, 100)])
+    (tmp_path / '20260102_00/vis_data/config.py').write_text(f'resume = {resume}\n')
+    found = [r['iter'] for r in read_log(tmp_path)]
+    assert found == ([10, 20, 50, 100] if resume else [50, 100])
 
 
 def test_hierarchical_names(tmp_path):

@@ -3,7 +3,7 @@
 stock predictions from these features.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -199,24 +199,33 @@ def rows_of(data: Mapping[str, Any], alone: bool) -> Iterator[slice]:
         yield slice(i, i + size)
 
 
-def as_in_training(model: nn.Module) -> AbstractContextManager[None]:
+@contextmanager
+def as_in_training(model: nn.Module) -> Iterator[None]:
     """Within this context modules are in training mode, because heads compute other things for a
     loss than for predictions, but for those that draw or look at the batch: batch norms, all kinds
     of dropout, and augmentations that are layers.
     """
-
-    def trains(module: nn.Module, *_: object) -> bool:
-        return not (isinstance(module, _BatchNorm) or is_dropout(module))
-
-    # Not by train(): models freeze parameters there.
-    changes: list[Any] = [(module, 'training', trains) for module in model.modules()]
-    changes += [(layer, 'muted', lambda *_: True) for layer in layers(model)]
-    return patched(changes)
+    muted: list[Any] = [(layer, 'muted', lambda *_: True) for layer in layers(model)]
+    with patched(muted), _modes(model, lambda m: not (isinstance(m, _BatchNorm) or is_dropout(m))):
+        yield
 
 
 def as_in_test(model: nn.Module) -> AbstractContextManager[None]:
     """Within this context all modules are in evaluation mode."""
-    return patched([(module, 'training', lambda *_: False) for module in model.modules()])
+    return _modes(model, lambda _: False)
+
+
+@contextmanager
+def _modes(model: nn.Module, trains: Callable[[nn.Module], bool]) -> Iterator[None]:
+    # Not by train(): models freeze parameters there.
+    before = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in before:
+            module.training = trains(module)
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def _alike(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:

@@ -36,11 +36,16 @@ def read_log(folder: Path) -> list[Record]:
     records: dict[int, Record] = {}
     for path in log_files(folder):
         launch = _read_launch(path)
-        # What an earlier launch did from there on, this one did anew; all, if it began at 0.
-        first, second, *_ = [*sorted(launch), math.inf, math.inf]
-        first = 0 if first <= second - first < math.inf else first
+        # What an earlier launch did from there on, this one did anew; all, if it did not resume.
+        first = 0 if _began_anew(path) else min(launch, default=math.inf)
         records = {i: record for i, record in records.items() if i < first} | launch
     return [records[i] for i in sorted(records)]
+
+
+def _began_anew(log: Path) -> bool:
+    """Whether the config that mmengine writes beside a log says that this launch resumed none."""
+    config = log.with_name('config.py')
+    return config.is_file() and not re.search(r'^resume = True$', config.read_text(), re.MULTILINE)
 
 
 def log_files(folder: Path) -> list[Path]:

@@ -57,7 +57,7 @@ class CorruptionTestLoop(BaseLoop):
         loop: Config of the test loop that runs each condition; None: mmengine's ``TestLoop``.
 
     Raises:
-        TypeError: If the data loader or evaluator is no config.
+        TypeError: If the data loader or evaluator is no config, or a flag neither True nor False.
         ValueError: For invalid settings, and if ``out_dir`` has a table of another run, or a table
             without ``resume``.
         ImportError: If the library of a corruption is missing.
