@@ -37,7 +37,7 @@ def read_log(folder: Path) -> list[Record]:
     for path in log_files(folder):
         launch = _read_launch(path)
         # What an earlier launch did from there on, this one did anew; all, if it did not resume.
-        first = 0 if _began_anew(path) else min(launch, default=math.inf)
+        first = 0 if launch and _began_anew(path) else min(launch, default=math.inf)
         records = {i: record for i, record in records.items() if i < first} | launch
     return [records[i] for i in sorted(records)]
 
