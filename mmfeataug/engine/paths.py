@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mmfeataug.utils.settings import Fix, SettingError, explained, refuse_no_flags
+from mmfeataug.utils.settings import Fix, SettingError, check_flags, explained
 
 from .augmentation import Augmentation
 from .batch_augmentation import BatchAugmentation
@@ -34,7 +34,7 @@ def build_each(
     kind = entry.get('type')
     kind = registry.get(kind) if isinstance(kind, str) else kind
     if isinstance(kind, type):
-        refuse_no_flags(kind, entry)
+        check_flags(kind, entry)
     # What is no method, the registry refuses.
     singles = spread(model, entry, kind) if isinstance(kind, type) else [entry]
     made = []

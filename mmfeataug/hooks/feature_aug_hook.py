@@ -60,14 +60,14 @@ class FeatureAugHook(Hook):
             half of what the set weights leave, the clean loss the other half; the weight of skipped
             or dropped views goes to the rest. A number applies to each iteration that may have
             views, with any sum.
-        begin: First iteration (or epoch) with views, counted from 0.
-        end: First iteration (or epoch) without; None is the end of training.
-        interval: Views in every ``interval``-th iteration from ``begin`` on; the others are stock.
+        begin: First iteration (or epoch) in which augmentations act, counted from 0.
+        end: First iteration (or epoch) in which they no longer act; None is the end of training.
+        interval: Views in every ``interval``-th iteration from ``begin`` on.
         warmup: Iterations (or epochs) over which the weights of the views grow linearly from 0.
         strict: Raise if a replay is not exact; see :func:`mmfeataug.attach`.
-        prob: Probability that an iteration within this schedule has views, drawn from seed and
-            iteration, the same on all processes. Methods that change the clean pass itself act in
-            all iterations of the schedule.
+        prob: Probability that such an iteration has views, drawn from seed and iteration, the same
+            on all processes. ``interval`` and ``prob`` are of views alone: methods that change the
+            clean pass itself act in all iterations from ``begin`` to ``end``.
         budget: Average cost of a step in stock steps, such as 1.15, instead of ``interval`` and
             ``prob``. The first iterations measure the cost of views; later iterations draw views so
             that the average is kept. If not all fit into a step, one is drawn, by weight. Methods
@@ -204,7 +204,7 @@ class FeatureAugHook(Hook):
         assert handle is not None
         epoch = epoch_length(runner.train_dataloader)
         enabled = self.schedule.holds(runner.iter, epoch)
-        views = self.schedule.draws(runner.iter, self._seed)
+        views = self.schedule.draws(runner.iter, epoch, self._seed)
         only = None
         if self._budget and enabled:
             decision = self._budget.begin(runner.iter)
@@ -313,22 +313,24 @@ class FeatureAugHook(Hook):
 
     def _handle_faults(self, handle: AugmentedLoss) -> Iterator[Exception]:
         """Settings that need views."""
-        prob, warmup = self.schedule.prob, self.schedule.warmup
-        if not handle.names and (prob < 1 or self.budget):
-            yield SettingError(
-                f'prob={prob!r}, budget={self.budget!r} say how often there are views, and no '
-                'augmentation here makes any: leave them out, and give the methods a prob of their '
-                'own',
-                Fix('hook', 'budget', None) if self.budget else Fix('hook', 'prob', 1.0),
-            )
-        if not handle.names and (self.clean_weight not in (None, 1) or warmup):
-            name = 'warmup' if warmup else 'clean_weight'
-            yield SettingError(
-                f'{name}={warmup or self.clean_weight!r} weighs views, and no augmentation here '
-                'makes any: methods that change the clean pass act at full strength, with weight '
-                '1; leave it out',
-                Fix('hook', name, 0 if warmup else None),
-            )
+        if handle.names:
+            return
+        schedule = self.schedule
+        of_views = dict(
+            interval=(schedule.interval, 1),
+            prob=(schedule.prob, 1.0),
+            budget=(self.budget, None),
+            warmup=(schedule.warmup, 0),
+            clean_weight=(None if self.clean_weight == 1 else self.clean_weight, None),
+        )
+        for name, (given, default) in of_views.items():
+            if given != default:
+                yield SettingError(
+                    f'{name}={given!r} is of views, and no augmentation here makes any: methods '
+                    'that change the clean pass act in all iterations, with weight 1; leave it '
+                    'out, and give the methods a prob of their own',
+                    Fix('hook', name, default),
+                )
 
 
 def _follow_average(runner: Runner, model: nn.Module, handle: AugmentedLoss) -> None:

@@ -48,12 +48,15 @@ class Schedule:
         return cls(**{name: value for name, value in settings.items() if name in names})
 
     def holds(self, iteration: int, epoch: int) -> bool:
-        """Whether an iteration may have views; ``epoch`` is the length of one, in iterations."""
-        since = iteration - self.first(epoch)
-        return 0 <= since < self._length(epoch) and since % self.interval == 0
+        """Whether augmentations act in an iteration; ``epoch`` is the length of one, in
+        iterations.
+        """
+        return 0 <= iteration - self.first(epoch) < self._length(epoch)
 
-    def draws(self, iteration: int, seed: int) -> bool:
-        """Whether an iteration that may have views has them, by ``prob``."""
+    def draws(self, iteration: int, epoch: int, seed: int) -> bool:
+        """Whether an iteration in which they act has views, by ``interval`` and ``prob``."""
+        if (iteration - self.first(epoch)) % self.interval:
+            return False
         return self.prob >= 1 or np.random.default_rng([seed, iteration]).random() < self.prob
 
     def ramp(self, iteration: int, epoch: int) -> float:
@@ -84,7 +87,7 @@ class Schedule:
             )
 
     def first(self, epoch: int) -> int:
-        """The first iteration that may have views."""
+        """The first iteration in which augmentations act."""
         return self.begin * (epoch if self.by_epoch else 1)
 
     def behind(self, iterations: int, epoch: int) -> int:

@@ -58,9 +58,9 @@ def explained(kind: type, error: TypeError) -> TypeError | None:
     return TypeError(f'{kind.__name__} has no setting {found[2]!r}: {hint}')
 
 
-def refuse_no_flags(kind: type, settings: Mapping[str, Any]) -> None:
-    """Settings of a constructor that are annotated as True or False have to be that: any text, such
-    as 'no', would count as True.
+def check_flags(kind: type, settings: Mapping[str, Any]) -> None:
+    """Refuse anything but True and False for the settings of a constructor that are annotated so:
+    any text, such as 'no', would count as True.
 
     Raises:
         TypeError: See :func:`flag`.

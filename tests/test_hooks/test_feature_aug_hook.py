@@ -144,14 +144,17 @@ class TestSchedule:
         _, spy = train(tmp_path / 'a', FeatureAugHook([AUGMENTATION], prob=0.5))
         assert 0 < sum(spy.active) < len(spy.active)
         schedule = Schedule(prob=0.5)
-        assert spy.active == [schedule.draws(i, seed=5) for i in range(8)]
+        assert spy.active == [schedule.draws(i, 4, seed=5) for i in range(8)]
 
-    def test_prob_is_of_views_alone(self, tmp_path):
+    @pytest.mark.parametrize('settings', [dict(prob=0.0), dict(interval=100)])
+    def test_prob_and_interval_are_of_views_alone(self, settings, tmp_path):
         """What changes the clean pass itself acts in every iteration."""
         layer = dict(type='NormalizationPerturbation', at='backbone.layer1', prob=1.0)
         stock, _ = train(tmp_path / 'a')
         alone, _ = train(tmp_path / 'b', FeatureAugHook([layer]))
-        both, spy = train(tmp_path / 'c', FeatureAugHook([layer, AUGMENTATION], prob=0.0))
+        # Views in no iteration, or in the first, where their weights still are 0.
+        hook = FeatureAugHook([layer, AUGMENTATION], warmup=1, **settings)
+        both, spy = train(tmp_path / 'c', hook)
         assert_same(both.model.state_dict(), alone.model.state_dict())
         with pytest.raises(AssertionError):
             assert_same(both.model.state_dict(), stock.model.state_dict())
@@ -160,7 +163,13 @@ class TestSchedule:
 
     @pytest.mark.parametrize(
         'settings',
-        [dict(prob=0.5), dict(budget=1.2), dict(clean_weight=0.25), dict(warmup=4)],
+        [
+            dict(interval=2),
+            dict(prob=0.5),
+            dict(budget=1.2),
+            dict(clean_weight=0.25),
+            dict(warmup=4),
+        ],
     )
     def test_what_is_of_views_needs_views(self, tmp_path, settings):
         layer = dict(type='NormalizationPerturbation', at='backbone.layer1')

@@ -24,11 +24,12 @@ from mmfeataug.utils.loaders import epoch_length
 )
 def test_iterations(settings, expected):
     schedule = Schedule(**settings)
-    assert [schedule.holds(i, epoch=4) for i in range(8)] == [bool(e) for e in expected]
     held = [i for i in range(8) if schedule.holds(i, epoch=4)]
-    assert not held or schedule.behind(8, epoch=4) > held[-1]
+    if schedule.prob == 1:
+        drawn = [int(i in held and schedule.draws(i, epoch=4, seed=0)) for i in range(8)]
+        assert drawn == expected
+    assert not held or schedule.behind(8, epoch=4) == held[-1] + 1
     if schedule.interval == 1:
-        assert not held or schedule.behind(8, epoch=4) == held[-1] + 1
         assert schedule.share(8, epoch=4) == schedule.prob * sum(expected) / 8
 
 
@@ -40,11 +41,11 @@ def test_warmup_is_linear():
 
 
 def test_draws():
-    half = [Schedule(prob=0.5).draws(i, seed=0) for i in range(1000)]
+    half = [Schedule(prob=0.5).draws(i, 4, seed=0) for i in range(1000)]
     assert 450 < sum(half) < 550
-    assert half == [Schedule(begin=3, prob=0.5).draws(i, seed=0) for i in range(1000)]
-    assert half != [Schedule(prob=0.5).draws(i, seed=1) for i in range(1000)]
-    assert not any(Schedule(prob=0).draws(i, 0) for i in range(100))
+    assert half == [Schedule(begin=3, prob=0.5).draws(i, 4, seed=0) for i in range(1000)]
+    assert half != [Schedule(prob=0.5).draws(i, 4, seed=1) for i in range(1000)]
+    assert not any(Schedule(prob=0).draws(i, 4, 0) for i in range(100))
 
 
 def test_settings_of_the_hook():

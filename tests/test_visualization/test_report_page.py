@@ -518,6 +518,15 @@ def test_longer_training_is_cost(tmp_path):
     cost = 'ours', 'coco/bbox_mAP', 'cost'
     assert page.shown[(*cost, 'value')] == '1.50 stock steps, in 2.00 × as many iterations'
     assert page.cells[cost][0] == 3.0
+    # A stock step is one of the run's own batch size.
+    for spec in specs:
+        name, path = spec.split('=')
+        size = 2 if name == 'ours' else 8
+        with Path(path, 'cfg.py').open('a') as config:
+            config.write(f'train_dataloader = dict(batch_size={size})\n')
+    page = Page(write_report(read_runs(specs), tmp_path / 'q').read_text())
+    assert page.shown[(*cost, 'value')].endswith('iterations, on 0.50 × as many images')
+    assert page.cells[cost][0] == 0.75
     for spec in specs:
         Path(spec.split('=')[1], 'cost.json').unlink(missing_ok=True)
     page = Page(write_report(read_runs(specs), tmp_path / 'p').read_text())

@@ -34,6 +34,7 @@ class Run:
         title: Name of the config.
         scope, window: Settings in the config.
         seed: ``randomness.seed`` in it.
+        batch_size: Images of an iteration in one process, by the config.
         trained_on: See :func:`~mmfeataug.evaluation.comparison.trained_on.trained_on`.
         stock_steps: What a training step costs, from ``cost.json``.
         notes: Notes on files that could not be used.
@@ -49,6 +50,7 @@ class Run:
     scope: str | None = None
     window: int = 10
     seed: int | None = None
+    batch_size: int | None = None
     trained_on: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stock_steps: float | None = None
     notes: Sequence[str] = ()
@@ -186,6 +188,7 @@ def _settings(config: Path | None) -> dict[str, Any]:
         # Iterations that logged losses are means over.
         window=int((cfg.get('log_processor') or {}).get('window_size', 10)),
         seed=(cfg.get('randomness') or {}).get('seed'),
+        batch_size=(cfg.get('train_dataloader') or {}).get('batch_size'),
         trained_on=trained_on(cfg),
     )
 

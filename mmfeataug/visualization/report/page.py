@@ -16,10 +16,10 @@ from mmfeataug.evaluation import Difference, Run, by_task, compare_tables, seed_
 from mmfeataug.utils.files import write_at_once
 from mmfeataug.version import __version__
 
+from .context import Context, Label
 from .figures import Style, styles
 from .parts import Block, Part, attack_parts, robustness_parts
 from .pictures import Pictures
-from .tables import Context, Label
 from .training import cost_part, training_part
 from .verdict import verdict_part
 

@@ -12,9 +12,10 @@ from mmfeataug.evaluation import (
     less_is_better,
 )
 
+from .context import Context
 from .figures import draw_families, draw_lines
 from .pictures import Picture
-from .tables import Context, Table, heat_table, spreads_table, summary_table
+from .tables import Table, heat_table, spreads_table, summary_table
 
 
 @dataclass

@@ -4,10 +4,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mmfeataug.evaluation import Comparison, Run, Spread, less_is_better
+from mmfeataug.evaluation import Comparison, Spread, less_is_better
 
-from .figures import Style
-from .pictures import Pictures
+from .context import Context, Label
 
 BETTER, WORSE = (0, 114, 178), (213, 94, 0)
 _MOST_OPAQUE = 0.45  # Text has to be readable on it, dark on light and light on dark.
@@ -30,41 +29,6 @@ class Cell:
     high: float | None = None
     p: float | None = None
     background: str = ''
-
-
-@dataclass(frozen=True)
-class Label:
-    """Of a row or a column; ``color`` is that of the run."""
-
-    text: str
-    color: str = ''
-    small: str = ''
-
-
-@dataclass(frozen=True)
-class Context:
-    """What all parts of a task are made from.
-
-    Attributes:
-        task: Which one.
-        groups: Seeds by name.
-        baseline: Name that differences are to; ``None`` if it has no run of this task.
-        style: Colours by name.
-        pictures: Where figures go.
-    """
-
-    task: str
-    groups: Mapping[str, Sequence[Run]]
-    baseline: str | None
-    style: Mapping[str, Style]
-    pictures: Pictures
-
-    def labels(self, seeds: Mapping[str, int]) -> dict[str, Label]:
-        """Of rows and columns, by name, with the number of seeds that stand behind the values."""
-        return {
-            name: Label(name, self.style[name].color, f'{n} seeds' if n > 1 else '')
-            for name, n in seeds.items()
-        }
 
 
 @dataclass

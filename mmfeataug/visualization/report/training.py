@@ -16,9 +16,10 @@ from mmfeataug.evaluation import (
     view_losses,
 )
 
+from .context import Context, Label
 from .figures import draw_training
 from .parts import Block, Part
-from .tables import Cell, Context, Label, Table, make_cell
+from .tables import Cell, Table, make_cell
 
 _BESIDE: tuple[tuple[str, Callable[[Sequence[Record], int], dict[str, Curve]], str], ...] = (
     ('view losses', view_losses, 'Losses of the views, each as weighted in the total.'),

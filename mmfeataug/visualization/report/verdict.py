@@ -1,13 +1,14 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The first part of a report: is it better, is it sure, what does it cost."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from mmfeataug.evaluation import (
     Against,
     Comparison,
     Difference,
+    Run,
     Spread,
     against,
     cost,
@@ -17,9 +18,10 @@ from mmfeataug.evaluation import (
     view_losses,
 )
 
+from .context import Context, Label
 from .figures import draw_frontier
 from .parts import Block, Part
-from .tables import BETTER, WORSE, Cell, Context, Label, Table, decimals, shade
+from .tables import BETTER, WORSE, Cell, Table, decimals, shade
 
 _HOW = (
     'Differences to {baseline}, seed by seed. Brackets: 95 % confidence interval ({interval}). p: '
@@ -81,11 +83,15 @@ def _cost(context: Context, name: str) -> tuple[float | None, str]:
     baseline, runs = context.baseline, context.groups[name]
     assert baseline is not None
     others = context.groups[baseline]
-    longer = _ratio(*(_mean(r.log[-1]['iter'] for r in of if r.log) for of in (runs, others)))
+    longer = _longer(runs, others, lambda run: 1)
     words = '' if longer in (None, 1.0) else f', in {longer:.2f} × as many iterations'
     measured = _mean(run.stock_steps for run in runs)
     if measured is not None:
-        return measured * (longer or 1.0), f'{measured:.2f} stock steps{words}'
+        # A stock step is one of the run's own batch size.
+        images = _longer(runs, others, lambda run: run.batch_size) or longer or 1.0
+        if images != (longer or 1.0):
+            words += f', on {images:.2f} × as many images'
+        return measured * images, f'{measured:.2f} stock steps{words}'
     # Without a method a step is a stock step.
     of_base = _mean(run.stock_steps for run in others)
     if of_base is None and not any(view_losses(r.log) or method_scalars(r.log) for r in others):
@@ -100,6 +106,17 @@ def _cost(context: Context, name: str) -> tuple[float | None, str]:
         return None, 'not known: neither cost.json nor logs'
     total = ratio * of_base * (longer or 1.0)
     return total, f'{ratio:.2f} × {baseline}, by the times in logs{words}'
+
+
+def _longer(
+    runs: Iterable[Run], others: Iterable[Run], step: Callable[[Run], int | None]
+) -> float | None:
+    """Ratio of the lengths of trainings, in what ``step`` says of an iteration."""
+    lengths = (
+        _mean(size * run.log[-1]['iter'] if (size := step(run)) else None for run in of if run.log)
+        for of in (runs, others)
+    )
+    return _ratio(*lengths)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
