@@ -274,7 +274,7 @@ LABELS = {
     'averaged': 'averaged weights',
     'noise-0.1': 'Gaussian noise',
     'photometric': 'photometric distortion',
-    'augmix': 'AugMix',
+    'augmix': 'AugMix, colours only',
     'augmix-consistency': 'consistency with one AugMix copy',
     'pixels-4.0': 'pixel attack, shared batch norms',
     'advbn-0.5': 'AdvBN, one step, shared batch norms',
@@ -318,6 +318,15 @@ LABELS = {
 
 
 CARDS = {
+    'distort_images': (
+        'combined',
+        'combined-half',
+        'combined+epoch',
+        'combined+longer',
+        'combined+np',
+        'combined+afan',
+        'combined+afan-fifth',
+    ),
     'afan': (
         'afan',
         'afan-tail',
@@ -431,7 +440,7 @@ STUDIES = {
                 'longer',
                 'augmix',
             ),
-            'camvid-240-long': (*_FINAL, *_REINJECTED),
+            'camvid-240-long': (*_FINAL, *_REINJECTED, 'combined-half'),
             'digits': (*_FINAL, *_REINJECTED),
             'digits-long': (
                 *_FINAL,

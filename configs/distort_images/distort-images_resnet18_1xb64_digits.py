@@ -1,0 +1,1 @@
+_base_ = ['../baseline/resnet18_1xb64_digits.py', '../_base_/methods/distort-images.py']
