@@ -239,7 +239,7 @@ def start(main: Callable[[], None]) -> None:
 
 
 # mmpretrain fetches them into a new folder.
-_DOWNLOADED = ('CIFAR10', 'CIFAR100')
+_DOWNLOADED = ('CIFAR10', 'CIFAR100', 'FashionMNIST', 'MNIST')
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:

@@ -32,10 +32,10 @@ def make_digits(root: str | os.PathLike, *, size: int = 32, seed: int = 0) -> st
     """
     try:
         from sklearn.datasets import load_digits
-    except ImportError as error:
+    except ImportError as missing:
         raise ImportError(
-            f'make_digits needs scikit-learn ({error}): pip install mmfeataug[cls]'
-        ) from error
+            f'make_digits needs scikit-learn ({missing}): pip install mmfeataug[cls]'
+        ) from None
 
     images, labels = load_digits(return_X_y=True)
     train = split(labels, seed)

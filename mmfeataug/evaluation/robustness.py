@@ -45,7 +45,7 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 LESS = frozenset(
     ('loss', 'error', 'err', 'mae', 'mse', 'rmse', 'nme', 'epe', 'ece', 'eer', 'mr', 'mmr', 'silog')
-    + ('log10', 'rel', 'fp', 'fn', 'fpr', 'fnr', 'idsw', 'frag', 'fid', 'lpips')
+    + ('log10', 'miss', 'rel', 'fp', 'fn', 'fpr', 'fnr', 'idsw', 'frag', 'fid', 'lpips')
 )
 """Words in names of metrics of which less is better."""
 
@@ -243,7 +243,7 @@ def _nothing(metrics: Sequence[str]) -> list[str]:
 
 
 def _filled(scores: Scores, metrics: Sequence[str], known: Scores) -> dict[str, float | None]:
-    scores = {**scores, **not_found(scores, known)}
+    scores = {**scores, **not_found(scores, known, everywhere=not scores)}
     return {metric: mean([scores.get(metric)]) for metric in metrics}
 
 

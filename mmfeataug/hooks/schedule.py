@@ -64,10 +64,13 @@ class Schedule:
         warmup = self.warmup * (epoch if self.by_epoch else 1)
         return min(1.0, (iteration - self.first(epoch)) / warmup) if warmup else 1.0
 
+    def held(self, iterations: int, epoch: int) -> float:
+        """In how many of all iterations of a training augmentations act."""
+        return max(min(self._length(epoch), iterations - self.first(epoch)), 0) / iterations
+
     def share(self, iterations: int, epoch: int) -> float:
         """How many of all iterations of a training have views."""
-        part = min(self._length(epoch), iterations - self.first(epoch))
-        return max(part, 0) / iterations * self.prob / self.interval
+        return self.held(iterations, epoch) * self.prob / self.interval
 
     def warnings(self, iterations: int, epoch: int) -> Iterator[str]:
         """What leaves next to nothing of the views of a training that has some."""

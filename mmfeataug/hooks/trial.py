@@ -28,7 +28,8 @@ class Trial:
 
     Attributes:
         findings: Errors and warnings.
-        cost: Time of a step with all views, in stock steps, without the optimizer's part.
+        cost, without_views: Time of a step with all views and without, in stock steps, without the
+            optimizer's part.
         seconds: Of a stock step.
         memory: Peaks in bytes on a GPU, of a stock step and of one with views; None on a CPU.
         gradients: Size of the gradients of all parameters that learn, in bytes.
@@ -37,6 +38,7 @@ class Trial:
 
     findings: list[Finding] = field(default_factory=list)
     cost: float | None = None
+    without_views: float = 1.0
     seconds: float | None = None
     memory: tuple[int, int] | None = None
     gradients: int = 0
@@ -84,13 +86,17 @@ def try_batch(
         for name, has_acted in handle.outcome.acted.items()
         if not has_acted
     ]
-    trial.cost = views / stock
+    trial.cost = trial.without_views = views / stock
     if torch.cuda.is_available():
         trial.memory = peak, peak_with_views
     for name, rows in handle.outcome.effects.items():
         effect = Effect(*rows.amax(0).tolist())
         if effect.fault and effect.fault in faults:
             trial.findings.append(judge(name, handle.augmentations[name], effect))
+    if handle.names and handle.layers:
+        trial.without_views = _run(handle, batch, Plan(views=False), 2, context)[0] / stock
+    elif handle.names:
+        trial.without_views = 1.0
     return trial
 
 

@@ -30,10 +30,10 @@ def build_distortions(configs: Sequence[dict[str, Any]]) -> list[Callable[[Tenso
     """
     try:
         from kornia import augmentation as kornia
-    except ImportError as error:
+    except ImportError:
         raise ImportError(
             "distortions come from kornia: pip install 'mmfeataug[robustness]'"
-        ) from error
+        ) from None
     if not configs or isinstance(configs, (dict, str)):
         raise ValueError(f'distortions={configs!r}: give a list of at least one')
     built: list[Callable[[Tensor], Tensor]] = []

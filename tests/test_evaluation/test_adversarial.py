@@ -423,10 +423,11 @@ def test_the_step_size_of_statistics_is_written_down(demo_data, tmp_path):
     cfg = config_of('deeplabv3plus_r18_demo-cityscapes', demo_data['cityscapes'])
     cfg.work_dir, cfg.log_level = str(tmp_path), 'ERROR'
     loop = dict(type='mmfeataug.AdversarialTestLoop', attack='statistics', at=LAYER, eps=[1.0])
-    for given, kept in ((None, 0.2), (0.0, 0.0)):
+    for given, kept in ((None, 0.2), (0, 0.0)):
         cfg.experiment_name = f'{tmp_path.name}_{given}'
         cfg.test_cfg = dict(loop, step_size=given)
-        assert Runner.from_cfg(cfg).test_loop.settings['step_size'] == kept
+        found = Runner.from_cfg(cfg).test_loop.settings['step_size']
+        assert (found, type(found)) == (kept, float)
 
 
 def test_a_loader_of_another_name_is_refused_before_the_clean_test(demo_data, tmp_path):

@@ -16,7 +16,7 @@ from mmfeataug.evaluation import by_task, compare_tables, image_differences, rea
 from mmfeataug.evaluation.comparison import image_bootstrap
 from mmfeataug.evaluation.comparison.image_bootstrap import Resampled
 from mmfeataug.evaluation.comparison.significance import calls
-from mmfeataug.evaluation.predictions import Predictions
+from mmfeataug.evaluation.predictions import Predictions, read_predictions
 from mmfeataug.evaluation.scores import count_tested_only
 from tests.test_evaluation.test_runs import make_run, table
 
@@ -208,6 +208,13 @@ def test_long_work_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(image_bootstrap, 'LIMIT', 0.0)
     _, (note,) = image_differences(one, 'base', CFG)
     assert 'ask for it by --resamples 200' in note
+    # Nothing but clean images has been read for that.
+    read = []
+    monkeypatch.setattr(
+        image_bootstrap, 'read_predictions', lambda p: read.append(p.name) or read_predictions(p)
+    )
+    image_differences(one, 'base', CFG)
+    assert read == ['clean.pkl'] * 2
     draws = []
     found, _ = image_differences(one, 'base', CFG, 10, lambda: draws.append(1))
     assert found['ours']['P'].mean > 0

@@ -118,7 +118,7 @@ def test_undefined_values_are_left_out():
         'snow': {'1': {'m': None}, '2': {'m': NAN}},
         'frost': {'1': {}, '2': {'m': 2.0}},
     }
-    result = complete(table({'m': 6.0, 'never': NAN}, corrupted))
+    result = complete(table({'m': 6.0, 'never': NAN}, corrupted, 'segmentation'))
     assert result['metrics'] == ['m', 'never']
     summary = result['summary']['m']
     assert (summary['mPC'], summary['rPC']) == (3.0, 0.5)
@@ -130,6 +130,14 @@ def test_undefined_values_are_left_out():
     assert 'm is undefined under 4 of 7 conditions' in notes
     assert 'snow 1' in notes
     assert 'never is undefined on these data' in notes
+
+
+def test_a_detector_that_finds_nothing_has_zero():
+    """On clean images, too, whose metrics are not known before others have some."""
+    fog = {'1': {'m': 0.2, 'miss_rate': 0.5}, '2': {}}
+    result = complete(table({}, {'fog': fog}))
+    assert result['clean'] == {'m': 0.0, 'miss_rate': None}
+    assert result['summary']['m']['mPC'] == pytest.approx(0.1)
 
 
 def test_notes_say_what_the_mean_is_over():

@@ -136,6 +136,8 @@ def test_reference(classifier, tool, monkeypatch):
     table = run(tool, classifier, 'plain', '--resume', '--reference', str(path))
     assert case_error(table)['mCE'] == 1.0
     assert table['mCE']['reference']['config'] == 'small'
+    with pytest.raises(SystemExit, match='beside small, which would be lost'):
+        run(tool, classifier, 'plain', '--resume')
     with pytest.raises(SystemExit, match=r'lacks 1 of 3 conditions \(gaussian_noise 5\)'):
         run(tool, classifier, 'x', '--reference', str(path), '--severities', '1', '3', '5')
     with pytest.raises(SystemExit, match=r"'nowhere\.json' is no file"):

@@ -5,6 +5,7 @@ import importlib.util
 import json
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,6 +32,22 @@ def tool():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_average_counts_what_acts_without_views(tool):
+    """2.5 stock steps with views, 1.5 without, in an iteration of the schedule."""
+    trial = SimpleNamespace(
+        cost=2.5, without_views=1.5, seconds=1.0, gradients=0, memory=(2**30, 2**30)
+    )
+    for settings, expected in (
+        (dict(), 2.5),
+        (dict(prob=0.2), 1.7),
+        (dict(interval=5, begin=50), 1.35),
+        (dict(budget=1.2), 1.8),
+    ):
+        hook = FeatureAugHook(**settings)
+        said, _ = tool.measured(SimpleNamespace(trial=trial, hook=hook, iterations=100, epoch=10))
+        assert f'{expected:.2f} on average' in said
 
 
 def narrow():

@@ -75,10 +75,10 @@ def test_stock_steps_divide_their_neighbours(tool, demo_data, tmp_path, monkeypa
     # So many of the steps had views indeed.
     assert advanced == [0, 0, 1 / 3, 1 / 4, 1 / 5, 1 / 3, 2 / 7, 1 / 4, 1 / 3, 3 / 10]
     assert (found['seconds'], found['without_views'], found['with_views']) == (1.0, 1.5, 3.0)
-    # 14 iterations, from the second on every fourth.
-    held = 13 / 14 / 4
-    assert found['share'] == pytest.approx(held / 2)
-    assert found['stock_steps'] == pytest.approx(1 + 0.5 * held + 1.5 * held / 2)
+    # 14 iterations, from the second on; views in every fourth, by chance.
+    held, views = 13 / 14, 13 / 14 / 4 / 2
+    assert found['share'] == pytest.approx(views)
+    assert found['stock_steps'] == pytest.approx(1 + 0.5 * held + 1.5 * views)
     assert 'stock steps: 3.00 where every method acts' in out.getvalue()
 
 

@@ -224,8 +224,12 @@ def measured(hook: CheckHook) -> list[str]:
     trial = hook.trial
     if trial is None or trial.cost is None or hook.hook is None:
         return []
-    share = hook.hook.schedule.share(hook.iterations, hook.epoch)
-    average = min(1 + share * (trial.cost - 1), hook.hook.budget or float('inf'))
+    schedule, when = hook.hook.schedule, (hook.iterations, hook.epoch)
+    views = trial.cost - trial.without_views
+    if hook.hook.budget:
+        views = min(views, (hook.hook.budget - 1) * trial.without_views)
+    # Methods that change the clean pass itself act without views, too.
+    average = 1 + schedule.held(*when) * (trial.without_views - 1) + schedule.share(*when) * views
     lines = [
         f'cost: {trial.cost:.2f} stock steps for an augmented iteration (a stock step takes '
         f'{trial.seconds:.2f} s here, without the optimizer), {average:.2f} on average'

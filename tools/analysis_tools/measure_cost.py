@@ -79,13 +79,12 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
     epoch = epoch_length(runner.train_dataloader)
     iterations = train.get('max_iters') or train.get('max_epochs', 1) * epoch
     # What changes the clean pass itself acts in every iteration that the schedule holds.
-    chance = schedule.pop('prob', 1.0)
-    held = Schedule.of(schedule).share(iterations, epoch)
+    held = Schedule.of(schedule).held(iterations, epoch)
     views = hook.with_views - hook.without_views
     if budget := schedule.get('budget'):
         views = min(views, (budget - 1) * hook.without_views)
     # Of methods that act by different chances, the part of each is not known.
-    prob, share = max(hook.probs, default=1.0), held * chance
+    prob, share = max(hook.probs, default=1.0), Schedule.of(schedule).share(iterations, epoch)
     cost = 1 + prob * (held * (hook.without_views - 1) + share * views)
     found = dict(
         stock_steps=cost,

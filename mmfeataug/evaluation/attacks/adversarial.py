@@ -167,18 +167,21 @@ class AdversarialTestLoop(TestLoop):
                 f'swap: test_dataloader.batch_size={size} leaves a batch of one image ({count} in '
                 'all), and there is no other to swap statistics with: choose another size'
             )
+        if attack == 'statistics' and step_size is None:
+            step_size = 0.2
+        # A config may have whole numbers where the command line gives floats.
         self.settings = dict(
             attack=attack,
             at=at,
             side=side,
             norm=pgd.get('norm'),
             steps=getattr(next(iter(self.attacks.values())), 'steps', 0),
-            step_size=0.2 if attack == 'statistics' and step_size is None else step_size,
+            step_size=None if step_size is None else float(step_size),
             against=list(against),
             seed=seed,
             unit=pgd.get('unit', UNIT_OF.get(attack)),
             random_start=random_start if gradient else None,
-            image_range=None if image_range is None else list(image_range),
+            image_range=None if image_range is None else [float(value) for value in image_range],
             restarts=restarts,
         )
         self.model = model_of(runner)

@@ -49,7 +49,7 @@ class Transferred:
             raise ValueError(
                 f'transfer={checkpoint!r} does not fit its config: give that of its training '
                 f'(--transfer-config). {error}'
-            ) from error
+            ) from None
         self._other = other.to(next(model.parameters()).device).eval()
         self._attack = attack
         self._target = Target(self._other, 'inputs', 'output', seed, geometry)

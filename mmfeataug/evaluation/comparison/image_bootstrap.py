@@ -155,11 +155,21 @@ def _difference(
     metric, pair = one.metrics[0], (one.runs[name][0], one.runs[baseline][0])
     names = counted({c: {} for c, _ in sorted(one.conditions[metric])})
     corrupted = [(c, int(s)) for c, s in sorted(one.conditions[metric]) if c in names]
-    conditions = [CLEAN, *corrupted]
-    tests = [{c: _test(run, one.folder, c, cfg) for c in conditions} for run in pair]
+    tests = [{CLEAN: _test(run, one.folder, CLEAN, cfg)} for run in pair]
     own, other = (test[CLEAN].names for test in tests)
     if [Path(name).name for name in own] != [Path(name).name for name in other]:
         raise ValueError('the two were tested on other images, or in another order')
+    every, start = np.arange(len(own)), time.monotonic()
+    for test in tests:
+        _figures(test, every, metric, one.task)
+    once = (time.monotonic() - start) * (1 + len(corrupted))
+    minutes = once * calls(len(own), resamples or DRAWS) / 60
+    if resamples is None and minutes > LIMIT:
+        raise ValueError(
+            f'it would take about {minutes:.0f} minutes: ask for it by --resamples {DRAWS}'
+        )
+    for run, test in zip(pair, tests, strict=True):
+        test.update({c: _test(run, one.folder, c, cfg) for c in corrupted})
     known: dict[bytes, dict[str, float]] = {}
 
     def figure(key: str, numbers: np.ndarray) -> float:
@@ -172,16 +182,8 @@ def _difference(
         return known[drawn].get(key, math.nan)
 
     keys = KEYS if corrupted else KEYS[:1]
-    every = np.arange(len(own))
-    start = time.monotonic()
     for key in keys:
         _refuse_other_figures(one, name, baseline, key, figure(key, every))
-    draws = calls(len(own), resamples or DRAWS)
-    minutes = (time.monotonic() - start) * draws / 60
-    if resamples is None and minutes > LIMIT:
-        raise ValueError(
-            f'it would take about {minutes:.0f} minutes: ask for it by --resamples {DRAWS}'
-        )
     return {key: over_images(partial(figure, key), len(own), resamples or DRAWS) for key in keys}
 
 
