@@ -59,7 +59,7 @@ class EditableWithMim(editable_wheel):
 setup(
     name='mmfeataug',
     version=runpy.run_path(str(ROOT / 'mmfeataug' / 'version.py'))['__version__'],
-    description='Adversarial feature augmentation for detectors, segmentors and classifiers',
+    description='Robust training of detectors, segmentors and classifiers, in images and features',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author='mmfeataug contributors',

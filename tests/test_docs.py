@@ -102,11 +102,12 @@ def test_presets():
 def test_tutorial(tmp_path):
     """Its files and commands as they are, but for the number of images and epochs."""
     text = TUTORIAL.read_text()
-    for full, short in (('--train 96', '--train 8'), ('=8', '=1'), ('epoch_8', 'epoch_1')):
+    shorter = (('--train 96', '--train 8'), ('=8', '=1'), ('epoch_8', 'epoch_1'), ('prob=0.2', ''))
+    for full, short in shorter:
         assert full in text
         text = text.replace(full, short)
     text = text.replace('--eps 0 0.5 1 2', '--eps 0 1 --steps 1 --flag-images 2')
-    for name in ('my_data.py', 'my_data_afan.py'):
+    for name in ('my_data.py', 'my_data_robust.py'):
         (code,) = re.findall(rf'`{name}`:\n\n```python\n(.*?)^```$', text, re.MULTILINE | re.DOTALL)
         (tmp_path / name).write_text(code)
     lines = [
@@ -123,7 +124,7 @@ def test_tutorial(tmp_path):
         )
         assert result.returncode == 0, f'{line}\n{result.stderr[-3000:]}'
     assert (tmp_path / 'report' / 'report.html').stat().st_size > 100_000
-    pictures = [p.name for p in tmp_path.glob('work_dirs/my_data_afan/*/vis_data/vis_image/*')]
+    pictures = [p.name for p in tmp_path.glob('work_dirs/my_data_robust/*/vis_data/vis_image/*')]
     assert 'afan.view_0_1.png' in pictures
 
 
