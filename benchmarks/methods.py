@@ -87,8 +87,8 @@ def methods(name: str, titles: Sequence[str] = ()) -> dict[str, Method]:
         'AdvStyle': Method(dict(type='AdvStyle'), lambda t: 2.1, 'one view of the image'),
         'pixel attack': Method(
             dict(type='AFAN', at='inputs', unit='pixel', gamma=1.0, bn='separate'),
-            lambda t: 2.1,
-            'one view of the image',
+            lambda t: 3.15,
+            'one evaluation and one view of the image',
         ),
     }
     if hold:

@@ -294,6 +294,8 @@ def test_pictures():
     for model, image, expected in (
         (Model(), bgr, bgr[..., ::-1]),
         (Model(_channel_conversion=True), bgr, bgr),
+        # Of mmsegmentation.
+        (Model(channel_conversion=True), bgr, bgr),
         (Model(channels=1), bgr[..., :1], bgr[..., :1].repeat(3, -1)),
         (Model(channels=4), np.dstack([bgr, bgr]), bgr[..., ::-1]),
         (Model(), bgr / 255, bgr[..., ::-1]),

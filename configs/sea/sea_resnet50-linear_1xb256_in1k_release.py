@@ -4,7 +4,7 @@ _base_ = '../baseline/resnet50-linear_1xb256_in1k.py'
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
-        clean_weight=1e-6,
+        clean_weight=1e-4,
         augmentations=[
             dict(
                 type='mmfeataug.SeA',

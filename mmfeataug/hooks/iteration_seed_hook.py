@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, set_random_seed
@@ -25,6 +26,12 @@ class IterationSeedHook(Hook):
     Examples:
         >>> custom_hooks = [dict(type='mmfeataug.IterationSeedHook')]
     """
+
+    def before_train(self, runner: Runner) -> None:
+        """Let the loader draw from a stream of its own: an iterator that a resumed run makes anew
+        would take a number from that of the first batch.
+        """
+        runner.train_dataloader.generator = torch.Generator().manual_seed(runner.seed or 0)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed what draws the first batch."""

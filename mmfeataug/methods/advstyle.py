@@ -55,6 +55,9 @@ class AdvStyle(FeatureAugmentation):
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view; see :meth:`FeatureAugmentation.views`."""
         view = []
+        if self.bn in ('separate', 'eval'):
+            # The clean loss has its gradient from other batch norms than these.
+            gradients = tail(features)[1]
         for f, grad in zip(features, gradients, strict=True):
             own = mean_std(f, statistic_dims(f, 'spatial'))
             mean, std = (s.clone().requires_grad_() for s in own)

@@ -32,9 +32,9 @@ class AFAN(FeatureAugmentation):
 
     .. math:: \sigma(f_t) \frac{f - \mu(f)}{\sigma(f)} + \mu(f_t)
 
-    The first step takes its gradient from the clean pass and costs nothing; each further one
-    evaluates the network behind the tap. Paper: https://arxiv.org/abs/2103.12171 (figure
-    2).
+    The first step takes its gradient from the clean pass and costs nothing, unless ``bn`` gives
+    views other batch norms (``'separate'``, ``'eval'``); each further one evaluates the network
+    behind the tap. Paper: https://arxiv.org/abs/2103.12171 (figure 2).
 
     Args:
         at: Place; see :class:`FeatureAugmentation`.
@@ -207,7 +207,9 @@ class AFAN(FeatureAugmentation):
                 for p, f, unit in zip(moved, features, units, strict=True)
             ]
 
-        first = None if self.random_start or against else gradients
+        # The clean loss has its gradient from other batch norms than these.
+        other = self.bn in ('separate', 'eval')
+        first = None if self.random_start or against or other else gradients
         if self.direction == 'random':
             first = [self._uniform(f, tail.generator) for f in features]
         points = ascend(points, lambda p: tail(p, against)[1], move, self.steps, first)

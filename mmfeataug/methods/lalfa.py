@@ -75,9 +75,10 @@ class LALFA(AFAN):
         strengths = _raw_strengths(model)
         if self._name not in strengths:
             raise ValueError(
-                f'LALFA at {self.at!r}: the model has no strength for it. It must exist before the '
-                'optimizer does: declare the augmentation in '
-                "model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...])"
+                f'LALFA at {self.at!r}: the model has no strength of this name. It must exist '
+                'before the optimizer does: declare the augmentation in '
+                "model=dict(type='mmfeataug.AugmentedModel', of=..., augmentations=[...]), by the "
+                'whole path of the place (AugmentedBackbone and AugmentedNeck do not have it)'
             )
         self._raw, self._mine = list(strengths.values()), list(strengths).index(self._name)
 

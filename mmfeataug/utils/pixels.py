@@ -130,7 +130,9 @@ def learn_pipeline(model: nn.Module, transforms: Iterable[Any]) -> None:
 def turns_to_rgb(model: nn.Module) -> bool:
     """Whether images that mmcv loads reach the network as RGB."""
     parts = inner_preprocessor(model), _NORMALIZED.get(model)
-    return any(getattr(p, n, False) for p in parts for n in ('_channel_conversion', 'to_rgb'))
+    # mmsegmentation's has no underscore.
+    names = ('_channel_conversion', 'channel_conversion', 'to_rgb')
+    return any(getattr(part, name, False) for part in parts for name in names)
 
 
 def inner_preprocessor(model: nn.Module) -> Any:

@@ -6,7 +6,7 @@ import torch
 
 from mmfeataug.engine import Tail
 from mmfeataug.functional import deviation, reinject_statistics
-from mmfeataug.methods import AFAN
+from mmfeataug.methods import AFAN, AdvStyle
 
 
 def make_tail(slope, seed=0):
@@ -248,3 +248,16 @@ def test_a_random_direction_has_the_size_of_the_adversarial_one(feature, gradien
 def test_a_random_direction_is_one_step(more):
     with pytest.raises(ValueError, match='set steps=1'):
         AFAN(at='x', direction='random', **more)
+
+
+@pytest.mark.parametrize('bn', ['shared', 'frozen', 'separate', 'eval'])
+@pytest.mark.parametrize('kind', [AFAN, AdvStyle])
+def test_the_gradient_of_the_clean_pass_is_that_of_its_batch_norms(kind, bn, feature, gradient):
+    """Views that have others are attacked with them."""
+    tail, calls = make_tail(-gradient)
+    (view,) = views_of(kind(at='x', bn=bn), feature, gradient, tail)
+    other = bn in ('separate', 'eval')
+    attacked = -gradient if other else gradient
+    (expected,) = views_of(kind(at='x'), feature, attacked)
+    torch.testing.assert_close(view.features[0], expected.features[0])
+    assert len(calls) == other
