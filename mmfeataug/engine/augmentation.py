@@ -211,6 +211,14 @@ class FeatureAugmentation(Augmentation):
         self.was_usable = True
         return not fault
 
+    def attack_gradients(
+        self, features: list[Tensor], gradients: list[Tensor], tail: 'Tail'
+    ) -> list[Tensor]:
+        """Those to move a view by: of the clean pass, which cost nothing, or of one more pass where
+        views have other batch norms than the clean pass.
+        """
+        return tail(features)[1] if self.bn in ('separate', 'eval') else gradients
+
     @abstractmethod
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """Make views, of features that the method :meth:`accepts` on all processes.

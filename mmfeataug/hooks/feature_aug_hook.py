@@ -255,7 +255,8 @@ class FeatureAugHook(Hook):
                 behind = self.schedule.behind(runner.max_iters, epoch)
                 for message in self._budget.warnings(behind):
                     runner.logger.warning('FeatureAugHook: budget=%s: %s', self.budget, message)
-        if handle.was_active and not self._announced:
+        # A step may be without views where layers act, which are known without one.
+        if handle.was_active and (outcome.acted or not handle.names) and not self._announced:
             self._announced = True
             runner.logger.info('FeatureAugHook: %s', '; '.join(handle.describe()))
             runner.logger.info('FeatureAugHook: %s', handle.objective)
@@ -327,8 +328,8 @@ class FeatureAugHook(Hook):
             if given != default:
                 yield SettingError(
                     f'{name}={given!r} is of views, and no augmentation here makes any: methods '
-                    'that change the clean pass act in all iterations, with weight 1; leave it '
-                    'out, and give the methods a prob of their own',
+                    'that change the clean pass act in all iterations from begin to end, with '
+                    'weight 1; leave it out, and give the methods a prob of their own',
                     Fix('hook', name, default),
                 )
 

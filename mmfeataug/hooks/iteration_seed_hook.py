@@ -27,15 +27,12 @@ class IterationSeedHook(Hook):
         >>> custom_hooks = [dict(type='mmfeataug.IterationSeedHook')]
     """
 
-    def before_train(self, runner: Runner) -> None:
-        """Let the loader draw from a stream of its own: an iterator that a resumed run makes anew
-        would take a number from that of the first batch.
-        """
-        runner.train_dataloader.generator = torch.Generator().manual_seed(runner.seed or 0)
-
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed what draws the first batch."""
         _seed(runner, runner.iter, 0)
+        # The loader's own: an iterator that is made late would take a number from that stream.
+        generator = torch.Generator().manual_seed(_seed_of(runner, runner.iter, 0))
+        runner.train_dataloader.generator = generator
         batches = getattr(runner.train_loop, 'dataloader_iterator', None)
         if runner.iter and batches is not None and not hasattr(batches, 'skip_iter'):
             runner.train_loop.dataloader_iterator = _skipping(runner, batches)
@@ -64,6 +61,10 @@ def _skipping(runner: Runner, batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _seed(runner: Runner, iteration: int, phase: int) -> None:
+    set_random_seed(_seed_of(runner, iteration, phase))
+
+
+def _seed_of(runner: Runner, iteration: int, phase: int) -> int:
     entropy = [runner.seed or 0, get_rank(), iteration, phase]
     (seed,) = np.random.SeedSequence(entropy).generate_state(1)
-    set_random_seed(int(seed))
+    return int(seed)

@@ -86,17 +86,16 @@ def try_batch(
         for name, has_acted in handle.outcome.acted.items()
         if not has_acted
     ]
-    trial.cost = trial.without_views = views / stock
+    trial.cost = views / stock
     if torch.cuda.is_available():
         trial.memory = peak, peak_with_views
     for name, rows in handle.outcome.effects.items():
         effect = Effect(*rows.amax(0).tolist())
         if effect.fault and effect.fault in faults:
             trial.findings.append(judge(name, handle.augmentations[name], effect))
-    if handle.names and handle.layers:
-        trial.without_views = _run(handle, batch, Plan(views=False), 2, context)[0] / stock
-    elif handle.names:
-        trial.without_views = 1.0
+    if handle.layers:
+        beside, _ = _run(handle, batch, Plan(views=False), 2, context)
+        trial.without_views = beside / stock
     return trial
 
 

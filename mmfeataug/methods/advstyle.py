@@ -18,8 +18,9 @@ class AdvStyle(FeatureAugmentation):
 
     Each sample's :math:`\mu, \sigma` of the three colour channels move along their gradient; the
     image normalised by its own statistics gets the new ones. One view; at ``'inputs'`` it costs a
-    whole training pass. Paper: https://arxiv.org/abs/2207.04892. Its code and step size are not
-    known to us; two independent re-implementations step by the gradient, at rates of 1 and 3.
+    whole training pass, with other batch norms two. Paper: https://arxiv.org/abs/2207.04892. Its
+    code and step size are not known to us; two independent re-implementations step by the gradient,
+    at rates of 1 and 3.
 
     Args:
         at: Place; the paper's place is the image, ``'inputs'``.
@@ -55,9 +56,7 @@ class AdvStyle(FeatureAugmentation):
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """One view; see :meth:`FeatureAugmentation.views`."""
         view = []
-        if self.bn in ('separate', 'eval'):
-            # The clean loss has its gradient from other batch norms than these.
-            gradients = tail(features)[1]
+        gradients = self.attack_gradients(features, gradients, tail)
         for f, grad in zip(features, gradients, strict=True):
             own = mean_std(f, statistic_dims(f, 'spatial'))
             mean, std = (s.clone().requires_grad_() for s in own)

@@ -49,7 +49,7 @@ class AFAN(FeatureAugmentation):
         eps: Radius of the l-inf ball around the clean feature that steps stay in, in ``unit``;
             None: no bound.
         random_start: Start from a uniform draw in the ball of radius ``eps`` (``gamma`` if None).
-            Costs one more evaluation of the tail, because the clean gradient no longer is the one
+            Its first step costs an evaluation of the tail, because the clean gradient is not that
             at the start.
         noise: Amplitude of uniform noise that is added to each view, in ``unit``.
         weight: Factor of each view's loss: one number, or one per strength; None is a share, see
@@ -207,11 +207,11 @@ class AFAN(FeatureAugmentation):
                 for p, f, unit in zip(moved, features, units, strict=True)
             ]
 
-        # The clean loss has its gradient from other batch norms than these.
-        other = self.bn in ('separate', 'eval')
-        first = None if self.random_start or against or other else gradients
+        first = None
         if self.direction == 'random':
             first = [self._uniform(f, tail.generator) for f in features]
+        elif not (self.random_start or against):
+            first = self.attack_gradients(features, gradients, tail)
         points = ascend(points, lambda p: tail(p, against)[1], move, self.steps, first)
         return [self._in_range(p) for p in points]
 

@@ -103,6 +103,7 @@ class SeA(FeatureAugmentation):
 
     def views(self, features: list[Tensor], gradients: list[Tensor], tail: Tail) -> Iterator[View]:
         """At most one view; see :meth:`FeatureAugmentation.views`."""
+        gradients = self.attack_gradients(features, gradients, tail)
         # Half precision could not tell neighbours apart at so low a temperature.
         with no_autocast(features[0]):
             moved = [

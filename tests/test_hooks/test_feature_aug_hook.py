@@ -161,6 +161,24 @@ class TestSchedule:
         assert all(spy.active)
         assert not any('afan.loss_0' in log for log in spy.logs)
 
+    def test_places_are_said_when_views_have_shown_them(self, tmp_path):
+        """A layer beside them may act before."""
+        said = []
+
+        class Listen(Hook):
+            def before_train(self, runner):
+                runner.logger.info = lambda text, *args: said.append((runner.iter, text % args))
+
+        layer = dict(type='NormalizationPerturbation', at='backbone.layer1', prob=1.0)
+        hook = FeatureAugHook([layer, AUGMENTATION], prob=0.3)
+        train(tmp_path, hook, hooks=[Listen()])
+        drawn = [i for i in range(8) if Schedule(prob=0.3).draws(i, 4, seed=5)]
+        assert drawn[0] > 0
+        places, objective = (entry for entry in said if 'FeatureAugHook' in entry[1])
+        assert places[0] == objective[0] == drawn[0]
+        assert 'afan at backbone.layer3 [' in places[1]
+        assert '[]' not in places[1]
+
     @pytest.mark.parametrize(
         'settings',
         [

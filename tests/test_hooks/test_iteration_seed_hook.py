@@ -51,13 +51,16 @@ class Seen(Hook):
             raise KeyboardInterrupt
 
 
-def train(work_dir, loop, seen, **more):
+def train(work_dir, loop, seen, workers=0, **more):
     Runner(
         Line(),
         str(work_dir),
         train_dataloader=dict(
             dataset=Drawing(),
             batch_size=2,
+            num_workers=workers,
+            # By torch's own seeds of workers.
+            worker_init_fn=dict(type=as_they_are),
             sampler=dict(type='DefaultSampler' if loop['by_epoch'] else 'InfiniteSampler'),
         ),
         train_cfg=loop,
@@ -71,15 +74,23 @@ def train(work_dir, loop, seen, **more):
     return seen.batches
 
 
+def as_they_are(*args, **kwargs):
+    """Workers keep the seeds that the loader gives them."""
+
+
 @pytest.mark.parametrize(
-    ('loop', 'stop'),
-    [(dict(by_epoch=False, max_iters=6), 3), (dict(by_epoch=True, max_epochs=2), 4)],
+    ('loop', 'stop', 'workers'),
+    [
+        (dict(by_epoch=False, max_iters=6), 3, 0),
+        (dict(by_epoch=True, max_epochs=2), 4, 0),
+        (dict(by_epoch=True, max_epochs=3), 8, 1),
+    ],
 )
-def test_a_resumed_run_draws_the_same_batches(loop, stop, tmp_path):
-    whole = train(tmp_path / 'whole', loop, Seen())
+def test_a_resumed_run_draws_the_same_batches(loop, stop, workers, tmp_path):
+    whole = train(tmp_path / 'whole', loop, Seen(), workers)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / 'killed', loop, Seen(stop))
+        train(tmp_path / 'killed', loop, Seen(stop), workers)
     killed = str(tmp_path / 'killed' / 'killed.pth')
-    resumed = train(tmp_path / 'resumed', loop, Seen(), load_from=killed, resume=True)
+    resumed = train(tmp_path / 'resumed', loop, Seen(), workers, load_from=killed, resume=True)
     assert resumed == whole[stop:]
     assert len(set(map(tuple, whole))) == len(whole)

@@ -25,6 +25,7 @@ from mmfeataug.utils.loaders import epoch_length
 def test_iterations(settings, expected):
     schedule = Schedule(**settings)
     held = [i for i in range(8) if schedule.holds(i, epoch=4)]
+    assert {i for i in range(8) if expected[i]} <= set(held)
     if schedule.prob == 1:
         drawn = [int(i in held and schedule.draws(i, epoch=4, seed=0)) for i in range(8)]
         assert drawn == expected

@@ -6,7 +6,7 @@ import torch
 
 from mmfeataug.engine import Tail
 from mmfeataug.functional import deviation, reinject_statistics
-from mmfeataug.methods import AFAN, AdvStyle
+from mmfeataug.methods import AFAN, AdvStyle, SeA
 
 
 def make_tail(slope, seed=0):
@@ -251,7 +251,7 @@ def test_a_random_direction_is_one_step(more):
 
 
 @pytest.mark.parametrize('bn', ['shared', 'frozen', 'separate', 'eval'])
-@pytest.mark.parametrize('kind', [AFAN, AdvStyle])
+@pytest.mark.parametrize('kind', [AFAN, AdvStyle, SeA])
 def test_the_gradient_of_the_clean_pass_is_that_of_its_batch_norms(kind, bn, feature, gradient):
     """Views that have others are attacked with them."""
     tail, calls = make_tail(-gradient)

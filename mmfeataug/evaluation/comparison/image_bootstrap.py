@@ -155,11 +155,15 @@ def _difference(
     metric, pair = one.metrics[0], (one.runs[name][0], one.runs[baseline][0])
     names = counted({c: {} for c, _ in sorted(one.conditions[metric])})
     corrupted = [(c, int(s)) for c, s in sorted(one.conditions[metric]) if c in names]
-    tests = [{CLEAN: _test(run, one.folder, CLEAN, cfg)} for run in pair]
+    tests = [{CLEAN: _test(_file(run, one.folder, CLEAN), cfg)} for run in pair]
     own, other = (test[CLEAN].names for test in tests)
     if [Path(name).name for name in own] != [Path(name).name for name in other]:
         raise ValueError('the two were tested on other images, or in another order')
-    every, start = np.arange(len(own)), time.monotonic()
+    every = np.arange(len(own))
+    clean = [_figures(test, every, metric, one.task).get('P', math.nan) for test in tests]
+    _refuse_other_figures(one, name, baseline, 'P', clean[0] - clean[1])
+    files = [{c: _file(run, one.folder, c) for c in corrupted} for run in pair]
+    start = time.monotonic()
     for test in tests:
         _figures(test, every, metric, one.task)
     once = (time.monotonic() - start) * (1 + len(corrupted))
@@ -168,8 +172,8 @@ def _difference(
         raise ValueError(
             f'it would take about {minutes:.0f} minutes: ask for it by --resamples {DRAWS}'
         )
-    for run, test in zip(pair, tests, strict=True):
-        test.update({c: _test(run, one.folder, c, cfg) for c in corrupted})
+    for test, of_run in zip(tests, files, strict=True):
+        test.update({c: _test(path, cfg) for c, path in of_run.items()})
     known: dict[bytes, dict[str, float]] = {}
 
     def figure(key: str, numbers: np.ndarray) -> float:
@@ -201,10 +205,14 @@ def _refuse_other_figures(
         )
 
 
-def _test(run: Run, folder: str, condition: tuple[str, int], cfg: Config) -> Resampled:
+def _file(run: Run, folder: str, condition: tuple[str, int]) -> Path:
     path = predictions_file(run.folder / folder / PREDICTIONS, condition)
     if not path.is_file():
         raise ValueError(f'{path} is missing: --save-predictions writes it')
+    return path
+
+
+def _test(path: Path, cfg: Config) -> Resampled:
     return Resampled(cfg.test_evaluator, read_predictions(path))
 
 

@@ -34,7 +34,8 @@ class Run:
         title: Name of the config.
         scope, window: Settings in the config.
         seed: ``randomness.seed`` in it.
-        batch_size: Images of an iteration in one process, by the config.
+        batch_size: Images of an iteration, by the config; None of a run with several processes,
+            whose number it does not say.
         trained_on: See :func:`~mmfeataug.evaluation.comparison.trained_on.trained_on`.
         stock_steps: What a training step costs, from ``cost.json``.
         notes: Notes on files that could not be used.
@@ -188,7 +189,11 @@ def _settings(config: Path | None) -> dict[str, Any]:
         # Iterations that logged losses are means over.
         window=int((cfg.get('log_processor') or {}).get('window_size', 10)),
         seed=(cfg.get('randomness') or {}).get('seed'),
-        batch_size=(cfg.get('train_dataloader') or {}).get('batch_size'),
+        batch_size=(
+            (cfg.get('train_dataloader') or {}).get('batch_size')
+            if cfg.get('launcher', 'none') == 'none'
+            else None
+        ),
         trained_on=trained_on(cfg),
     )
 

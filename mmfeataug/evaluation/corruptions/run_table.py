@@ -102,7 +102,7 @@ class RunTable:
             known = self.table['made_with']
             refuse_other(self.path, known, made_with)
             known['also'] = known.get('also', {}) | also
-            theirs = (self.table['mCE'] or {}).get('reference')
+            theirs = (self.table.get('mCE') or {}).get('reference')
             if theirs and reference is None:
                 raise RefusedError(
                     f'{self.path} has mCE beside {theirs["config"]}, which would be lost: give its '

@@ -1,6 +1,7 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """The first part of a report: is it better, is it sure, what does it cost."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -89,7 +90,7 @@ def _cost(context: Context, name: str) -> tuple[float | None, str]:
     if measured is not None:
         # A stock step is one of the run's own batch size.
         images = _longer(runs, others, lambda run: run.batch_size) or longer or 1.0
-        if images != (longer or 1.0):
+        if not math.isclose(images, longer or 1.0):
             words += f', on {images:.2f} × as many images'
         return measured * images, f'{measured:.2f} stock steps{words}'
     # Without a method a step is a stock step.
