@@ -1,4 +1,5 @@
-# Combined augmentations alone: each image with one distortion of noise, blur or colour.
+# Combined augmentations alone: each image with one distortion of noise, blur or colour. Segmentors:
+# prob=0.5, half of the images.
 custom_hooks = [
     dict(
         type='mmfeataug.FeatureAugHook',
