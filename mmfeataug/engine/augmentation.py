@@ -212,10 +212,10 @@ class FeatureAugmentation(Augmentation):
         return not fault
 
     def attack_gradients(
-        self, features: list[Tensor], gradients: list[Tensor], tail: 'Tail'
+        self, features: list[Tensor], gradients: list[Tensor], tail: Tail
     ) -> list[Tensor]:
-        """Those to move a view by: of the clean pass, which cost nothing, or of one more pass where
-        views have other batch norms than the clean pass.
+        """What to move a view by: the gradients of the clean pass, which cost nothing, or those of
+        one more pass where views have other batch norms. Arguments are those of :meth:`views`.
         """
         return tail(features)[1] if self.bn in ('separate', 'eval') else gradients
 

@@ -37,7 +37,7 @@ def misfit(model: nn.Module, checkpoint: Mapping[str, Any], path: str) -> str:
     )
     if len(lacking) == len(wanted):
         raise ValueError(found)
-    return f'{found}; these keep their first values, where the model does not convert them'
+    return f'{found}; these keep their first values, unless the model converts them as it loads'
 
 
 def load_fitting(model: nn.Module, path: str) -> dict[str, Any]:
