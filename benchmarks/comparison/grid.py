@@ -148,6 +148,7 @@ ARMS: dict[str, Arm] = {
     'augmix-consistency': changed(dict(CONSISTENT, distortions=[AUGMIX])),
     'combined': distort(),
     'combined-half': distort(prob=0.5),
+    'combined-quarter': distort(prob=0.25),
     'longer': Arm(length=1.6),
     'combined+epoch': both(distort(), Arm(length=1.125)),
     'averaged': Arm(
@@ -245,7 +246,9 @@ ARMS |= {
     for name in ('combined', 'combined-half')
 }
 ARMS |= {f'{name}+np': both(ARMS[name], ARMS['np-0.75']) for name in ('combined', 'combined-half')}
-ARMS['combined+longer'] = both(ARMS['combined'], ARMS['longer'])
+ARMS |= {
+    f'{name}+longer': both(ARMS[name], ARMS['longer']) for name in ('combined', 'combined-half')
+}
 ARMS['combined+afan-early'] = both(ARMS['combined'], ARMS['afan-early'])
 ARMS['afan-fifth'] = both(_afan, Arm(hook=dict(prob=0.2)))
 ARMS['combined+afan-fifth'] = both(ARMS['combined'], ARMS['afan-fifth'])
@@ -267,6 +270,9 @@ ARMS['no-skip'] = Arm(
 )
 ARMS['group-norm'] = Arm(options={'model.decode_head.norm_cfg': dict(type='GN', num_groups=8)})
 ARMS |= {f'{name}+afan': both(ARMS[name], _afan) for name in ('no-skip', 'group-norm')}
+# Which of its families costs DistortImages clean accuracy?
+_FAMILIES = {'colour': DISTORTIONS[:2], 'blur': DISTORTIONS[2:4], 'noise': DISTORTIONS[4:]}
+ARMS |= {f'distort-{name}': distort(*family) for name, family in _FAMILIES.items()}
 
 LABELS = {
     'baseline': 'baseline',
@@ -293,10 +299,15 @@ LABELS = {
     'no-skip+afan': 'A-FAN without the skip',
     'group-norm': 'baseline, head with group norm',
     'group-norm+afan': 'A-FAN, head with group norm',
+    'distort-colour': 'DistortImages, colours only',
+    'distort-blur': 'DistortImages, blur only',
+    'distort-noise': 'DistortImages, noise only',
     'combined': 'DistortImages',
     'combined-half': 'DistortImages(prob=0.5)',
+    'combined-quarter': 'DistortImages(prob=0.25)',
     'combined+epoch': 'DistortImages, 1.125 times as long',
     'combined+longer': 'DistortImages, 1.6 times as long',
+    'combined-half+longer': 'DistortImages(prob=0.5), 1.6 times as long',
     'combined+np': 'DistortImages and NP',
     'combined-half+np': 'DistortImages(prob=0.5) and NP',
     'random': 'A-FAN, random direction',
@@ -321,6 +332,7 @@ CARDS = {
     'distort_images': (
         'combined',
         'combined-half',
+        'combined-quarter',
         'combined+epoch',
         'combined+longer',
         'combined+np',
@@ -440,7 +452,16 @@ STUDIES = {
                 'longer',
                 'augmix',
             ),
-            'camvid-240-long': (*_FINAL, *_REINJECTED, 'combined-half'),
+            'camvid-240-long': (
+                *_FINAL,
+                *_REINJECTED,
+                'np-0.75',
+                'combined-half',
+                'combined-quarter',
+                'combined-half+longer',
+                'longer',
+                'augmix',
+            ),
             'digits': (*_FINAL, *_REINJECTED),
             'digits-long': (
                 *_FINAL,
@@ -456,6 +477,10 @@ STUDIES = {
     'why': Study(
         'test',
         (0, 1),
-        {'camvid': ('no-skip', 'no-skip+afan'), 'camvid-240': ('group-norm', 'group-norm+afan')},
+        {
+            'camvid': ('no-skip', 'no-skip+afan'),
+            'camvid-240': ('group-norm', 'group-norm+afan'),
+            'camvid-240-long': tuple(f'distort-{name}' for name in _FAMILIES),
+        },
     ),
 }
