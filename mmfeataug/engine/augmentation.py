@@ -55,6 +55,8 @@ class Augmentation(ABC):
             )
         if side not in SIDES:
             raise ValueError(f'side={side!r} at {at!r}: choose {" or ".join(map(repr, SIDES))}')
+        if at == 'inputs' and side == 'input':
+            raise ValueError("side='input' at 'inputs': images are no module, give side='output'")
         if bn not in BN_POLICIES:
             raise ValueError(f'bn={bn!r}: choose one of {", ".join(BN_POLICIES)}')
         self.at, self.side, self.bn = at, side, bn

@@ -172,6 +172,8 @@ class AugmentedLoss:
             loss_scale=self._settings.loss_scale.value,
             good_steps=self._settings.loss_scale.good,
             full_precision=[str(tap) for tap in self.taps if tap.full_precision],
+            copied=[str(tap) for tap in self.taps if tap.copy_records],
+            acted=[str(tap) for tap, layer in self.layers if layer.acted],
             was_usable=[name for name, a in self.augmentations.items() if a.was_usable],
             was_reached=[str(each) for each in self._every_tap if each.was_reached],
         )
@@ -193,6 +195,9 @@ class AugmentedLoss:
             each.was_reached |= str(each) in state.get('was_reached', ())
         for tap in self.taps:
             tap.full_precision |= str(tap) in state.get('full_precision', ())
+            tap.copy_records |= str(tap) in state.get('copied', ())
+        for tap, layer in self.layers:
+            layer.acted |= str(tap) in state.get('acted', ())
 
     @property
     def names(self) -> list[str]:

@@ -117,12 +117,12 @@ class FeatureTransform(FeatureAugmentation):
         if not indices:
             return value
         self.acted = True
-        with no_autocast(leaves[indices[0]]):
-            clean = [
-                leaves[i].to(torch.promote_types(leaves[i].dtype, torch.float32)) for i in indices
-            ]
-            acts = self.accepts(clean) and self.is_drawn()
-            views = [self.transform(f) if acts else f for f in clean]
+        given = [leaves[i] for i in indices]
+        if not (self.accepts(given) and self.is_drawn()):
+            return value
+        with no_autocast(given[0]):
+            clean = [f.to(torch.promote_types(f.dtype, torch.float32)) for f in given]
+            views = [self.transform(f) for f in clean]
         for i, view in zip(indices, views, strict=True):
             leaves[i] = view.to(leaves[i].dtype)
         if self.observer is not None:

@@ -142,7 +142,8 @@ def find_module(model: nn.Module, path: str, setting: str = 'at') -> nn.Module:
     Raises:
         TapError: With the nearest existing paths if there is none.
     """
-    modules = dict(model.named_modules())
+    # A module may have several paths.
+    modules = dict(model.named_modules(remove_duplicate=False))
     if path and path in modules:
         return modules[path]
     # The stand-in of a config's empty path.

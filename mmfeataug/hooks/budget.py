@@ -110,13 +110,15 @@ class Budget:
                 f'the last with views is {behind - 1}, so that none are trained on: give a larger '
                 'budget, or interval or prob instead'
             )
-        if self.allowance.weights is not None:
-            for name in self._patience:
-                if name not in self._weights:
-                    yield (
-                        f'{name} made no view while this was measured and is left out from here '
-                        'on: give it a larger prob, or use interval'
-                    )
+        left_out = 'is left out from here on'
+        if self.allowance.weights is None:
+            left_out = 'the average does not count what its views cost'
+        for name in self._patience:
+            if name not in self._weights:
+                yield (
+                    f'{name} made no view while this was measured, and {left_out}: give it a '
+                    'larger prob, or use interval'
+                )
 
     def begin(self, iteration: int) -> Choice | bool:
         """Begin a step. Returns the one view to run, True for all views, or False for none."""

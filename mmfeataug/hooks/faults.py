@@ -38,6 +38,12 @@ def run_faults(runner: Runner) -> Iterator[Exception]:
             "pass; use MMDistributedDataParallel (launcher='pytorch')",
             Fix('config', 'model_wrapper_cfg', dict(type='MMDistributedDataParallel')),
         )
+    if type(runner.optim_wrapper).__name__ == 'ApexOptimWrapper':
+        yield SettingError(
+            'optim_wrapper ApexOptimWrapper: apex scales losses behind the forward pass, and views '
+            'take gradients inside of it; use AmpOptimWrapper',
+            Fix('config', 'optim_wrapper.type', 'AmpOptimWrapper'),
+        )
     # FlexibleRunner keeps the setting to itself; an empty dict compiles, too.
     for option in (runner.cfg.get('compile'), getattr(runner, '_compile', None)):
         if option is True or (isinstance(option, dict) and not option.get('disable')):

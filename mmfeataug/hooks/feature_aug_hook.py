@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
@@ -117,7 +118,7 @@ class FeatureAugHook(Hook):
         self._made_for: list = []
         self._driven: list[dict] = []
         self._seed = 0
-        self._loss_scale: float | None = None
+        self._loss_scale: dict[str, Any] | None = None
         self._all_augmented = True
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

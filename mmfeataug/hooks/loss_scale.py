@@ -7,19 +7,20 @@ may grow nor that it is too large. A stock iteration in the same optimizer step 
 from typing import Any
 
 
-def loss_scale(optim_wrapper: Any) -> float | None:
-    """Of the ``GradScaler`` of an ``AmpOptimWrapper``; None without one."""
+def loss_scale(optim_wrapper: Any) -> dict[str, Any] | None:
+    """State of the ``GradScaler`` of an ``AmpOptimWrapper``: the scale, and how many good steps it
+    has seen; None without one.
+    """
     scaler = getattr(optim_wrapper, 'loss_scaler', None)
-    return scaler.get_scale() if scaler is not None and scaler.is_enabled() else None
+    return scaler.state_dict() if scaler is not None and scaler.is_enabled() else None
 
 
-def keep_loss_scale(optim_wrapper: Any, before: float | None) -> None:
-    """Set the scale back if it has changed.
+def keep_loss_scale(optim_wrapper: Any, before: dict[str, Any] | None) -> None:
+    """Set the scale back, and the count of good steps.
 
     Args:
         optim_wrapper: See :func:`loss_scale`.
-        before: The scale before an augmented step; None does nothing.
+        before: Before an augmented step; None does nothing.
     """
-    now = loss_scale(optim_wrapper)
-    if before is not None and now is not None and now != before:
-        optim_wrapper.loss_scaler.update(before)
+    if before is not None:
+        optim_wrapper.loss_scaler.load_state_dict(before)

@@ -93,6 +93,11 @@ class AdAutoMix(BatchAugmentation):
             )
         if similarity not in ('raise', 'lower'):
             raise ValueError(f"similarity={similarity!r} at {at!r}: choose 'raise' or 'lower'")
+        if not adversarial and (beta, similarity) != (0.3, 'raise'):
+            raise ValueError(
+                f'beta={beta!r}, similarity={similarity!r} at {at!r} are of the adversarial loss: '
+                'leave them out where adversarial=False'
+            )
         if teacher_bn not in ('frozen', 'eval'):
             raise ValueError(f"teacher_bn={teacher_bn!r} at {at!r}: choose 'frozen' or 'eval'")
         self.samples, self.random_samples = samples, random_samples

@@ -92,6 +92,11 @@ class SeA(FeatureAugmentation):
                 f'background={self.background!r} at {self.at!r}: gradients of {weight.shape[1]} '
                 f'features do not tell {len(weight)} classes apart; set background=None'
             )
+        if not -len(weight) <= self.background < len(weight):
+            raise ValueError(
+                f'background={self.background!r} at {self.at!r}: the classifier has '
+                f'{len(weight)} classes; give the index of one, such as -1 for the last'
+            )
         self._classifier = weight
 
     def fault(self, features: list[Tensor]) -> str:

@@ -45,6 +45,10 @@ class StabilityTraining(Consistency):
         super().__init__(at=at, distortions=distortions, **kwargs)
         if form not in FORMS:
             raise ValueError(f'form={form!r} at {at!r}: choose one of {", ".join(FORMS)}')
+        if sigmoid and form == 'embedding':
+            raise ValueError(
+                f'sigmoid=True at {at!r} is of predictions: leave it out of form={form!r}'
+            )
         self.form, self.sigmoid = form, sigmoid
 
     @property

@@ -45,6 +45,8 @@ class CosineEMA(ExponentialMovingAverage):
             raise ValueError(
                 f'end_momentum={end_momentum!r}: give a number from 0 to momentum={momentum!r}'
             )
+        if not 0 <= constant <= 1:
+            raise ValueError(f'constant={constant!r}: give a share of the training, from 0 to 1')
         self.end_momentum, self.total, self.constant = end_momentum, total, constant
 
     def momentum_at(self, step: int) -> float:

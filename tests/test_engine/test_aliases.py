@@ -217,11 +217,12 @@ def test_copies_are_written_into_again(learn):
         with mmfeataug.attach(model, [method], clean_weight=1.0) as handle:
             step(model, (X,))
             assert handle.taps[0].copy_records
-        # A handle of its own would have to find out anew.
+        state = handle.state_dict()
         before, seen = copy.deepcopy(model), seen_views(method, (0.5,))
-        model.__dict__['loss'] = handle
-        _, gradients = step(model, (X,))
-        handle.detach()
+        # As after a resume: it does not have to find out anew.
+        with mmfeataug.attach(model, [method], clean_weight=1.0) as handle:
+            handle.load_state_dict(state)
+            _, gradients = step(model, (X,))
         assert handle.taps[0].memoize
         _, expected = reference.expected(before, (X,), 1.0, seen)
     assert difference(gradients, expected) < 1e-9

@@ -3,9 +3,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 import mmfeataug
-from mmfeataug.engine import TapError
+from mmfeataug.engine import TapError, find_module
 from mmfeataug.methods import AFAN
 from mmfeataug.models import AugmentedBackbone, collect, layers
 from tests.models import (
@@ -99,6 +100,18 @@ def test_learnt_strengths_of_a_pattern():
     ]
     assert sum(len(w) for w in handle.view_weights.values()) == 3
     assert torch.stack([v for k, v in losses.items() if '.loss_' in k]).isfinite().all()
+
+
+def test_a_module_with_several_paths():
+    """As DETR's shared branches."""
+    head = nn.Linear(3, 3)
+    model = nn.ModuleDict(dict(heads=nn.ModuleList([head] * 3)))
+    assert find_module(model, 'heads.1') is head
+
+
+def test_images_have_no_input():
+    with pytest.raises(ValueError, match=r"side='input' at 'inputs'.*side='output'"):
+        AFAN(at='inputs', side='input')
 
 
 def test_a_model_with_a_list():

@@ -73,6 +73,9 @@ def test_a_view_that_never_comes_is_not_waited_for_for_ever():
         budget.begin(step)
         budget.end({}, step)
     assert budget.allowance.prob == 1.0
+    (warning,) = budget.warnings(100)
+    assert 'sea made no view' in warning
+    assert 'does not count what its views cost' in warning
 
 
 def test_weights_of_what_is_drawn_sum_to_those_of_all():

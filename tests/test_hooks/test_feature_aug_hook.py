@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
@@ -102,18 +103,18 @@ def make_runner(work_dir, hook=None, epochs=2, by_iter=False, spy=None, model=No
 
 
 class Growing:
-    """Stands for a ``GradScaler``."""
+    """Stands for a ``GradScaler``: a scale, and a count of good steps."""
 
-    value = 1.0
+    value, good = 1.0, 0
 
     def is_enabled(self):
         return True
 
-    def get_scale(self):
-        return self.value
+    def state_dict(self):
+        return dict(vars(self))
 
-    def update(self, value):
-        self.value = value
+    def load_state_dict(self, state):
+        vars(self).update(state)
 
 
 def train(work_dir, hook=None, **kwargs):
@@ -234,11 +235,13 @@ class TestSchedule:
             def before_train_iter(self, runner, batch_idx, data_batch=None):
                 # Stands for the step, behind what the hook does before it.
                 scaler.value *= factor
+                scaler.good += 1
 
         accumulation = dict(accumulative_counts=counts)
         hook = FeatureAugHook([AUGMENTATION], **schedule)
         train(tmp_path, hook, hooks=[Grow()], optim_wrapper=accumulation)
         assert scaler.value == factor**changes
+        assert scaler.good == changes
 
 
 class TestTraining:
@@ -347,6 +350,15 @@ class TestRefusals:
         runner = make_runner(tmp_path, FeatureAugHook([AUGMENTATION]))
         runner.model = MMFullyShardedDataParallel()
         with pytest.raises(ValueError, match='MMFullyShardedDataParallel: sharded models'):
+            FeatureAugHook([AUGMENTATION]).before_train(runner)
+
+    def test_apex(self, tmp_path):
+        class ApexOptimWrapper(OptimWrapper):
+            """By this name it is known; the real one needs apex."""
+
+        runner = make_runner(tmp_path, FeatureAugHook([AUGMENTATION]))
+        runner.optim_wrapper = ApexOptimWrapper(torch.optim.SGD(runner.model.parameters(), 0.1))
+        with pytest.raises(ValueError, match=r'ApexOptimWrapper.*use AmpOptimWrapper'):
             FeatureAugHook([AUGMENTATION]).before_train(runner)
 
     def test_two_hooks(self, tmp_path):

@@ -604,6 +604,8 @@ def test_the_average_follows():
         CosineEMA(source).momentum_at(1)
     with pytest.raises(ValueError, match=r'end_momentum=0\.9'):
         CosineEMA(source, momentum=0.5, end_momentum=0.9)
+    with pytest.raises(ValueError, match='constant=5'):
+        CosineEMA(source, constant=5)
 
 
 # ------------------------------------------------------------------ refusals
@@ -619,6 +621,8 @@ def test_the_average_follows():
         (dict(beta=2), 'beta=2'),
         (dict(lam_margin=-1), 'lam_margin=-1'),
         (dict(similarity='up'), "similarity='up'"),
+        (dict(adversarial=False, beta=0.5), 'beta=0.5.*adversarial=False'),
+        (dict(adversarial=False, similarity='lower'), "similarity='lower'.*adversarial=False"),
         (dict(teacher_bn='shared'), "teacher_bn='shared'"),
         (dict(weight=-1), 'weight=-1'),
     ],

@@ -186,6 +186,10 @@ class TestAgainst:
         (lambda: FMA(at='inputs'), 'compares features'),
         (lambda: FMA(weight=-1), 'weight=-1'),
         (lambda: StabilityTraining(at='x', form='both'), r"form='both'"),
+        (
+            lambda: StabilityTraining(at='x', form='embedding', sigmoid=True),
+            r"sigmoid=True at 'x' is of predictions",
+        ),
     ],
 )
 def test_settings(make, message):

@@ -119,6 +119,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match='3 features do not tell 5 classes'):
             SeA(at='0', background=-1).bind(nn.Sequential(nn.Linear(3, 5)))
 
+    @pytest.mark.parametrize('background', [4, -5])
+    def test_background_is_a_class(self, background):
+        with pytest.raises(ValueError, match=f'background={background}.*has 4 classes'):
+            SeA(at='0', background=background).bind(nn.Sequential(nn.Linear(5, 4)))
+
     @pytest.mark.parametrize(
         'settings', [dict(alpha=0), dict(rows=1), dict(rows=True), dict(eta=-1), dict(weight=-0.5)]
     )

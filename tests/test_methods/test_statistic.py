@@ -350,6 +350,30 @@ class TestLayersThatAreNotCalled:
         ):
             step(model, batch)
 
+    def test_called_before_a_resume(self):
+        """A branch that is not taken in the first batch behind it is no fault."""
+        model = build_segmentor()
+        batch, spare = random_test_batch(model), nn.Conv2d(3, 3, 1)
+        model.spare, calls = spare, [True, False]
+        loss = type(model).loss
+
+        def sometimes(inputs, samples):
+            return loss(model, spare(inputs) if calls.pop(0) else inputs, samples)
+
+        model.loss = sometimes
+        with mmfeataug.attach(model, [PAdaIN(at='spare', prob=1.0)]) as handle:
+            step(model, batch)
+            state = handle.state_dict()
+        with mmfeataug.attach(model, [PAdaIN(at='spare', prob=1.0)]) as handle:
+            handle.load_state_dict(state)
+            step(model, batch)
+        assert not calls
+
+    def test_idle_layers_change_nothing(self):
+        """Nor cast anything, under autocast."""
+        feature = torch.randn(4, 8, 6, 6).bfloat16()
+        assert PAdaIN(at='x', prob=0.0).apply(feature) is feature
+
     def test_never_called_as_declared(self):
         entry = dict(type='PAdaIN', at='decode_head', prob=1.0)
         model = declare(build_segmentor(), [entry])
