@@ -25,7 +25,8 @@ help:
 	@echo "make test-openmmlab  run the tests on the original packages (mmdet 3.3.0, mmsegmentation 1.2.2)"
 	@echo "make test-slow       run the long tests too"
 	@echo "make zoo             run the tests over all architectures and write docs/supported_models.md"
-	@echo "make lint            ruff and mypy"
+	@echo "make setup           the virtual environment alone"
+	@echo "make lint            ruff and mypy; make format rewrites"
 	@echo "make docs            build the documentation site, build/site/index.html"
 	@echo "make benchmark       cost of an augmented step beside the stock step"
 	@echo "make clean           remove what these targets made"
@@ -110,5 +111,5 @@ comparison-report: $(READY)
 	$(BIN)/python -m benchmarks.comparison.report
 
 clean:
-	rm -rf $(VENV) $(OPENMMLAB) $(LITE) $(DOCS) docs/api build dist *.egg-info mmfeataug/.mim work_dirs/demo data/demo
+	rm -rf $(VENV) $(OPENMMLAB) $(LITE) $(DOCS) docs/api build dist *.egg-info mmfeataug/.mim work_dirs/demo work_dirs/demo-lite data/demo data/digits
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,19 +26,24 @@ from mmfeataug.utils.environment import missing_operators
 from mmfeataug.utils.errors import root_cause
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that OpenMMLab's own tools have too, under the same names."""
-    parser.add_argument(
-        '--work-dir',
-        help='where logs and checkpoints go; work_dirs/<config name> by default, results of tests '
-        'in a folder below it',
-    )
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--cfg-options``, as OpenMMLab's own tools have it."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
         help="override settings: key=value, key='[a,b]', nested.key=value",
+    )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that OpenMMLab's own tools have too, under the same names; of tools with a Runner."""
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--work-dir',
+        help='where logs and checkpoints go; work_dirs/<config name> by default, results of tests '
+        'in a folder below it',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch passes it; torchrun sets the environment variable.
@@ -117,8 +122,8 @@ def load_config(
     also: Sequence[str] = (),
     needs_data: bool = True,
 ) -> Config:
-    """The config with the options of :func:`add_common_arguments` and
-    :func:`add_aux_bn_argument` applied, its data checked.
+    """The config with the options of :func:`add_common_arguments` (or
+    :func:`add_config_arguments`) and :func:`add_aux_bn_argument` applied, its data checked.
 
     Args:
         args: Of the command line.
@@ -129,13 +134,14 @@ def load_config(
     Raises:
         SystemExit: If a setting or the folder of a data set is missing.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    options = dict(local_rank=0, launcher='none', work_dir=None) | vars(args)
+    os.environ.setdefault('LOCAL_RANK', str(options['local_rank']))
     cfg = read_config(args.config)
-    cfg.launcher = args.launcher
+    cfg.launcher = options['launcher']
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
+    if options['work_dir']:
+        cfg.work_dir = options['work_dir']
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     if missing := [name for name in needed if cfg.get(name) is None]:
@@ -153,7 +159,7 @@ def load_config(
         raise SystemExit(fault)
     if needs_data:
         check_data(cfg, loaders)
-    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
         _use_cpu_processes(cfg)
     return cfg
 

@@ -9,6 +9,7 @@ from common import (
     add_aux_bn_argument,
     add_common_arguments,
     build_runner,
+    check_corruptions,
     check_files,
     load_config,
     start,
@@ -17,7 +18,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 
 from mmfeataug.datasets import corrupt_images
-from mmfeataug.evaluation import SEVERITIES, CheckpointCheck
+from mmfeataug.evaluation import CheckpointCheck
 from mmfeataug.utils.configs import data_sets, scope_of, type_name
 
 MANY = ('AdversarialTestLoop', 'CorruptionTestLoop')
@@ -47,7 +48,10 @@ def parse_args() -> argparse.Namespace:
     )
     add_aux_bn_argument(parser)
     add_common_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.corruption:
+        (args.corruption,) = check_corruptions(parser, [args.corruption])
+    return args
 
 
 class DumpHook(Hook):
@@ -70,9 +74,8 @@ def main() -> None:
     check_files(args.checkpoint)
     cfg = load_config(args, TEST)
     cfg.load_from, cfg.resume = args.checkpoint, False
-    if not args.work_dir:
-        # The Runner would write this config over the one beside the checkpoints.
-        cfg.work_dir = osp.join(cfg.work_dir, 'test')
+    # The Runner would write this config over the one beside the checkpoints.
+    cfg.work_dir = osp.join(cfg.work_dir, 'test')
     if args.show or args.show_dir:
         hook = (cfg.get('default_hooks') or {}).get('visualization')
         if not hook:
@@ -103,10 +106,7 @@ def main() -> None:
             'choose them there, and keep predictions by save_predictions=True'
         )
     if args.corruption:
-        name, severity = args.corruption
-        if severity not in map(str, SEVERITIES):
-            raise SystemExit(f'--corruption {name} {severity}: give a severity of 1 to 5')
-        corrupt_images(cfg.test_dataloader, scope_of(cfg), name, int(severity))
+        corrupt_images(cfg.test_dataloader, scope_of(cfg), *args.corruption)
     runner = build_runner(cfg)
     if type_name(cfg.test_cfg) not in MANY:
         runner.register_hook(CheckpointCheck())

@@ -257,15 +257,17 @@ def run_all(specs: Sequence[dict[str, Any]], jobs: int) -> int:
 def measure(specs: Sequence[dict[str, Any]], rounds: int) -> None:
     """Write costs in stock steps of the arms that have none to costs.json. What augments is
     measured on this machine, in one process with its stock step; what changes pipeline or length
-    alone costs its length.
+    alone costs its length. Of other models and hooks nothing is known.
     """
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
     for bed, name in dict.fromkeys((spec['testbed'], spec['arm']) for spec in specs):
-        if name in costs.get(bed, {}):
+        arm = ARMS[name]
+        augments = bool(arm.augmentations or arm.hook)
+        if name in costs.get(bed, {}) or ((arm.hooks or arm.options) and not augments):
             continue
         spec = specification(bed, name, 0, 'test')
         stock_steps = 1.0
-        if ARMS[name].augmentations or ARMS[name].hook:
+        if augments:
             folder = WORK / 'cost' / bed / name
             folder.mkdir(parents=True, exist_ok=True)
             config_of(spec).dump(folder / 'config.py')
@@ -273,7 +275,7 @@ def measure(specs: Sequence[dict[str, Any]], rounds: int) -> None:
             words = [str(folder / 'config.py'), '--work-dir', str(folder), '--rounds', str(rounds)]
             subprocess.run([sys.executable, tool, *words], cwd=ROOT, check=True)
             stock_steps = json.loads((folder / 'cost.json').read_text())['stock_steps']
-        costs.setdefault(bed, {})[name] = round(stock_steps * ARMS[name].length, 3)
+        costs.setdefault(bed, {})[name] = round(stock_steps * arm.length, 3)
         write_at_once(COSTS, json.dumps(costs, indent=1, sort_keys=True) + '\n')
 
 

@@ -1,13 +1,15 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """What a training step of a run costs, in stock steps of the same process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
 from mmfeataug.engine import AugmentedLoss, Plan
 from mmfeataug.models import layers
@@ -48,8 +50,7 @@ class CostHook(Hook):
         self.rounds, self.advance = whole('rounds', rounds), advance
         self.with_views = self.without_views = self.seconds = float('nan')
         self.probs: list[float] = []
-        self._own: dict[Any, float] = {}
-        self._seconds: list[float] = []
+        self._acts_always, self._seconds = ExitStack(), list[float]()
 
     @property
     def iterations(self) -> int:
@@ -58,15 +59,7 @@ class CostHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Let methods act always."""
-        model = model_of(runner)
-        handle = vars(model).get('loss')
-        of_hook = handle.augmentations.values() if isinstance(handle, AugmentedLoss) else ()
-        methods = (*of_hook, *layers(model))
-        self._own = {m: m.prob for m in methods if hasattr(m, 'prob')}
-        idle = {m: p for m, p in self._own.items() if not getattr(m, 'acts_by_image', False)}
-        self.probs = [idle.get(m, 1.0) for m in methods]
-        for method in self._own:
-            method.prob = 1.0
+        self.probs = self._acts_always.enter_context(acting_always(model_of(runner)))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Decide what acts in this step."""
@@ -87,8 +80,7 @@ class CostHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Compute the medians, and let layers and methods act as they did."""
-        for method, prob in self._own.items():
-            method.prob = prob
+        self._acts_always.close()
         model = model_of(runner)
         for layer in layers(model):
             layer.muted = False
@@ -100,3 +92,32 @@ class CostHook(Hook):
             median(t / s for t, s in zip(other, between, strict=True)) for other in others
         )
         self.seconds = median(stock)
+        if not any(method.in_place for method in _methods(model)):
+            # What was measured is a stock step.
+            self.without_views = 1.0
+
+
+@contextmanager
+def acting_always(model: nn.Module) -> Iterator[list[float]]:
+    """Within this context what augments a model acts in every step, unless its ``prob`` is 0;
+    yields the ``prob`` of each, 1 where it has none, or saves no time.
+    """
+    methods = _methods(model)
+    probs = [
+        1.0 if getattr(m, 'acts_by_image', False) else getattr(m, 'prob', 1.0) for m in methods
+    ]
+    own = {m: m.prob for m in methods if getattr(m, 'prob', 0)}
+    for method in own:
+        method.prob = 1.0
+    try:
+        yield probs
+    finally:
+        for method, prob in own.items():
+            method.prob = prob
+
+
+def _methods(model: nn.Module) -> list[Any]:
+    """Of the hook, if it is attached, and layers of the model."""
+    handle = vars(model).get('loss')
+    of_hook = handle.augmentations.values() if isinstance(handle, AugmentedLoss) else ()
+    return [*of_hook, *layers(model)]

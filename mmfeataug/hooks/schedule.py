@@ -72,6 +72,30 @@ class Schedule:
         """How many of all iterations of a training have views."""
         return self.held(iterations, epoch) * self.prob / self.interval
 
+    def cost(
+        self,
+        iterations: int,
+        epoch: int,
+        with_views: float,
+        without_views: float,
+        prob: float = 1.0,
+        budget: float | None = None,
+    ) -> float:
+        """Of a mean step, in stock steps.
+
+        Args:
+            iterations, epoch: Length of the training and of an epoch.
+            with_views, without_views: Cost of a step in which all acts, and of one in which only
+                methods act that change the clean pass itself.
+            prob: Chance that methods act at all.
+            budget: Of :class:`FeatureAugHook`.
+        """
+        views = with_views - without_views
+        if budget is not None:
+            views = min(views, (budget - 1) * without_views)
+        held, share = self.held(iterations, epoch), self.share(iterations, epoch)
+        return 1 + prob * (held * (without_views - 1) + share * views)
+
     def warnings(self, iterations: int, epoch: int) -> Iterator[str]:
         """What leaves next to nothing of the views of a training that has some."""
         if self.first(epoch) >= iterations:

@@ -15,6 +15,7 @@ from mmfeataug.engine import Augmentation, AugmentedLoss, Choice, NotCalledError
 from mmfeataug.utils.settings import Fix
 
 from .budget import wall_time
+from .cost_hook import acting_always
 from .effects import Effect, judge
 from .findings import Finding, errors
 
@@ -29,7 +30,8 @@ class Trial:
     Attributes:
         findings: Errors and warnings.
         cost, without_views: Time of a step with all views and without, in stock steps, without the
-            optimizer's part.
+            optimizer's part; methods with a ``prob`` act in both.
+        prob: The largest of these.
         seconds: Of a stock step.
         memory: Peaks in bytes on a GPU, of a stock step and of one with views; None on a CPU.
         gradients: Size of the gradients of all parameters that learn, in bytes.
@@ -39,6 +41,7 @@ class Trial:
     findings: list[Finding] = field(default_factory=list)
     cost: float | None = None
     without_views: float = 1.0
+    prob: float = 1.0
     seconds: float | None = None
     memory: tuple[int, int] | None = None
     gradients: int = 0
@@ -57,6 +60,15 @@ def try_batch(
             nothing.
         context: In which the loss is computed, such as autocast.
     """
+    with acting_always(handle.model) as probs:
+        trial = _try_batch(handle, batch, faults, context)
+    trial.prob = max(probs, default=1.0)
+    return trial
+
+
+def _try_batch(
+    handle: AugmentedLoss, batch: Sequence[Any], faults: Sequence[str], context: Context
+) -> Trial:
     model = handle.model
     model.train()
     learn = [p for p in model.parameters() if p.requires_grad]

@@ -419,6 +419,36 @@ def test_a_swap_is_refused_before_the_test_where_a_batch_has_one_image(demo_data
         Runner.from_cfg(cfg).test()
 
 
+def test_what_does_not_go_is_said_before_the_clean_test(segmentor_file, demo_data, tmp_path):
+    """A checkpoint to transfer from that fits nothing; an attack that the model cannot be given;
+    and what the checkpoint lacks, in the result.
+    """
+    cfg = config_of('deeplabv3plus_r18_demo-cityscapes', demo_data['cityscapes'])
+    cfg.log_level, cfg.test_dataloader.dataset.indices = 'ERROR', [0, 1]
+    weights = torch.load(segmentor_file)['state_dict']
+    del weights['decode_head.conv_seg.weight']
+    cfg.load_from = str(tmp_path / 'lacking.pth')
+    torch.save({'state_dict': weights}, cfg.load_from)
+
+    def tested(name, **settings):
+        cfg.work_dir, cfg.experiment_name = str(tmp_path / name), f'{tmp_path.name}_{name}'
+        cfg.test_cfg = dict(type='mmfeataug.AdversarialTestLoop', **{'flag_images': 0, **settings})
+        Runner.from_cfg(cfg).test()
+
+    with pytest.raises(ValueError, match='does not fit its config'):
+        tested('transfer', eps=[0, 1], flag_images=1, transfer=cfg.load_from)
+    with pytest.raises(ValueError, match='windows of slide inference'):
+        cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
+        tested('slide', eps=[0, 1], steps=1, at=LAYER)
+    cfg.model.test_cfg = dict(mode='whole')
+    assert not list(tmp_path.glob('*/adversarial.*'))
+    with pytest.warns(UserWarning, match='1 of .* tensors'):
+        tested('lacks', eps=[0])
+    result = json.loads((tmp_path / 'lacks/adversarial.json').read_text())
+    assert 'tensors of the model are not in the checkpoint' in result['lacks']
+    assert f'Note: {result["lacks"]}' in (tmp_path / 'lacks/adversarial.md').read_text()
+
+
 def test_the_step_size_of_statistics_is_written_down(demo_data, tmp_path):
     cfg = config_of('deeplabv3plus_r18_demo-cityscapes', demo_data['cityscapes'])
     cfg.work_dir, cfg.log_level = str(tmp_path), 'ERROR'

@@ -219,6 +219,14 @@ MEMBERS = dict(
 )
 
 
+def test_members_without_a_random_start_are_there_once():
+    model, inputs, samples = made('classifier', images=1)
+    for random_start, count in ((True, 4), (False, 2)):
+        ensemble = make_attack('ensemble', 2.0, at='inputs', steps=1, random_start=random_start)
+        with Target(model).open(inputs, samples) as batch:
+            assert len(list(ensemble.members(batch))) == count
+
+
 @pytest.mark.parametrize('kind', list(MEMBERS))
 def test_an_ensemble_is_its_strongest_member(kind):
     model, inputs, samples = made(kind, images=1)

@@ -43,17 +43,17 @@ def test_a_config_asks_for_it(classifier, extras, tmp_path):
     result = launch(*args, env=env)
     assert result.returncode == 0, result.stderr[-3000:]
     assert '| metric | P | mPC |' in result.stdout + result.stderr
-    path = tmp_path / 'w/robustness.json'
+    path = tmp_path / 'w/test/robustness.json'
     assert held(json.loads(path.read_text())) == held(classifier['table'])
-    assert len(list((tmp_path / 'w/predictions').glob('*.pkl'))) == 3
+    assert len(list((tmp_path / 'w/test/predictions').glob('*.pkl'))) == 3
     again = launch(*args, env=env)
     assert again.returncode
     assert again.stderr.strip().splitlines()[-1].startswith(f'{path} is there already: go on')
-    (tmp_path / 'w/predictions/gaussian_noise_1.pkl').unlink()
+    (tmp_path / 'w/test/predictions/gaussian_noise_1.pkl').unlink()
     resumed = launch(*args, '--cfg-options', 'test_cfg.resume=True', env=env)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert held(json.loads(path.read_text())) == held(classifier['table'])
-    assert len(list((tmp_path / 'w/predictions').glob('*.pkl'))) == 3
+    assert len(list((tmp_path / 'w/test/predictions').glob('*.pkl'))) == 3
     doubled = launch(*args, '--corruption', 'fog', '3', env=env)
     assert '--corruption, --out: the config asks for' in doubled.stderr
 

@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
 from mmfeataug.hooks import FeatureAugHook
+from mmfeataug.hooks.trial import Trial
 from mmfeataug.methods import AFAN
 from mmfeataug.registry import AUGMENTATIONS
 from tests.models import build_segmentor, deeplab_cfg, upernet_swin_cfg
@@ -36,15 +37,14 @@ def tool():
 
 def test_the_average_counts_what_acts_without_views(tool):
     """2.5 stock steps with views, 1.5 without, in an iteration of the schedule."""
-    trial = SimpleNamespace(
-        cost=2.5, without_views=1.5, seconds=1.0, gradients=0, memory=(2**30, 2**30)
-    )
-    for settings, expected in (
-        (dict(), 2.5),
-        (dict(prob=0.2), 1.7),
-        (dict(interval=5, begin=50), 1.35),
-        (dict(budget=1.2), 1.8),
+    for settings, prob, expected in (
+        (dict(), 1.0, 2.5),
+        (dict(), 0.5, 1.75),
+        (dict(prob=0.2), 1.0, 1.7),
+        (dict(interval=5, begin=50), 1.0, 1.35),
+        (dict(budget=1.2), 1.0, 1.8),
     ):
+        trial = Trial(cost=2.5, without_views=1.5, prob=prob, seconds=1.0, memory=(2**30, 2**30))
         hook = FeatureAugHook(**settings)
         said, _ = tool.measured(SimpleNamespace(trial=trial, hook=hook, iterations=100, epoch=10))
         assert f'{expected:.2f} on average' in said

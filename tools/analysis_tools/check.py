@@ -37,7 +37,7 @@ from mmfeataug.utils.results import results_on_stdout
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import (
     TRAIN,
-    add_common_arguments,
+    add_config_arguments,
     build_runner,
     first_batch,
     load_config,
@@ -57,7 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--size', type=int, nargs=2, metavar=('H', 'W'), help='noise of this size instead of data'
     )
-    add_common_arguments(parser)
+    add_config_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -224,12 +224,14 @@ def measured(hook: CheckHook) -> list[str]:
     trial = hook.trial
     if trial is None or trial.cost is None or hook.hook is None:
         return []
-    schedule, when = hook.hook.schedule, (hook.iterations, hook.epoch)
-    views = trial.cost - trial.without_views
-    if hook.hook.budget:
-        views = min(views, (hook.hook.budget - 1) * trial.without_views)
-    # Methods that change the clean pass itself act without views, too.
-    average = 1 + schedule.held(*when) * (trial.without_views - 1) + schedule.share(*when) * views
+    average = hook.hook.schedule.cost(
+        hook.iterations,
+        hook.epoch,
+        trial.cost,
+        trial.without_views,
+        trial.prob,
+        hook.hook.budget,
+    )
     lines = [
         f'cost: {trial.cost:.2f} stock steps for an augmented iteration (a stock step takes '
         f'{trial.seconds:.2f} s here, without the optimizer), {average:.2f} on average'

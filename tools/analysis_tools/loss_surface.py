@@ -24,7 +24,7 @@ from mmfeataug.utils.tasks import refuse_branches
 from mmfeataug.visualization import draw_surface, loss_surface, save
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TEST, add_common_arguments, build_model, first_batch, load_config, start
+from common import TEST, add_config_arguments, build_model, first_batch, load_config, start
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='of the random direction')
     parser.add_argument('--out', type=Path, help='PNG; loss_surface.png in the work dir by default')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    add_common_arguments(parser)
+    add_config_arguments(parser)
     args = parser.parse_args()
     if args.eps is not None and not args.eps > 0:
         parser.error(f'--eps {args.eps:g}: give a length above 0')

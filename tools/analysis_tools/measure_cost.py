@@ -11,11 +11,13 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 
 from mmfeataug.hooks import CostHook, Schedule
 from mmfeataug.utils.configs import type_name
@@ -27,7 +29,7 @@ from mmfeataug.utils.results import results_on_stdout
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import TRAIN, add_common_arguments, build_runner, load_config, only_train, start
 
-SCHEDULE = ('begin', 'end', 'interval', 'warmup', 'prob', 'budget', 'by_epoch')
+SCHEDULE = ('budget', *(field.name for field in fields(Schedule)))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -78,14 +80,10 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         runner.train()
     epoch = epoch_length(runner.train_dataloader)
     iterations = train.get('max_iters') or train.get('max_epochs', 1) * epoch
-    # What changes the clean pass itself acts in every iteration that the schedule holds.
-    held = Schedule.of(schedule).held(iterations, epoch)
-    views = hook.with_views - hook.without_views
-    if budget := schedule.get('budget'):
-        views = min(views, (budget - 1) * hook.without_views)
+    when, planned = (iterations, epoch), Schedule.of(schedule)
     # Of methods that act by different chances, the part of each is not known.
-    prob, share = max(hook.probs, default=1.0), Schedule.of(schedule).share(iterations, epoch)
-    cost = 1 + prob * (held * (hook.without_views - 1) + share * views)
+    prob, share = max(hook.probs, default=1.0), planned.share(*when)
+    cost = planned.cost(*when, hook.with_views, hook.without_views, prob, schedule.get('budget'))
     found = dict(
         stock_steps=cost,
         with_views=hook.with_views,
@@ -98,6 +96,8 @@ def main(out: TextIO, argv: Sequence[str] | None = None) -> None:
         threads=torch.get_num_threads(),
         torch=torch.__version__,
     )
+    if not is_main_process():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_at_once(path, json.dumps(found, indent=1) + '\n')
     if args.json:

@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import (
     TEST,
     TRAIN,
-    add_common_arguments,
+    add_config_arguments,
     add_corruption_argument,
     build_model,
     check_corruptions,
@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
         parser, 'draw predictions on the image, clean and corrupted so, as fog 3; may be repeated'
     )
     parser.add_argument('--seed', type=int, default=0, help='of crops, flips and draws')
-    add_common_arguments(parser)
+    add_config_arguments(parser)
     args = parser.parse_args()
     args.corruption = check_corruptions(parser, args.corruption or ())
     return args

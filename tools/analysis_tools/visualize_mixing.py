@@ -24,7 +24,7 @@ from mmfeataug.utils.results import results_on_stdout
 from mmfeataug.visualization import draw_mixing, record_mixtures, save, shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import TRAIN, add_common_arguments, build_model, load_config, start
+from common import TRAIN, add_config_arguments, build_model, load_config, start
 from visualize_features import build_batch, pipeline_of
 
 
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         '--image', default='0', help='first image: index in the training set, or name of a file'
     )
     parser.add_argument('--seed', type=int, default=0, help='of crops, flips and draws')
-    add_common_arguments(parser)
+    add_config_arguments(parser)
     return parser.parse_args()
 
 

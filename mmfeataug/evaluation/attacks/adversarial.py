@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import (
     all_gather_object,
     all_reduce,
@@ -39,8 +40,9 @@ from .base import Attack
 from .curve import markdown, read_earlier_curve, score, write_curve
 from .geometry import Geometry
 from .masking import fired, look_for_masking
-from .pgd import KINDS
+from .pgd import KINDS, PGD
 from .strongest import Strongest
+from .transfer import Transferred
 
 UNIT_OF = {'statistics': 'factor', 'swap': 'share'}
 
@@ -158,7 +160,8 @@ class AdversarialTestLoop(TestLoop):
         if not self.attacks:
             raise ValueError('eps=(): give at least one strength')
         super().__init__(runner, dataloader, evaluator)
-        runner.register_hook(CheckpointCheck())
+        self._fit = CheckpointCheck()
+        runner.register_hook(self._fit)
         dataset = self.dataloader.dataset
         count_tested_only(self.evaluator, (dataset.get_data_info(i) for i in range(len(dataset))))
         count, size = len(self.dataloader.sampler), self.dataloader.batch_size
@@ -226,12 +229,22 @@ class AdversarialTestLoop(TestLoop):
             transfer=transfer,
             transfer_config=transfer_config,
         )
+        # Now, so that one that does not fit is refused before the curve.
+        self._transferred: Transferred | None = None
+        if transfer and self._flags_are_missing:
+            of_other = Config.fromfile(transfer_config) if transfer_config else runner.cfg
+            of_theirs = PGD(**self._flag_settings, eps=self._largest)
+            self._transferred = Transferred(
+                self.model, of_other, transfer, of_theirs, seed, self._target.geometry
+            )
+        self._untried: Attack | Strongest | None = None
 
     def run(self) -> dict:
         """The metrics of the last strength, as a test loop returns them."""
         again = of_first_process({eps for eps in self.attacks if not self._is_kept(eps)})
         done = {p['eps']: p for p in self.curve if p['eps'] not in again}
         self.curve = list(done.values())
+        self._untried = next((attack for eps, attack in self.attacks.items() if eps), None)
         of_this_process = len(range(get_rank(), len(self.dataloader.dataset), get_world_size()))
         with progress_bar() as progress:
             task = progress.add_task('', total=len(self.attacks) * len(self.dataloader))
@@ -289,8 +302,10 @@ class AdversarialTestLoop(TestLoop):
             write_curve(self._result(), self.out_dir)
 
     def _result(self) -> dict[str, Any]:
-        flags = {} if self.flags is None else {'flags': self.flags}
-        return {**self._head, **self.settings, **flags, 'curve': self.curve}
+        more: dict[str, Any] = {} if self.flags is None else {'flags': self.flags}
+        if self._fit.lacks:
+            more['lacks'] = self._fit.lacks
+        return {**self._head, **self.settings, **more, 'curve': self.curve}
 
     @torch.enable_grad()  # mmengine's loop takes no gradient.
     def _predict(
@@ -299,6 +314,7 @@ class AdversarialTestLoop(TestLoop):
         """Predictions of a batch under attack, in the place of the model's ``test_step``."""
         clean = not eps
         data = self.model.data_preprocessor(data_batch, False)
+        self._try(data)
         outputs: list[Any] = []
         left = self._left
         for rows in rows_of(data, attack.alone):
@@ -326,18 +342,41 @@ class AdversarialTestLoop(TestLoop):
         advance()
         return outputs
 
+    def _try(self, data: Any) -> None:
+        """Once: make an attack and a prediction, so that what cannot be is refused before the clean
+        test has run.
+        """
+        attack, self._untried = self._untried, None
+        if attack is None:
+            return
+        rows = next(iter(rows_of(data, attack.alone)))
+        with self._target.open(data['inputs'][rows], data['data_samples'][rows]) as batch:
+            if isinstance(attack, Strongest):
+                attack.attack(batch)
+            else:
+                batch.predict(batch.attack(attack))
+
+    @property
+    def _largest(self) -> float:
+        """Of all strengths, also of those that an earlier run has left."""
+        return max([*self.attacks, *(point['eps'] for point in self.curve)])
+
+    @property
+    def _flags_are_missing(self) -> bool:
+        made_with = dict(self._asked, eps=self._largest)
+        asked = bool(self._asked['images'] and self._largest)
+        return asked and (self.flags or {}).get('made_with') != made_with
+
     def _look_for_masking(self) -> None:
         """Signs of a hidden gradient, at the largest eps; those that are there are kept."""
-        eps = max(point['eps'] for point in self.curve)
-        made_with = dict(self._asked, eps=eps)
-        if not (self._asked['images'] and eps):
+        if not (self._asked['images'] and self._largest):
             return
-        if (self.flags or {}).get('made_with') != made_with:
-            settings = dict(self._flag_settings, eps=eps)
+        if self._flags_are_missing:
+            settings = dict(self._flag_settings, eps=self._largest)
             found = look_for_masking(
-                self._target, self.dataloader, settings, self.runner.cfg, **self._asked
+                self._target, self.dataloader, settings, self._asked['images'], self._transferred
             )
-            self.flags = dict(found, made_with=made_with)
+            self.flags = dict(found, made_with=dict(self._asked, eps=self._largest))
             self._write()
         for name in fired(self.flags):
             self.runner.logger.warning('sign of a hidden gradient: %s', name)

@@ -150,8 +150,8 @@ def _gradient_attack(attack: str, restarts: int, **settings: Any) -> Attack | St
                     f'{name}: the attacks of an ensemble choose it; leave it out, or make these '
                     'attacks one by one'
                 )
-        steps = PGD(**settings).steps
-        return Strongest(ensemble(partial(PGD, **settings), restarts), steps)
+        steps, differ = PGD(**settings).steps, settings.get('random_start', True)
+        return Strongest(ensemble(partial(PGD, **settings), restarts, differ), steps)
     starts = [PGD(kind=attack, start=i, **settings) for i in range(restarts)]
     first = starts[0]
     if restarts == 1:

@@ -107,6 +107,8 @@ def markdown(result: Mapping[str, Any]) -> str:
             'The evaluator returned no metric (a detector that finds nothing?): check checkpoint, '
             'classes and score_thr',
         ]
+    if lacks := result.get('lacks'):
+        lines += ['', f'Note: {lacks}']
     if flags := result.get('flags'):
         lines += ['', *flag_lines(flags)]
     return '\n'.join(lines) + '\n'

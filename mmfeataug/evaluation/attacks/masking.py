@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 from torch.nn import functional as F
@@ -139,10 +138,8 @@ def look_for_masking(
     target: Target,
     dataloader: Any,
     settings: Mapping[str, Any],
-    cfg: Config,
     images: int,
-    transfer: str | None = None,
-    transfer_config: str | None = None,
+    other: Transferred | None = None,
 ) -> dict[str, Any]:
     """Result of a :class:`MaskingCheck` on the first images of a test set.
 
@@ -150,18 +147,10 @@ def look_for_masking(
         target: Place of the model.
         dataloader: Of the test.
         settings: Of :class:`PGD`.
-        cfg: Of the model.
         images: How many, in whole batches.
-        transfer: Checkpoint of another model.
-        transfer_config: Its config file; None: as of this one.
+        other: The same attack on another model.
     """
-    check = MaskingCheck(settings, transfers=bool(transfer))
-    other = None
-    if transfer:
-        of_other = Config.fromfile(transfer_config) if transfer_config else cfg
-        # An attack of its own: it learns the range of images of its model.
-        attack = copy.copy(check.attack)
-        other = Transferred(target.model, of_other, transfer, attack, target.seed, target.geometry)
+    check = MaskingCheck(settings, transfers=other is not None)
     with progress_bar() as progress, torch.enable_grad():
         task = progress.add_task('signs of a hidden gradient', total=images)
         for data_batch in dataloader:

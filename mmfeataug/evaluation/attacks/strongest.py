@@ -98,12 +98,15 @@ def terms_of(names: Sequence[str]) -> dict[str, list[str]]:
     return {key: found for key, found in parts.items() if 0 < len(found) < len(names)}
 
 
-def ensemble(make: Callable[..., Attack], restarts: int = 1) -> Callable[[AttackedBatch], Members]:
+def ensemble(
+    make: Callable[..., Attack], restarts: int = 1, random_start: bool = True
+) -> Callable[[AttackedBatch], Members]:
     """The attacks that suit a model.
 
     Args:
         make: An attack of a ``kind``, from the ``start`` of a number, perhaps ``against`` terms.
         restarts: Number of starts of each.
+        random_start: Whether starts differ.
     """
     made: dict[tuple[str, ...], Members] = {}
 
@@ -115,7 +118,7 @@ def ensemble(make: Callable[..., Attack], restarts: int = 1) -> Callable[[Attack
             made[terms] = [
                 (name, make(start=start, **options))
                 for name, options, starts in kinds
-                for start in range(restarts * starts)
+                for start in range(restarts * starts if random_start else 1)
             ]
         return made[terms]
 

@@ -187,7 +187,11 @@ class CorruptionTestLoop(BaseLoop):
         if self.predictions is None:
             return nullcontext()
         table = self.record.table
-        head = {key: table[key] for key in ('config', 'checkpoint', 'task', 'made_with')}
+        head = {
+            key: table[key]
+            for key in ('config', 'checkpoint', 'task', 'made_with', 'lacks')
+            if key in table
+        }
         path = predictions_file(self.predictions, condition)
         return saving(evaluator, path, condition=condition, **head)
 

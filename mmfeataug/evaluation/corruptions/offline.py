@@ -71,7 +71,7 @@ def evaluate_offline(
             f'{folder} lacks predictions of {len(missing)} of {len(files)} conditions '
             f'({", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}): {REMEDY}'
         )
-    record.table['task'] = head['task']
+    record.table |= {key: head[key] for key in ('task', 'lacks') if key in head}
     for condition in record.pending():
         start = time.monotonic()
         predictions = read_predictions(files[condition])
