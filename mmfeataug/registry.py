@@ -28,4 +28,4 @@ TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, scope='mmfeataug', locations=['mmfeataug.datasets']
 )
 AUGMENTATIONS = Registry('augmentation', scope='mmfeataug', locations=['mmfeataug.methods'])
-"""Methods that make views of a feature, one file per paper in ``mmfeataug/methods``."""
+"""Methods, one file per paper in ``mmfeataug/methods``."""

@@ -35,7 +35,7 @@ class Augmentation(ABC):
         observer: None, or a function that is called with what the augmentation did in a training
             pass: ``observer(clean, changed, images=None, index=0)``, with lists of tensors, the
             copies of the batch if these are compared, and the number of the view or copy. It must
-            neither change nor keep them.
+            neither change nor keep them. A layer behind a tap calls it again in each replay.
         was_usable: Whether a batch that the method could work with has come by.
         strength_name: The setting that says how far it moves features; empty without one.
         least_samples: Smaller batches are left alone.

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from .guards import BatchNormGuard, RandomState, other_weights, wide
 from .leaves import flatten, rebuild
 from .paths import find_module
 from .recorded_loss import RecordedLoss
-from .tap import FiringError, entries, not_called, patched
+from .tap import FiringError, at_side, entries, not_called, patched
 from .tape import Source, Tape
 
 
@@ -125,13 +126,7 @@ class CopyTaps:
         self, found: Captured, clean: Captured | None, stop: bool, tape: Tape | None = None
     ) -> Iterator[tuple[nn.Module, str, Callable]]:
         def at_tap(module: nn.Module, name: str, original: Callable) -> Callable:
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                if self.augmentation.side == 'output':
-                    return capture(module, original(*args, **kwargs))
-                args, kwargs = capture(module, (args, kwargs))
-                return original(*args, **kwargs)
-
-            return forward
+            return at_side(self.augmentation.side, original, partial(capture, module))
 
         def capture(module: nn.Module, value: Any) -> Any:
             refuse_checkpointed(self)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .copies import Copies
-from .gradients import finite_flag
-from .guards import RunningStatistics, no_autocast, wide
+from .gradients import finite_flag, scaled_gradients
+from .guards import RunningStatistics, wide
 from .objective import Objective
 from .tap import FiringError, TapError
 from .tape import Source, TermGradients
@@ -112,13 +112,7 @@ def _gradients(
     if not value.requires_grad:
         return TermGradients([None] * len(parameters))
     count = len(parameters)
-    with no_autocast(value):
-        found = torch.autograd.grad(
-            value,
-            [*parameters, *(leaf for leaf, _ in through)],
-            torch.full_like(value, scale),
-            allow_unused=True,
-        )
+    found = scaled_gradients(value, [*parameters, *(leaf for leaf, _ in through)], scale)
     received = [
         (source, gradient)
         for (_, source), gradient in zip(through, found[count:], strict=True)

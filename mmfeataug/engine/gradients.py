@@ -6,6 +6,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .guards import no_autocast
+
+
+def scaled_gradients(
+    total: Tensor, toward: Sequence[Tensor], factor: float, keep: bool = False
+) -> list[Tensor | None]:
+    """Gradients of ``factor * total``, a scalar; None where it does not depend on a tensor.
+    ``keep``: the graph may be asked again.
+    """
+    with no_autocast(total):
+        outer = torch.full_like(total, factor)
+        found = torch.autograd.grad(total, toward, outer, retain_graph=keep, allow_unused=True)
+    return list(found)
+
 
 class GradientSum:
     """Sum of parameter gradients over passes, added in place: one copy, however many passes.

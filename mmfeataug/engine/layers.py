@@ -14,7 +14,7 @@ from mmfeataug.utils.settings import share
 from .augmentation import DEFAULT_LEARN, FeatureAugmentation, Tail, View
 from .checkpointing import refuse_checkpointed
 from .guards import no_autocast
-from .tap import not_called
+from .tap import at_side, not_called
 
 
 class FeatureTransform(FeatureAugmentation):
@@ -147,14 +147,11 @@ class FeatureTransform(FeatureAugmentation):
     def around(self, module: nn.Module, name: str, original: Callable) -> Callable:
         """What a module calls instead of ``original`` while the transform acts on it."""
 
-        def call(*args: Any, **kwargs: Any) -> Any:
+        def apply(value: Any) -> Any:
             refuse_checkpointed(self.at)
-            if self.side == 'output':
-                return self.apply(original(*args, **kwargs))
-            args, kwargs = self.apply((args, kwargs))
-            return original(*args, **kwargs)
+            return self.apply(value)
 
-        return call
+        return at_side(self.side, original, apply)
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         return self.apply((args, kwargs)) if self._acts else None

@@ -35,7 +35,7 @@ class Objective:
 
     Attributes:
         sum: Of all gradients.
-        weights: Of the views that the methods made, by name.
+        weights: Of the views and terms that the methods made, by name.
         clean_weight: Factor of the clean loss before what missing views leave is filled in; while
             weights of views grow, it falls as they do.
         parameters: Those that learn.

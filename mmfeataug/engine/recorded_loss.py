@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .augmentation import FeatureAugmentation
 from .batch import Batch, Losses, detached
-from .gradients import GradientSum, all_finite
+from .gradients import GradientSum, all_finite, scaled_gradients
 from .guards import BatchNormGuard, RandomState, no_autocast, wide, without_dropout
 from .loss_state import LossState
 from .recording import Recording, record
@@ -130,15 +130,8 @@ class RecordedLoss:
     ) -> Tensor:
         total = self.total_of(losses)
         toward = [*self.parameters, self.tape.token]
-        with no_autocast(total):
-            # Kept, because what runs between cuts, outside of modules, may be shared by both sides.
-            *found, _ = torch.autograd.grad(
-                total,
-                toward,
-                torch.full_like(total, self.scale * clean_weight),
-                retain_graph=True,
-                allow_unused=True,
-            )
+        # Kept, because what runs between cuts, outside of modules, may be shared by both sides.
+        *found, _ = scaled_gradients(total, toward, self.scale * clean_weight, keep=True)
         self.gradients.add(found, self.tape.waiting)
         # Of several taps, the gradient at the first one comes through the others.
         first = min((r.first_cut for r in recordings if r.fired), default=len(self.tape.cuts))
@@ -274,13 +267,8 @@ class RecordedTail:
         if not total.requires_grad:
             return total, TermGradients([None] * len(recorded.parameters))
         wrt = [leaf for leaf in leaves if leaf.requires_grad]
-        with no_autocast(total):
-            found = torch.autograd.grad(
-                total,
-                [*recorded.parameters, *wrt, recorded.tape.token],
-                torch.full_like(total, weight * recorded.scale),
-                allow_unused=True,
-            )
+        toward = [*recorded.parameters, *wrt, recorded.tape.token]
+        found = scaled_gradients(total, toward, weight * recorded.scale)
         rest = iter(found[len(recorded.parameters) :])
         at_view = [next(rest) if leaf.requires_grad else None for leaf in leaves]
         received += [
@@ -351,10 +339,7 @@ class RecordedTail:
             return total, []
         found: Gradients = [None] * len(leaves)
         if total.requires_grad:
-            with no_autocast(total):
-                found = torch.autograd.grad(
-                    total, leaves, torch.full_like(total, recorded.scale), allow_unused=True
-                )
+            found = scaled_gradients(total, leaves, recorded.scale)
         self.overflow |= recorded.scale != 1 and not all_finite(found)
         return total.detach(), [
             torch.zeros_like(leaf) if g is None else g / recorded.scale

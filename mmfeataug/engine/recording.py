@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .checkpointing import is_checkpointed, refuse_checkpointed
 from .guards import RandomState
 from .leaves import flatten, map_leaves, rebuild
-from .tap import Tap, TapError, patched
+from .tap import Tap, TapError, at_side, patched
 from .tape import Cut, Source, Tape, hold
 
 
@@ -159,15 +159,12 @@ class Recording:
     def at_tap(self, module: nn.Module, name: str, original: Callable) -> Callable:
         """What the tapped module calls instead of ``original`` while a pass is recorded."""
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def capture(value: Any) -> Any:
             if self._running and not self.fired:
                 self.foreign = type(self._running[-1]).__name__
-            if self.tap.side == 'output':
-                return self.capture(original(*args, **kwargs))
-            args, kwargs = self.capture((args, kwargs))
-            return original(*args, **kwargs)
+            return self.capture(value)
 
-        return forward
+        return at_side(self.tap.side, original, capture)
 
     def around_call(self, module: nn.Module, name: str, original: Callable) -> Callable:
         """What modules before the tap call instead of ``original`` while a pass is recorded."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -119,6 +120,20 @@ def not_called(at: str, module: nn.Module | None, called: bool = False) -> NotCa
     )
     error.at = at
     return error
+
+
+def at_side(side: str, original: Callable, change: Callable[[Any], Any]) -> Callable:
+    """``original`` with ``change`` made to what it returns, or (``side='input'``) to what it is
+    called with, as ``(args, kwargs)``.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if side == 'output':
+            return change(original(*args, **kwargs))
+        args, kwargs = change((args, kwargs))
+        return original(*args, **kwargs)
+
+    return call
 
 
 @contextmanager
