@@ -1,7 +1,6 @@
 # Copyright (c) mmfeataug contributors. Licensed under Apache-2.0.
 """Cityscapes: fine annotations, and COCO-style files with the objects of its instance task."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,19 +21,18 @@ class Label(NamedTuple):
 
     id: int
     train_id: int
-    colour: tuple[int, int, int]
 
 
 LABELS = dict(
-    static=Label(4, 255, (0, 0, 0)),
-    road=Label(7, 0, (128, 64, 128)),
-    building=Label(11, 2, (70, 70, 70)),
-    pole=Label(17, 5, (153, 153, 153)),
-    vegetation=Label(21, 8, (107, 142, 35)),
-    sky=Label(23, 10, (70, 130, 180)),
-    person=Label(24, 11, (220, 20, 60)),
-    car=Label(26, 13, (0, 0, 142)),
-    bus=Label(28, 15, (0, 60, 100)),
+    static=Label(4, 255),
+    road=Label(7, 0),
+    building=Label(11, 2),
+    pole=Label(17, 5),
+    vegetation=Label(21, 8),
+    sky=Label(23, 10),
+    person=Label(24, 11),
+    car=Label(26, 13),
+    bus=Label(28, 15),
 )
 
 THING_IDS = dict(person=24, rider=25, car=26, truck=27, bus=28, train=31, motorcycle=32, bicycle=33)
@@ -67,22 +65,11 @@ def _write_one(root: Path, split: str, stem: str, picture: Picture) -> None:
         'gtFine_labelIds': picture.paint({name: row.id for name, row in LABELS.items()}),
         'gtFine_labelTrainIds': picture.paint({name: row.train_id for name, row in LABELS.items()}),
         'gtFine_instanceIds': _instance_ids(picture),
-        'gtFine_color': np.stack(
-            [
-                picture.paint({name: row.colour[channel] for name, row in LABELS.items()})
-                for channel in (2, 1, 0)
-            ],
-            axis=-1,
-        ),
     }
     for kind, values in maps.items():
         path = root / kind.split('_')[0] / split / f'{stem}{kind}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), values)
-    width, height = picture.scene.size
-    objects = [dict(label=item.name, polygon=item.outline.tolist()) for item in picture.scene.items]
-    path = root / 'gtFine' / split / f'{stem}gtFine_polygons.json'
-    path.write_text(json.dumps(dict(imgHeight=height, imgWidth=width, objects=objects)))
 
 
 def _instance_ids(picture: Picture) -> np.ndarray:
