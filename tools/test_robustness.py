@@ -150,10 +150,16 @@ def check(args: argparse.Namespace) -> dict[str, str]:
         if args.checkpoint is None:
             raise SystemExit('give a checkpoint, or --from-predictions')
         files.append(args.checkpoint)
-    elif args.cache or args.save_predictions or args.aux_bn or args.launcher != 'none':
+    elif (
+        args.cache
+        or args.save_predictions
+        or args.aux_bn
+        or args.workers is not None
+        or args.launcher != 'none'
+    ):
         raise SystemExit(
-            '--from-predictions runs no model: leave out --cache, --save-predictions, --aux-bn and '
-            '--launcher'
+            '--from-predictions runs no model: leave out --cache, --save-predictions, --aux-bn, '
+            '--workers and --launcher'
         )
     check_files(*files)
     pairs = [pair.partition('=') for pair in args.also]

@@ -72,8 +72,8 @@ class FeatureAugHook(Hook):
         budget: Average cost of a step in stock steps, such as 1.15, instead of ``interval`` and
             ``prob``. The first iterations measure the cost of views; later iterations draw views so
             that the average is kept. If not all fit into a step, one is drawn, by weight. Methods
-            that change the clean pass itself act always and count as part of the stock step. None:
-            no limit.
+            that change the clean pass itself act always and count as part of the stock step. Views
+            that come by chance (a ``prob`` of the method) make it cheaper. None: no limit.
         by_epoch: Whether ``begin``, ``end`` and ``warmup`` count epochs; ``interval`` counts
             iterations always.
 
