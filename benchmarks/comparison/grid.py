@@ -333,6 +333,8 @@ CARDS = {
         'combined',
         'combined-half',
         'combined-quarter',
+        'combined-half+longer',
+        'combined-quarter',
         'combined+epoch',
         'combined+longer',
         'combined+np',

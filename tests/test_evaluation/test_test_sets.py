@@ -249,11 +249,10 @@ def test_settings_of_workers_without_workers(demo_data, tmp_path):
     config = tmp_path / 'cfg.py'
     config.write_text(WORKERS.format(base=str(DETECTOR), data=str(demo_data['coco'])))
     checkpoint = random_weights(config, tmp_path / 'x.pth')
-    args = [config, checkpoint, '--work-dir', tmp_path]
     options = ['--cfg-options', 'test_dataloader.num_workers=0']
-    run('test.py', *args, *options)
-    small = ['--at', 'neck', '--points', 3]
-    run('analysis_tools/loss_surface.py', *args, *small)
+    run('test.py', config, checkpoint, '--work-dir', tmp_path, *options)
+    small = ['--at', 'neck', '--points', 3, '--out', tmp_path / 'surface.png']
+    run('analysis_tools/loss_surface.py', config, checkpoint, *small)
     run('analysis_tools/list_taps.py', config, '--repeats', 1)
 
 
