@@ -298,7 +298,7 @@ def test_files_of_several_sizes(tmp_path):
     run('test_adversarial.py', *args, '--eps', 0, 2, '--steps', 1, '--flag-images', 0)
     result = json.loads((tmp_path / 'adversarial/adversarial.json').read_text())
     clean, attacked = result['curve']
-    (log,) = tmp_path.glob('2*/*.json')
+    (log,) = tmp_path.glob('test/2*/*.json')
     stock = json.loads(log.read_text())
     assert clean['metrics']['mIoU'] == pytest.approx(stock['mIoU'], abs=0.01)
     assert attacked['loss'] > clean['loss']
