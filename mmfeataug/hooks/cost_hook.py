@@ -51,6 +51,7 @@ class CostHook(Hook):
         self.with_views = self.without_views = self.seconds = float('nan')
         self.probs: list[float] = []
         self._acts_always, self._seconds = ExitStack(), list[float]()
+        self._changes_clean = False
 
     @property
     def iterations(self) -> int:
@@ -59,7 +60,9 @@ class CostHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Let methods act always."""
-        self.probs = self._acts_always.enter_context(acting_always(model_of(runner)))
+        model = model_of(runner)
+        self._changes_clean = any(method.in_place for method in _methods(model))
+        self.probs = self._acts_always.enter_context(acting_always(model))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Decide what acts in this step."""
@@ -92,7 +95,7 @@ class CostHook(Hook):
             median(t / s for t, s in zip(other, between, strict=True)) for other in others
         )
         self.seconds = median(stock)
-        if not any(method.in_place for method in _methods(model)):
+        if not self._changes_clean:
             # What was measured is a stock step.
             self.without_views = 1.0
 

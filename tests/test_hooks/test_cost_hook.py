@@ -119,5 +119,6 @@ def test_what_acts_by_chance_is_timed_acting(
     argv = [str(config), '--work-dir', str(tmp_path), '--rounds', '3', '--cfg-options', data, also]
     tool.main.__wrapped__(io.StringIO(), argv)
     found = json.loads((tmp_path / 'cost.json').read_text())
-    assert (found['with_views'], found['stock_steps']) == (3.0, cost)
+    assert (found['without_views'], found['with_views']) == (3.0, 3.0)
+    assert found['stock_steps'] == cost
     assert found['prob'] == (cost - 1) / 2
